@@ -1,0 +1,115 @@
+//! Types of CertService's HTTP API (`/v1`), shared with its clients.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Hostname;
+
+/// Body of `PUT /v1/domains/{name}`. All fields may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutDomain {
+    /// Who the domain belongs to. Unit: 1 to 64 characters of `[A-Za-z0-9._-]`. Default: the tenant of the caller's token, else `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Which configured issuer to order from. Default: the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+}
+
+/// A registered domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    pub name: Hostname,
+    pub tenant: String,
+    pub issuer: String,
+    pub state: State,
+    /// Stable code of where it stands, such as `issued`, `queued`, `challenge_failed`, `rate_limited`.
+    pub code: String,
+    /// The same for a person; the CA's own words where it refused.
+    pub says: String,
+    /// Who must act now.
+    pub who: Who,
+    /// Unix seconds.
+    pub created_at: u64,
+    /// Unix seconds; when it is looked at again without anyone acting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_check_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateInfo>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// In hand; nobody needs to do anything.
+    Working,
+    /// Somebody has to change something.
+    ActionNeeded,
+    /// A certificate is being served.
+    Live,
+    /// Refused for good, or until an operator lifts it.
+    Blocked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Who {
+    Customer,
+    Saas,
+    Operator,
+    CertificateAuthority,
+    Nobody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateInfo {
+    /// Who signed it: the issuer's distinguished name, as the certificate has it.
+    pub issued_by: String,
+    /// Hexadecimal.
+    pub serial: String,
+    /// SHA-256 of the DER, hexadecimal.
+    pub sha256: String,
+    /// Unix seconds.
+    pub not_before: u64,
+    /// Unix seconds.
+    pub not_after: u64,
+    pub revision: u64,
+}
+
+/// Answer of `GET /v1/domains`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainPage {
+    pub domains: Vec<Domain>,
+    /// Give it as `?after=`; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Hostname>,
+}
+
+/// Every error of the APIs (RFC 9457, `application/problem+json`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    pub status: u16,
+    /// Stable, for programs: `unknown_domain`, `not_issued`, `invalid_name`, `forbidden`, …
+    pub code: String,
+    pub title: String,
+    /// What, where, and what to do.
+    pub detail: String,
+    /// Each fault of a configuration, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Fault>,
+}
+
+/// One fault in a document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// JSON pointer (RFC 6901) into the document.
+    pub at: String,
+    /// From 1; absent where the place is not in the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+    pub says: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}

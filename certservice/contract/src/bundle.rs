@@ -1,0 +1,94 @@
+//! What CertService hands to the edge: the certificate chain with its sealed key, and answers to challenges.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::Hostname;
+use crate::sealed::Sealed;
+use crate::signed::Payload;
+
+/// Longest chain that is accepted, leaf included.
+pub const CHAIN_CERTIFICATES_MAX: usize = 8;
+/// Largest certificate that is accepted, in DER.
+pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
+
+/// A certificate chain and the private key of its leaf, sealed to the edge keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bundle {
+    /// The name it was issued for.
+    pub domain: Hostname,
+    /// Grows with each certificate of this domain; the edge never goes back to a lower one.
+    pub revision: u64,
+    /// The issuer's name in CertService's configuration.
+    pub issuer: String,
+    /// Unix seconds, from the leaf; for planning only: the edge reads the certificate itself.
+    pub not_before: u64,
+    /// Unix seconds, from the leaf.
+    pub not_after: u64,
+    /// Chain, leaf first: base64 of DER, as in RFC 7517 section 4.7.
+    pub x5c: Vec<String>,
+    /// The leaf's private key (PKCS #8).
+    pub key: Sealed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    #[error("the bundle has no certificate")]
+    Empty,
+    #[error("the bundle has {0} certificates, at most {CHAIN_CERTIFICATES_MAX} are accepted")]
+    TooMany(usize),
+    #[error("certificate {0} of the bundle is {1} bytes, at most {CERTIFICATE_BYTES_MAX} are accepted")]
+    TooLarge(usize, usize),
+    #[error("certificate {0} of the bundle is not base64")]
+    NotBase64(usize),
+}
+
+impl Bundle {
+    pub fn encode_chain<'a>(chain: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
+        chain.into_iter().map(|der| STANDARD.encode(der)).collect()
+    }
+
+    /// The chain in DER, leaf first, never empty.
+    pub fn chain(&self) -> Result<Vec<Vec<u8>>, ChainError> {
+        if self.x5c.is_empty() {
+            return Err(ChainError::Empty);
+        }
+        if self.x5c.len() > CHAIN_CERTIFICATES_MAX {
+            return Err(ChainError::TooMany(self.x5c.len()));
+        }
+        let decode = |(at, text): (usize, &String)| {
+            let der = STANDARD.decode(text).map_err(|_| ChainError::NotBase64(at))?;
+            if der.len() > CERTIFICATE_BYTES_MAX {
+                return Err(ChainError::TooLarge(at, der.len()));
+            }
+            Ok(der)
+        };
+        self.x5c.iter().enumerate().map(decode).collect()
+    }
+}
+
+impl Payload for Bundle {
+    const TYPE: &'static str = "latchkey-bundle+jws";
+}
+
+/// The answer to one http-01 challenge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    pub domain: Hostname,
+    pub token: String,
+    /// Token and account key thumbprint (RFC 8555 section 8.1); what the edge answers with.
+    pub key_authorization: String,
+    /// Unix seconds.
+    pub expires_at: u64,
+}
+
+impl Payload for Challenge {
+    const TYPE: &'static str = "latchkey-challenge+jws";
+}
+
+/// SHA-256 of a certificate or of a public key, in DER.
+pub fn sha256(der: &[u8]) -> [u8; 32] {
+    Sha256::digest(der).into()
+}

@@ -1,0 +1,227 @@
+//! A DNS host name, in the one form that every part compares: A-labels (RFC 5890), lower case, no trailing dot.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use idna::AsciiDenyList;
+use idna::uts46::{DnsLength, Hyphens, Uts46};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Longest name in presentation form (RFC 1035 section 2.3.4, less the root).
+pub const NAME_BYTES_MAX: usize = 253;
+/// Longest label (RFC 1035 section 2.3.4).
+pub const LABEL_BYTES_MAX: usize = 63;
+
+/// A host name with at least two labels. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hostname(Arc<str>);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostnameError {
+    #[error("host name is empty")]
+    Empty,
+    #[error("host name is {0} bytes, at most {NAME_BYTES_MAX} are accepted")]
+    TooLong(usize),
+    #[error(
+        "`{0}` is not a host name: letters, digits and inner hyphens in labels of 1 to {LABEL_BYTES_MAX} bytes (RFC 1123, RFC 5890)"
+    )]
+    Malformed(String),
+    #[error("`{0}` has a single label; a domain needs at least two, such as shop.example")]
+    SingleLabel(String),
+    #[error("`{0}` is an IP address, not a host name")]
+    IpAddress(String),
+}
+
+impl Hostname {
+    /// Reads what a person typed: Unicode, upper case and one trailing dot are accepted (UTS-46, non-transitional).
+    pub fn parse(text: &str) -> Result<Self, HostnameError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(HostnameError::Empty);
+        }
+        if text.parse::<std::net::IpAddr>().is_ok() || text.starts_with('[') {
+            return Err(HostnameError::IpAddress(shown(text)));
+        }
+        let text = text.strip_suffix('.').unwrap_or(text);
+        let ascii = Uts46::new()
+            .to_ascii(text.as_bytes(), AsciiDenyList::STD3, Hyphens::Check, DnsLength::Ignore)
+            .map_err(|_| HostnameError::Malformed(shown(text)))?;
+        check(&ascii)?;
+        Ok(Self(ascii.into()))
+    }
+
+    /// Reads what a TLS client or an HTTP request named: ASCII only (RFC 6066 section 3), case folded, no IDNA mapping.
+    pub fn from_wire(text: &str) -> Result<Self, HostnameError> {
+        let text = text.strip_suffix('.').unwrap_or(text);
+        if text.bytes().any(|b| b.is_ascii_uppercase()) {
+            let lower = text.to_ascii_lowercase();
+            check(&lower)?;
+            return Ok(Self(lower.into()));
+        }
+        check(text)?;
+        Ok(Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Holds for every `Hostname`: LDH labels, lower case, at least two of them, the last one not a number.
+fn check(name: &str) -> Result<(), HostnameError> {
+    if name.is_empty() {
+        return Err(HostnameError::Empty);
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(HostnameError::TooLong(name.len()));
+    }
+    let malformed = || HostnameError::Malformed(shown(name));
+    let mut labels = 0;
+    let mut last = "";
+    for label in name.split('.') {
+        let bytes = label.as_bytes();
+        let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-';
+        if bytes.is_empty() || bytes.len() > LABEL_BYTES_MAX || !bytes.iter().all(inner) {
+            return Err(malformed());
+        }
+        if bytes[0] == b'-' || bytes[bytes.len() - 1] == b'-' {
+            return Err(malformed());
+        }
+        labels += 1;
+        last = label;
+    }
+    if last.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(HostnameError::IpAddress(shown(name)));
+    }
+    if labels < 2 {
+        return Err(HostnameError::SingleLabel(shown(name)));
+    }
+    Ok(())
+}
+
+/// Untrusted text for an error message: printable, bounded.
+fn shown(text: &str) -> String {
+    let mut out: String = text.chars().take(80).flat_map(char::escape_debug).collect();
+    if text.chars().count() > 80 {
+        out.push('…');
+    }
+    out
+}
+
+impl fmt::Display for Hostname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Hostname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+impl Borrow<str> for Hostname {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Hostname {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Hostname {
+    type Err = HostnameError;
+    fn from_str(text: &str) -> Result<Self, HostnameError> {
+        Self::parse(text)
+    }
+}
+
+impl Serialize for Hostname {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hostname {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_what_people_type_to_one_form() {
+        for (typed, stored) in [
+            ("Shop.Example", "shop.example"),
+            ("shop.example.", "shop.example"),
+            (" bücher.example ", "xn--bcher-kva.example"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("shop。example", "shop.example"),
+            ("a-b.c-d.example", "a-b.c-d.example"),
+        ] {
+            assert_eq!(Hostname::parse(typed).map(|h| h.to_string()), Ok(stored.to_owned()), "{typed}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_host_name() {
+        for typed in [
+            "",
+            ".",
+            "..",
+            "localhost",
+            "a..example",
+            ".example",
+            "shop.example..",
+            "-a.example",
+            "a-.example",
+            "a_b.example",
+            "*.example",
+            "a b.example",
+            "a/b.example",
+            "a:443",
+            "127.0.0.1",
+            "::1",
+            "[::1]",
+            "1.2.3",
+            "xn--a.example",
+            "shop.example\0",
+            "shop.example\r\nx",
+        ] {
+            assert!(Hostname::parse(typed).is_err(), "{typed:?}");
+            assert!(Hostname::from_wire(typed).is_err() || typed == "xn--a.example", "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn accepts_the_limit_and_refuses_one_more() {
+        let label = "a".repeat(LABEL_BYTES_MAX);
+        assert!(Hostname::parse(&format!("{label}.example")).is_ok());
+        assert!(Hostname::parse(&format!("{label}a.example")).is_err());
+        let name = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        assert_eq!(name.len(), NAME_BYTES_MAX);
+        assert!(Hostname::from_wire(&name).is_ok());
+        assert_eq!(Hostname::from_wire(&format!("{name}a")), Err(HostnameError::TooLong(NAME_BYTES_MAX + 1)));
+    }
+
+    #[test]
+    fn wire_names_are_not_mapped() {
+        assert!(Hostname::from_wire("bücher.example").is_err());
+        assert_eq!(Hostname::from_wire("SHOP.example.").map(|h| h.to_string()), Ok("shop.example".to_owned()));
+    }
+
+    #[test]
+    fn errors_escape_and_bound_what_they_quote() {
+        let error = Hostname::parse(&format!("a\u{7}{}", "b".repeat(300))).unwrap_err().to_string();
+        assert!(error.contains("\\u{7}") && error.len() < 300, "{error}");
+    }
+}

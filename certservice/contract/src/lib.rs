@@ -1,0 +1,16 @@
+//! What the edge and CertService agree on.
+//!
+//! Flow: a [`hostname`] is registered, its private key is [`sealed`] to the edge's public keys, the [`bundle`] that
+//! carries it is [`signed`] by CertService, and both sides find it under the same [`redis_keys`] or [`api`] path.
+//!
+//! This crate must never do I/O, spawn, log, or depend on tokio, Pingora, ACME or SQL.
+
+pub mod api;
+pub mod bundle;
+pub mod hostname;
+pub mod redis_keys;
+pub mod sealed;
+pub mod signed;
+
+pub use bundle::{Bundle, Challenge};
+pub use hostname::Hostname;

@@ -1,0 +1,13 @@
+//! Where both sides look in Redis. Values are [`crate::signed`] tokens: Redis is a cache that may be stolen or tampered with.
+
+use crate::Hostname;
+
+/// The signed bundle of a domain; expires with its certificate.
+pub fn bundle(domain: &Hostname) -> String {
+    format!("latchkey:bundle:{domain}")
+}
+
+/// The signed answer to an http-01 challenge (RFC 8555 section 8.3); expires with its order.
+pub fn challenge(domain: &Hostname, token: &str) -> String {
+    format!("latchkey:challenge:{domain}:{token}")
+}
