@@ -1,0 +1,51 @@
+# Latchkey's commands. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint deny plugins setup-demo setup-test clean
+
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
+PLUGINS := $(CURDIR)/plugins/built
+# A toolchain installed by rustup may not be in the PATH of this shell yet.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## real requests through every part, explained; then it stays up. ONCE=1 stops after the walk, REDIS=1 uses Redis
+	@echo "[1/4] tools"
+	@REDIS=$(REDIS) deploy/setup/demo.sh
+	@echo "[2/4] proxy, CertService, command (the first build takes minutes: 2 cores about 7, then seconds)"
+	@cargo build --locked --bins
+	@echo "[3/4] plugins, to WebAssembly"
+	@plugins/build.sh
+	@echo "[4/4] demo"
+	@$(TARGET)/debug/latchkey demo --plugins $(PLUGINS) $(if $(ONCE),--once) $(if $(REDIS),--redis)
+
+test: setup-test lint plugins deny ## everything: lint, unit and end-to-end tests, licences
+	cargo build --locked --workspace --bins
+	cd plugins && cargo test --locked --quiet
+	cargo test --locked --workspace
+
+lint: ## format and clippy, warnings are errors
+	cargo fmt --all --check
+	cd plugins && cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cd plugins && cargo clippy --locked --all-targets -- -D warnings
+
+deny: ## licences, bans and advisories of all crates, if cargo-deny is installed
+	@deploy/setup/deny.sh
+
+plugins: ## the guests, to plugins/built/*.wasm
+	plugins/build.sh
+
+setup-demo: ## install what `make demo` needs (apt, rustup); silent when nothing is missing
+	@REDIS=$(REDIS) deploy/setup/demo.sh
+
+setup-test: ## install what `make test` needs besides
+	@deploy/setup/test.sh
+
+clean: ## remove what was built here
+	cargo clean
+	rm -rf plugins/target plugins/built
