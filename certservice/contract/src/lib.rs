@@ -7,6 +7,8 @@
 
 pub mod api;
 pub mod bundle;
+#[cfg(feature = "document")]
+pub mod document;
 pub mod hostname;
 pub mod redis_keys;
 pub mod sealed;
