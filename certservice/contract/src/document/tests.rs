@@ -55,7 +55,9 @@ fn in_range(store: Store, location: ValuePointerRef<'_>) -> Result<Store, Faults
     Ok(store)
 }
 
-fn shown(faults: &[Fault]) -> Vec<(&str, Option<u32>, Option<u32>, &str, Option<&str>)> {
+type Shown<'a> = (&'a str, Option<u32>, Option<u32>, &'a str, Option<&'a str>);
+
+fn shown(faults: &[Fault]) -> Vec<Shown<'_>> {
     faults.iter().map(|f| (&*f.at, f.line, f.column, &*f.says, f.hint.as_deref())).collect()
 }
 
