@@ -1,0 +1,113 @@
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::api::Api;
+use crate::certservice;
+use crate::process::Process;
+use crate::{Context, Result, fail, folder, port, program};
+
+/// How a proxy is to be started; started again with the same value, it is the same edge after a restart.
+#[derive(Clone)]
+pub struct Setup {
+    /// Boot file, data folder and log are here.
+    pub folder: PathBuf,
+    pub https: SocketAddr,
+    pub http: SocketAddr,
+    pub key: PathBuf,
+    pub redis_url: Option<String>,
+    certservice_url: String,
+    token_file: PathBuf,
+    verify_key: PathBuf,
+}
+
+/// Makes an edge key in `folder`: the private key's file. The public key stands beside it, see [`public_key`].
+pub fn generate_key(folder: &Path) -> Result<PathBuf> {
+    let key = folder.join("edge.pem");
+    let output = Command::new(program::own("latchkey-proxy")?).arg("keygen").arg("--out").arg(&key).output()?;
+    if !output.status.success() {
+        return fail(format!("latchkey-proxy keygen: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(key)
+}
+
+pub fn public_key(private: &Path) -> PathBuf {
+    private.with_extension("pem.pub")
+}
+
+impl Setup {
+    pub fn new(folder: &Path, key: PathBuf, certservice: &certservice::Setup) -> Result<Self> {
+        Ok(Self {
+            folder: folder.to_owned(),
+            https: port::free()?,
+            http: port::free()?,
+            key,
+            redis_url: certservice.redis_url.clone(),
+            certservice_url: certservice.url(),
+            token_file: certservice.edge_token_file(),
+            verify_key: certservice.verify_key(),
+        })
+    }
+
+    pub fn data_folder(&self) -> PathBuf {
+        self.folder.join("proxy")
+    }
+
+    pub fn admin_socket(&self) -> PathBuf {
+        self.data_folder().join("admin.sock")
+    }
+
+    fn boot_file(&self) -> String {
+        let redis = self.redis_url.as_ref().map(|url| format!("[redis]\nurl = {url:?}\n")).unwrap_or_default();
+        format!(
+            "data_dir = {:?}\n\
+             [[listeners]]\nname = \"https\"\naddress = \"{}\"\nprotocol = \"https\"\n\
+             [[listeners]]\nname = \"http\"\naddress = \"{}\"\nprotocol = \"http\"\nredirect_port = {}\n\
+             [edge]\nkey_file = {:?}\n\
+             [certservice]\nurl = {:?}\ntoken_file = {:?}\nverify_keys = [{:?}]\n{redis}",
+            self.data_folder(),
+            self.https,
+            self.http,
+            self.https.port(),
+            self.key,
+            self.certservice_url,
+            self.token_file,
+            self.verify_key,
+        )
+    }
+}
+
+pub struct Edge {
+    pub process: Process,
+    pub admin: Api,
+}
+
+impl Edge {
+    /// Up with whatever configuration it had; none on the first start.
+    pub async fn start(setup: &Setup) -> Result<Self> {
+        let program = program::own("latchkey-proxy")?;
+        let boot_file = setup.folder.join("proxy.toml");
+        folder::write(&boot_file, setup.boot_file())?;
+        let mut process = Process::start("proxy", &program, &setup.folder, |command| {
+            command.arg("--config").arg(&boot_file);
+        })?;
+        let admin = Api::unix(&setup.admin_socket())?;
+        process.until_ready(async || admin.get("/healthz").await?.expect(200)).await?;
+        Ok(Self { process, admin })
+    }
+
+    pub async fn apply(&self, config: &serde_json::Value) -> Result<()> {
+        self.admin.put("/v1/config", config.to_string()).await?.expect(200).context("apply the configuration")
+    }
+
+    /// Uploads a plugin: its digest, as a configuration names it.
+    pub async fn push(&self, component: &Path) -> Result<String> {
+        let bytes = std::fs::read(component).context(component.display())?;
+        let digest = format!("sha256:{}", certservice::hex(&contract::bundle::sha256(&bytes)));
+        let reply = self.admin.put(&format!("/v1/plugins/{digest}"), bytes).await?;
+        match reply.status {
+            200 | 201 => Ok(digest),
+            status => fail(format!("push {}: status {status}: {}", component.display(), reply.text())),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+use std::path::Path;
+use std::process::Command;
+
+use crate::process::Process;
+use crate::{Context, Result, fail, port, program};
+
+const DATABASE: &str = "latchkey";
+const PASSWORD: &str = "only-on-loopback";
+
+pub struct MariaDb {
+    pub process: Process,
+    /// With user and password, for CertService.
+    pub url: String,
+}
+
+impl MariaDb {
+    pub async fn start(folder: &Path) -> Result<Self> {
+        let data = folder.join("mariadb");
+        let socket = folder.join("mariadb.sock");
+        let address = port::free()?;
+        initialise(&data)?;
+        let mut process = Process::start("mariadb", &program::other("mariadbd")?, folder, |command| {
+            command.arg("--no-defaults").args(as_this_user()).arg("--skip-networking=0");
+            command.args(["--bind-address=127.0.0.1", &format!("--port={}", address.port())]);
+            command.arg(path_option("--datadir", &data)).arg(path_option("--socket", &socket));
+            command.arg(path_option("--pid-file", &folder.join("mariadb.pid")));
+        })?;
+        let statements = format!(
+            "CREATE DATABASE IF NOT EXISTS {DATABASE};
+             CREATE USER IF NOT EXISTS {DATABASE}@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';
+             GRANT ALL ON {DATABASE}.* TO {DATABASE}@'127.0.0.1';"
+        );
+        process.until_ready(async || execute(&socket, &statements)).await?;
+        Ok(Self { process, url: format!("mysql://{DATABASE}:{PASSWORD}@{address}/{DATABASE}") })
+    }
+}
+
+fn initialise(data: &Path) -> Result<()> {
+    let mut command = Command::new(program::other("mariadb-install-db")?);
+    command.arg("--no-defaults").args(as_this_user()).arg(path_option("--datadir", data));
+    command.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+    run(command)
+}
+
+fn execute(socket: &Path, statements: &str) -> Result<()> {
+    let mut command = Command::new(program::other("mariadb")?);
+    command.arg("--no-defaults").arg(path_option("--socket", socket)).args(["--user=root", "--execute", statements]);
+    run(command)
+}
+
+fn run(mut command: Command) -> Result<()> {
+    let output = command.output().context(format!("{:?}", command.get_program()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    fail(format!("{:?} failed: {said}", command.get_program()))
+}
+
+fn path_option(option: &str, path: &Path) -> String {
+    format!("{option}={}", path.display())
+}
+
+/// MariaDB refuses to run as root unless it is told to.
+fn as_this_user() -> Option<&'static str> {
+    rustix::process::geteuid().is_root().then_some("--user=root")
+}
