@@ -1,0 +1,244 @@
+//! From the bytes that an operator uploads to a plugin that can be bound: every refusal says what to do about it.
+
+use std::sync::Arc;
+
+use wasmtime::Store;
+use wasmtime::component::{Component, InstancePre};
+
+use super::engine::Inner;
+use super::guest::{self, COMPATIBLE_VERSIONS, PACKAGE, connection, control, http};
+use super::instance::fault;
+use super::limits::{self, State};
+use super::types::{Class, Digest, Fault};
+use super::verify::shown;
+
+pub const COMPONENT_BYTES_MAX: usize = 16 << 20;
+const NAME_BYTES_MAX: usize = 64;
+const SCHEMA_BYTES_MAX: usize = 64 << 10;
+
+/// The preamble of a binary component, and of a core module (component model, "Binary format").
+const COMPONENT_PREAMBLE: [u8; 8] = *b"\0asm\x0d\0\x01\0";
+const MODULE_PREAMBLE: [u8; 8] = *b"\0asm\x01\0\0\0";
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("component is {0} bytes, at most {COMPONENT_BYTES_MAX} are accepted")]
+    TooLarge(usize),
+    #[error("not a WebAssembly component: it starts with {0}; upload the .wasm file of a component")]
+    NotWasm(String),
+    #[error("this is a core module, not a component; wrap it first (plugins/README.md)")]
+    CoreModule,
+    #[error("not a valid component: {0}")]
+    Invalid(String),
+    #[error(
+        "component speaks {PACKAGE} {found}, this proxy speaks {COMPATIBLE_VERSIONS}; build it against this proxy's wit/"
+    )]
+    Version { found: String },
+    #[error("component does not export {PACKAGE}/{missing}; implement world connection-plugin or http-plugin of wit/")]
+    MissingExport { missing: &'static str },
+    #[error("component exports both connection and http-policy; a plugin is of one class")]
+    TwoClasses,
+    #[error("component imports {0}, which is not granted; a plugin may import {PACKAGE}/log only")]
+    Import(String),
+    #[error("component does not fit its world: {0}")]
+    Mismatch(String),
+    #[error("component could not say what it is: {0}")]
+    Describe(Fault),
+    #[error("manifest of the component: {0}")]
+    Manifest(String),
+}
+
+/// A compiled component that implements one of our worlds.
+pub struct Plugin {
+    digest: Digest,
+    manifest: Manifest,
+    control: control::ControlPre<State>,
+    pub(super) policy: PolicyPre,
+}
+
+/// What it takes to start an instance for traffic.
+pub(super) enum PolicyPre {
+    Connection(connection::ConnectionPre<State>),
+    Http(http::HttpPre<State>),
+}
+
+struct Manifest {
+    name: Arc<str>,
+    version: String,
+    config_schema: String,
+    fail_open_safe: bool,
+}
+
+impl Plugin {
+    pub(super) fn load(host: &Inner, bytes: &[u8]) -> Result<Self, LoadError> {
+        check_preamble(bytes)?;
+        let component =
+            Component::from_binary(&host.engine, bytes).map_err(|error| LoadError::Invalid(explained(&error)))?;
+        let class = class(host, &component)?;
+        let pre = host.linker.instantiate_pre(&component).map_err(mismatch)?;
+        let control = control::ControlPre::new(pre.clone()).map_err(mismatch)?;
+        let policy = PolicyPre::new(class, pre).map_err(mismatch)?;
+        let manifest = describe(host, &control)?;
+        Ok(Self { digest: Digest::of(bytes), manifest, control, policy })
+    }
+
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    pub fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    pub fn version(&self) -> &str {
+        &self.manifest.version
+    }
+
+    pub fn class(&self) -> Class {
+        match self.policy {
+            PolicyPre::Connection(_) => Class::Connection,
+            PolicyPre::Http(_) => Class::Http,
+        }
+    }
+
+    /// Whether `on_failure = open` may be configured.
+    pub fn fail_open_safe(&self) -> bool {
+        self.manifest.fail_open_safe
+    }
+
+    /// JSON Schema of the configuration.
+    pub fn config_schema(&self) -> &str {
+        &self.manifest.config_schema
+    }
+
+    pub(super) fn shared_name(&self) -> Arc<str> {
+        self.manifest.name.clone()
+    }
+
+    /// Runs `plan` in an instance of its own.
+    pub(super) fn plan(&self, host: &Inner, config: &str) -> Result<Planned, Fault> {
+        let (mut store, guest) = start_control(host, &self.control, self.shared_name())?;
+        limits::start_call(&mut store);
+        let planned = guest.latchkey_edge_control().call_plan(&mut store, config.as_bytes());
+        planned.map_err(|error| fault(&store, &error))
+    }
+}
+
+pub(super) type Planned = Result<control::CompiledPlan, Vec<control::Diagnostic>>;
+
+impl PolicyPre {
+    fn new(class: Class, pre: InstancePre<State>) -> wasmtime::Result<Self> {
+        Ok(match class {
+            Class::Connection => Self::Connection(connection::ConnectionPre::new(pre)?),
+            Class::Http => Self::Http(http::HttpPre::new(pre)?),
+        })
+    }
+}
+
+fn check_preamble(bytes: &[u8]) -> Result<(), LoadError> {
+    if bytes.len() > COMPONENT_BYTES_MAX {
+        return Err(LoadError::TooLarge(bytes.len()));
+    }
+    match bytes.first_chunk() {
+        Some(&COMPONENT_PREAMBLE) => Ok(()),
+        Some(&MODULE_PREAMBLE) => Err(LoadError::CoreModule),
+        _ if bytes.is_empty() => Err(LoadError::NotWasm("nothing".to_owned())),
+        _ => Err(LoadError::NotWasm(format!("`{}`", bytes.get(..8).unwrap_or(bytes).escape_ascii()))),
+    }
+}
+
+/// Reads the class off the exports, and refuses imports that are not granted, before anything is linked.
+fn class(host: &Inner, component: &Component) -> Result<Class, LoadError> {
+    let types = component.component_type();
+    let exports: Vec<_> = types.exports(&host.engine).map(|(name, _)| Interface::parse(name)).collect();
+    let imports: Vec<_> = types.imports(&host.engine).map(|(name, _)| Interface::parse(name)).collect();
+    if let Some(other) = exports.iter().chain(&imports).find(|item| item.is_ours() && !item.is_compatible()) {
+        return Err(LoadError::Version { found: shown(other.version, NAME_BYTES_MAX) });
+    }
+    if let Some(import) = imports.iter().find(|item| !(item.is_ours() && matches!(item.name, "log" | "types"))) {
+        return Err(LoadError::Import(shown(import.full, 2 * NAME_BYTES_MAX)));
+    }
+    let exported = |name: &str| exports.iter().any(|item| item.is_ours() && item.name == name);
+    match (exported("control"), exported("connection"), exported("http-policy")) {
+        (false, _, _) => Err(LoadError::MissingExport { missing: "control" }),
+        (true, true, false) => Ok(Class::Connection),
+        (true, false, true) => Ok(Class::Http),
+        (true, true, true) => Err(LoadError::TwoClasses),
+        (true, false, false) => Err(LoadError::MissingExport { missing: "connection or http-policy" }),
+    }
+}
+
+/// `package/name@version`, the name of an import or export.
+struct Interface<'a> {
+    full: &'a str,
+    package: &'a str,
+    name: &'a str,
+    version: &'a str,
+}
+
+impl<'a> Interface<'a> {
+    fn parse(full: &'a str) -> Self {
+        let (path, version) = full.split_once('@').unwrap_or((full, ""));
+        let (package, name) = path.split_once('/').unwrap_or(("", path));
+        Self { full, package, name, version }
+    }
+
+    fn is_ours(&self) -> bool {
+        self.package == PACKAGE
+    }
+
+    fn is_compatible(&self) -> bool {
+        self.version.strip_prefix(COMPATIBLE_VERSIONS).is_some_and(|patch| patch.starts_with('.'))
+    }
+}
+
+fn describe(host: &Inner, control: &control::ControlPre<State>) -> Result<Manifest, LoadError> {
+    let (mut store, guest) = start_control(host, control, "unnamed".into()).map_err(LoadError::Describe)?;
+    limits::start_call(&mut store);
+    let described = guest.latchkey_edge_control().call_describe(&mut store);
+    let manifest = described.map_err(|error| LoadError::Describe(fault(&store, &error)))?;
+    check_manifest(manifest).map_err(LoadError::Manifest)
+}
+
+fn check_manifest(manifest: control::Manifest) -> Result<Manifest, String> {
+    let control::Manifest { name, version, config_schema, fail_open_safe } = manifest;
+    let named = |bytes: &[u8]| bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !named(name.as_bytes()) {
+        let name = shown(&name, NAME_BYTES_MAX);
+        return Err(format!(
+            "name `{name}`: 1 to {NAME_BYTES_MAX} lower-case letters, digits and hyphens are accepted"
+        ));
+    }
+    if version.is_empty() || version.len() > NAME_BYTES_MAX || !version.bytes().all(|b| b.is_ascii_graphic()) {
+        let version = shown(&version, NAME_BYTES_MAX);
+        return Err(format!("version `{version}`: 1 to {NAME_BYTES_MAX} printable ASCII characters are accepted"));
+    }
+    if config_schema.len() > SCHEMA_BYTES_MAX {
+        return Err(format!("config-schema is {} bytes, at most {SCHEMA_BYTES_MAX} are accepted", config_schema.len()));
+    }
+    match serde_json::from_str(&config_schema) {
+        Ok(serde_json::Value::Object(_)) => Ok(Manifest { name: name.into(), version, config_schema, fail_open_safe }),
+        Ok(_) => Err("config-schema is not a JSON object".to_owned()),
+        Err(error) => Err(format!("config-schema is not JSON: {error}")),
+    }
+}
+
+fn start_control(
+    host: &Inner,
+    control: &control::ControlPre<State>,
+    name: Arc<str>,
+) -> Result<(Store<State>, guest::control::Control), Fault> {
+    let mut store = limits::store(&host.engine, name, host.plan_budget());
+    let started = control.instantiate(&mut store);
+    let guest = started.map_err(|error| Fault::Unavailable(explained(&error)))?;
+    Ok((store, guest))
+}
+
+fn mismatch(error: wasmtime::Error) -> LoadError {
+    LoadError::Mismatch(explained(&error))
+}
+
+/// wasmtime's words, which may quote the component.
+pub(super) fn explained(error: &wasmtime::Error) -> String {
+    shown(&format!("{error:#}"), 512)
+}

@@ -1,0 +1,168 @@
+//! The engine that all plugins share: one pool of instances, one clock for deadlines.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::binding::{BindError, Binding};
+use super::component::{LoadError, Plugin};
+use super::guest;
+use super::limits::{Budget, State};
+
+/// How often deadlines are looked at.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
+/// A larger pool only takes address space that small machines and containers don't give.
+const POOL_INSTANCES_MAX: usize = 8192;
+/// Beside the threads' shelves: instances that live for one `describe` or `plan`.
+const POOL_INSTANCES_SPARE: usize = 16;
+/// Freed memory that stays mapped for the next instance; beyond it pages go back to the system.
+const KEEP_RESIDENT_BYTES: usize = 256 << 10;
+/// A component of our worlds has one module of its own and the few that adapt it to the component model.
+const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 8;
+const TABLES_PER_COMPONENT_MAX: u32 = 4;
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Threads that will call plugins. Sizes the pool.
+    pub threads: usize,
+    /// Most instances that one thread keeps for its next calls; the least recently used one makes room.
+    pub instances_per_thread_max: usize,
+    /// Time for one call on a connection.
+    pub connection_time: Duration,
+    /// Time for one call on a request or a response.
+    pub http_time: Duration,
+    /// Memory of one instance on the data path.
+    pub memory_bytes_max: usize,
+    /// Time for `describe` or `plan`, which run on the admin path only.
+    pub plan_time: Duration,
+    /// Memory for `describe` or `plan`.
+    pub plan_memory_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        // Pingora gives each of its services (TLS, plain HTTP) threads of its own.
+        let threads = 2 * thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            threads,
+            instances_per_thread_max: 256,
+            connection_time: Duration::from_millis(1),
+            http_time: Duration::from_millis(2),
+            memory_bytes_max: 16 << 20,
+            plan_time: Duration::from_secs(1),
+            plan_memory_bytes_max: 64 << 20,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("cannot start the Wasm engine: {0}")]
+    Engine(String),
+    #[error("cannot start the thread that watches plugin deadlines: {0}")]
+    Ticker(#[from] std::io::Error),
+}
+
+/// Runs plugins. Cheap to clone.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+pub(super) struct Inner {
+    pub engine: Engine,
+    pub linker: Linker<State>,
+    pub settings: Settings,
+}
+
+impl Host {
+    pub fn new(settings: Settings) -> Result<Self, HostError> {
+        let failed = |error: wasmtime::Error| HostError::Engine(format!("{error:#}"));
+        let engine = engine(&settings).map_err(failed)?;
+        let linker = linker(&engine).map_err(failed)?;
+        start_ticker(engine.weak())?;
+        Ok(Self(Arc::new(Inner { engine, linker, settings })))
+    }
+
+    /// Compiles a component and asks it what it is. Takes about a tenth of a second: not for a request's thread.
+    pub fn load(&self, bytes: &[u8]) -> Result<Arc<Plugin>, LoadError> {
+        Plugin::load(&self.0, bytes).map(Arc::new)
+    }
+
+    /// Has the plugin check a configuration (JSON), and starts it once with the result.
+    pub fn bind(&self, plugin: &Arc<Plugin>, config_json: &str) -> Result<Arc<Binding>, BindError> {
+        Binding::new(&self.0, plugin, config_json).map(Arc::new)
+    }
+}
+
+impl Inner {
+    /// For `describe` and `plan`.
+    pub fn plan_budget(&self) -> Budget {
+        Budget {
+            time: self.settings.plan_time,
+            memory_bytes: self.settings.plan_memory_bytes_max,
+            output_bytes: 4 << 20,
+        }
+    }
+}
+
+/// The engine with a pool of instances, or without one where the system does not give the address space for it.
+fn engine(settings: &Settings) -> wasmtime::Result<Engine> {
+    let mut config = config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(settings)));
+    Engine::new(&config).or_else(|error| {
+        tracing::warn!(error = %format_args!("{error:#}"), "no address space for a pool of plugin instances: each one is allocated by itself, which is slower");
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        Engine::new(&config)
+    })
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    // Nothing in our worlds waits, and the support for waiting would triple the price of a call.
+    config.concurrency_support(false);
+    config.epoch_interruption(true);
+    config.memory_init_cow(true);
+    config
+}
+
+fn pool(settings: &Settings) -> PoolingAllocationConfig {
+    let shelves = settings.threads.saturating_mul(settings.instances_per_thread_max);
+    let instances = shelves.saturating_add(POOL_INSTANCES_SPARE).min(POOL_INSTANCES_MAX);
+    let instances = u32::try_from(instances).unwrap_or(u32::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
+        .total_memories(instances)
+        .total_tables(instances.saturating_mul(TABLES_PER_COMPONENT_MAX))
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
+        .max_memories_per_component(1)
+        .max_tables_per_component(TABLES_PER_COMPONENT_MAX)
+        .max_memory_size(settings.memory_bytes_max.max(settings.plan_memory_bytes_max))
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES)
+        .pagemap_scan(Enabled::Auto);
+    pool
+}
+
+/// All that a plugin may import.
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    guest::control::latchkey::edge::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    linker.instance(guest::TYPES)?;
+    Ok(linker)
+}
+
+/// Advances the epoch for as long as anybody holds the engine.
+fn start_ticker(engine: EngineWeak) -> Result<(), std::io::Error> {
+    thread::Builder::new().name("wasm-deadlines".to_owned()).spawn(move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(TICK);
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Guest bindings, generated from `wit/`. One host-side world per interface, so that a component is asked only for
+//! what its class has, and `control` is one set of types for all classes.
+
+/// The package whose worlds plugins implement.
+pub(super) const PACKAGE: &str = "latchkey:edge";
+/// Versions up to the next breaking one are compatible; before 1.0 that is the next minor (semver).
+pub(super) const COMPATIBLE_VERSIONS: &str = "0.1";
+/// Types only; there is nothing in it to implement.
+pub(super) const TYPES: &str = "latchkey:edge/types@0.1.0";
+
+/// Calls into `control`: describe and plan.
+pub(super) mod control {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "package latchkey:host; world control { import latchkey:edge/log@0.1.0; export latchkey:edge/control@0.1.0; }",
+    });
+    pub(in crate::wasm) use exports::latchkey::edge::control::*;
+}
+
+/// Calls into `connection`.
+pub(super) mod connection {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "package latchkey:host; world connection { export latchkey:edge/connection@0.1.0; }",
+    });
+    pub(in crate::wasm) use exports::latchkey::edge::connection::*;
+    pub(in crate::wasm) use latchkey::edge::types::{Endpoint, Ip};
+}
+
+/// Calls into `http-policy`. Borrowed parameters: nothing is copied before it lands in the guest's memory.
+pub(super) mod http {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "package latchkey:host; world http { export latchkey:edge/http-policy@0.1.0; }",
+        ownership: Borrowing { duplicate_if_necessary: false },
+    });
+    pub(in crate::wasm) use exports::latchkey::edge::http_policy::*;
+}

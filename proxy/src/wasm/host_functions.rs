@@ -1,0 +1,35 @@
+//! What guests may call: the log.
+
+use super::guest::control::latchkey::edge::log::{Host, Level};
+use super::limits::State;
+use super::verify::shown;
+
+/// A longer message is cut.
+const MESSAGE_CHARS_MAX: usize = 512;
+
+impl Host for State {
+    fn enabled(&mut self, level: Level) -> bool {
+        self.log_bytes_left > 0
+            && match level {
+                Level::Debug => tracing::enabled!(tracing::Level::DEBUG),
+                Level::Info => tracing::enabled!(tracing::Level::INFO),
+                Level::Warn => tracing::enabled!(tracing::Level::WARN),
+                Level::Error => tracing::enabled!(tracing::Level::ERROR),
+            }
+    }
+
+    fn write(&mut self, level: Level, message: String) {
+        if self.log_bytes_left == 0 {
+            return;
+        }
+        let message = shown(&message, MESSAGE_CHARS_MAX);
+        self.log_bytes_left = self.log_bytes_left.saturating_sub(message.len());
+        let plugin = &*self.plugin;
+        match level {
+            Level::Debug => tracing::debug!(plugin, "{message}"),
+            Level::Info => tracing::info!(plugin, "{message}"),
+            Level::Warn => tracing::warn!(plugin, "{message}"),
+            Level::Error => tracing::error!(plugin, "{message}"),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! One instance of a plugin with one configuration in it.
+
+use wasmtime::component::ResourceAny;
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
+
+use super::component::{Plugin, PolicyPre};
+use super::engine::Inner;
+use super::guest::{connection, http};
+use super::limits::{self, Budget, DeadlineExceeded, State};
+use super::types::Fault;
+use super::verify::shown;
+
+pub(super) struct Instance {
+    store: Store<State>,
+    policy: ResourceAny,
+    guest: Guest,
+}
+
+enum Guest {
+    Connection(connection::Connection),
+    Http(http::Http),
+}
+
+impl Instance {
+    pub fn start(host: &Inner, plugin: &Plugin, budget: Budget, compiled: &[u8]) -> Result<Self, Fault> {
+        let mut store = limits::store(&host.engine, plugin.shared_name(), budget);
+        let guest = match &plugin.policy {
+            PolicyPre::Connection(pre) => pre.instantiate(&mut store).map(Guest::Connection),
+            PolicyPre::Http(pre) => pre.instantiate(&mut store).map(Guest::Http),
+        };
+        let guest = guest.map_err(|error| not_started(&store, &error))?;
+        limits::start_call(&mut store);
+        let policy = match &guest {
+            Guest::Connection(guest) => {
+                guest.latchkey_edge_connection().policy().call_constructor(&mut store, compiled)
+            }
+            Guest::Http(guest) => guest.latchkey_edge_http_policy().policy().call_constructor(&mut store, compiled),
+        };
+        let policy = policy.map_err(|error| fault(&store, &error))?;
+        Ok(Self { store, policy, guest })
+    }
+
+    pub fn call_connection<T>(
+        &mut self,
+        call: impl FnOnce(connection::GuestPolicy<'_>, &mut Store<State>, ResourceAny) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
+        let Guest::Connection(guest) = &self.guest else {
+            return Err(Fault::Unavailable("an http plugin is not asked about connections".to_owned()));
+        };
+        limits::start_call(&mut self.store);
+        call(guest.latchkey_edge_connection().policy(), &mut self.store, self.policy)
+            .map_err(|error| fault(&self.store, &error))
+    }
+
+    pub fn call_http<T>(
+        &mut self,
+        call: impl FnOnce(http::GuestPolicy<'_>, &mut Store<State>, ResourceAny) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
+        let Guest::Http(guest) = &self.guest else {
+            return Err(Fault::Unavailable("a connection plugin is not asked about requests".to_owned()));
+        };
+        limits::start_call(&mut self.store);
+        call(guest.latchkey_edge_http_policy().policy(), &mut self.store, self.policy)
+            .map_err(|error| fault(&self.store, &error))
+    }
+
+    pub fn may_be_kept(&self) -> bool {
+        !self.store.data().memory_runs_out()
+    }
+}
+
+fn not_started(store: &Store<State>, error: &wasmtime::Error) -> Fault {
+    if error.is::<PoolConcurrencyLimitError>() {
+        return Fault::Unavailable("all instances of the pool are in use".to_owned());
+    }
+    match fault(store, error) {
+        Fault::Output(text) => Fault::Unavailable(text),
+        other => other,
+    }
+}
+
+/// What wasmtime reports, in our terms. A trap has a cause that we know better; an error that is not a trap is a value
+/// that the guest returned and that could not be read.
+pub(super) fn fault(store: &Store<State>, error: &wasmtime::Error) -> Fault {
+    if error.is::<DeadlineExceeded>() {
+        return Fault::Deadline;
+    }
+    if store.data().memory_refused() {
+        return Fault::Memory;
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(trap) => Fault::Trap(trap.to_string()),
+        None => Fault::Output(shown(&error.root_cause().to_string(), 512)),
+    }
+}

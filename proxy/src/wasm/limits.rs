@@ -1,0 +1,111 @@
+//! What bounds a guest: time, memory, and how much it says. One [`State`] per instance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::{Engine, ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
+
+use super::engine::TICK;
+
+/// Most bytes of log messages that one call may write, so that a plugin can't flood the log.
+pub(super) const LOG_BYTES_MAX: usize = 2048;
+
+const TABLE_ELEMENTS_MAX: usize = 10_000;
+
+/// What one call may use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    pub time: Duration,
+    pub memory_bytes: usize,
+    /// Most that the host copies out of the guest.
+    pub output_bytes: usize,
+}
+
+/// The host's side of one instance.
+pub(super) struct State {
+    pub plugin: Arc<str>,
+    pub log_bytes_left: usize,
+    budget: Budget,
+    memory_bytes: usize,
+    memory_refused: bool,
+    /// Processor time of this thread when the call had lasted for half of its time.
+    halfway: Option<Duration>,
+}
+
+/// The guest used up its time. An error of our own, to tell it from other traps.
+#[derive(Debug, thiserror::Error)]
+#[error("deadline exceeded")]
+pub(super) struct DeadlineExceeded;
+
+pub(super) fn store(engine: &Engine, plugin: Arc<str>, budget: Budget) -> Store<State> {
+    let state = State { plugin, log_bytes_left: 0, budget, memory_bytes: 0, memory_refused: false, halfway: None };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| state);
+    store.epoch_deadline_callback(on_epoch);
+    store.set_hostcall_fuel(budget.output_bytes);
+    start_call(&mut store);
+    store
+}
+
+/// Renews what is counted per call. Without it the guest is stopped at once.
+pub(super) fn start_call(store: &mut Store<State>) {
+    let half = ticks(store.data().budget.time / 2);
+    store.set_epoch_deadline(half);
+    let state = store.data_mut();
+    state.halfway = None;
+    state.memory_refused = false;
+    state.log_bytes_left = LOG_BYTES_MAX;
+}
+
+impl State {
+    /// The guest died of, or will soon die of, its memory limit.
+    pub fn memory_refused(&self) -> bool {
+        self.memory_refused
+    }
+
+    /// Half of the memory is in use: a guest that leaks is replaced before it fails.
+    pub fn memory_runs_out(&self) -> bool {
+        self.memory_bytes > self.budget.memory_bytes / 2
+    }
+}
+
+/// The first half of the time is counted by the clock on the wall, which costs a call nothing. Who is still running then
+/// has the second half counted in processor time, so that a guest is not blamed when the machine gave the thread's
+/// time to somebody else.
+fn on_epoch(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
+    let used = thread_time();
+    let state = store.data_mut();
+    match state.halfway {
+        None => state.halfway = Some(used),
+        Some(halfway) if used.saturating_sub(halfway) >= state.budget.time / 2 => return Err(DeadlineExceeded.into()),
+        Some(_) => {}
+    }
+    Ok(UpdateDeadline::Continue(1))
+}
+
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.try_into().unwrap_or(0))
+}
+
+fn ticks(time: Duration) -> u64 {
+    let ticks = time.as_nanos().div_ceil(TICK.as_nanos());
+    u64::try_from(ticks).unwrap_or(u64::MAX).max(1)
+}
+
+impl ResourceLimiter for State {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.memory_bytes.saturating_add(desired.saturating_sub(current));
+        if total > self.budget.memory_bytes {
+            self.memory_refused = true;
+            return Ok(false);
+        }
+        self.memory_bytes = total;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+}

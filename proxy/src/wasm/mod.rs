@@ -1,0 +1,31 @@
+//! Runs plugins: WebAssembly components of the worlds in `wit/`.
+//!
+//! Off the request path, a component is compiled and asked what it is ([`Host::load`]), then given a configuration to
+//! check ([`Host::bind`]). On it, a [`Binding`] is asked for verdicts, which are plain values that have been checked.
+//!
+//! ```text
+//! component ──load──> Plugin ──bind(config)──> Binding ──on_request, on_response──> Action, edits
+//!                                                      └─expect, judge────────────> Outcome
+//! ```
+//!
+//! This room must never name Pingora, or run a guest without a deadline, a memory limit and a bound on what it returns.
+//! It is the only room that names wasmtime.
+
+mod binding; // a plugin with a configuration, and the calls
+mod component; // bytes → checked, compiled plugin
+mod engine; // pool, deadlines' clock, linker
+mod guest; // generated from wit/
+mod host_functions; // what guests may call
+mod instance; // one running guest
+mod limits; // time, memory, output
+mod shelf; // idle instances, per thread
+mod types; // values that cross to the other rooms
+mod verify; // checks of all that guests return
+
+#[cfg(test)]
+mod tests;
+
+pub use binding::{BindError, Binding};
+pub use component::{COMPONENT_BYTES_MAX, LoadError, Plugin};
+pub use engine::{Host, HostError, Settings};
+pub use types::*;

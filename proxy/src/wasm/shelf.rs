@@ -1,0 +1,104 @@
+//! Idle instances, kept per thread for the next call: no lock, no sharing, and a bound.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use super::instance::Instance;
+use super::types::Fault;
+
+thread_local! {
+    static SHELF: RefCell<Shelf> = RefCell::default();
+}
+
+/// Counts bindings that are gone. A thread whose count is behind clears its shelf of them.
+static RETIRED: AtomicU64 = AtomicU64::new(0);
+static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
+
+/// A binding's place on every thread's shelf. What is kept there goes when the place is dropped.
+pub(super) struct Place {
+    key: u64,
+    alive: Arc<Alive>,
+}
+
+struct Alive;
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        RETIRED.fetch_add(1, Ordering::Release);
+    }
+}
+
+#[derive(Default)]
+struct Shelf {
+    kept: HashMap<u64, Kept>,
+    retired_seen: u64,
+    clock: u64,
+}
+
+struct Kept {
+    instance: Instance,
+    binding: Weak<Alive>,
+    put_at: u64,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        Self { key: NEXT_KEY.fetch_add(1, Ordering::Relaxed), alive: Arc::new(Alive) }
+    }
+
+    /// Runs `call` on an instance that this thread kept, or else on one that `start` makes. The instance is kept again
+    /// only if all went well: after a fault its memory is in an unknown state.
+    pub fn with<T>(
+        &self,
+        kept_max: usize,
+        start: impl FnOnce() -> Result<Instance, Fault>,
+        call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let kept = SHELF.with_borrow_mut(|shelf| shelf.take(self.key));
+        let mut instance = match kept {
+            Some(instance) => instance,
+            None => start()?,
+        };
+        let result = call(&mut instance)?;
+        if instance.may_be_kept() {
+            SHELF.with_borrow_mut(|shelf| shelf.put(self, instance, kept_max));
+        }
+        Ok(result)
+    }
+}
+
+impl Shelf {
+    fn take(&mut self, key: u64) -> Option<Instance> {
+        self.clear_retired();
+        self.kept.remove(&key).map(|kept| kept.instance)
+    }
+
+    fn put(&mut self, place: &Place, instance: Instance, kept_max: usize) {
+        if self.kept.len() >= kept_max {
+            let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.put_at).map(|(key, _)| *key);
+            oldest.map(|key| self.kept.remove(&key));
+        }
+        self.clock += 1;
+        let kept = Kept { instance, binding: Arc::downgrade(&place.alive), put_at: self.clock };
+        self.kept.insert(place.key, kept);
+    }
+
+    fn clear_retired(&mut self) {
+        let retired = RETIRED.load(Ordering::Acquire);
+        if self.retired_seen != retired {
+            self.retired_seen = retired;
+            self.kept.retain(|_, kept| kept.binding.strong_count() > 0);
+        }
+    }
+}
+
+/// How many instances this thread keeps.
+#[cfg(test)]
+pub(super) fn kept_here() -> usize {
+    SHELF.with_borrow_mut(|shelf| {
+        shelf.clear_retired();
+        shelf.kept.len()
+    })
+}

@@ -1,0 +1,209 @@
+//! What the rest of the proxy says to plugins and hears from them: plain values, no guest types, no HTTP library's.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+/// SHA-256 of a component, shown as `sha256:<hex>`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest(pub(super) [u8; 32]);
+
+impl Digest {
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Which world of `wit/` a plugin implements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Asked for each TCP connection, before TLS.
+    Connection,
+    /// Asked for each HTTP request.
+    Http,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connection => "connection",
+            Self::Http => "http",
+        })
+    }
+}
+
+/// Which calls a binding wants; the others need not be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hooks {
+    pub request: bool,
+    pub response: bool,
+}
+
+/// What a plugin says about a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    pub severity: Severity,
+    /// JSON pointer into the plugin's own configuration; empty for the whole.
+    pub at: String,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// The same during one request, so that all plugins of its chain see one moment and one host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestFacts {
+    /// Unix milliseconds.
+    pub now_ms: u64,
+    pub https: bool,
+    /// The host is an IP address.
+    pub ip_host: bool,
+    /// 0 to 9999: see [`rollout_bucket`].
+    pub rollout_bucket: u16,
+}
+
+/// Places a domain in one of 10,000 buckets: the same on every edge and in every version, since a rollout by percentage
+/// must not shuffle the domains that already have it.
+pub fn rollout_bucket(registrable_domain: &str) -> u16 {
+    let Digest([a, b, c, d, ..]) = Digest::of(registrable_domain.as_bytes());
+    (u32::from_be_bytes([a, b, c, d]) % 10_000) as u16
+}
+
+pub trait RequestView {
+    /// Lower case, without port.
+    fn host(&self) -> &str;
+    /// As sent, without query.
+    fn path(&self) -> &str;
+    /// Without the question mark.
+    fn query(&self) -> Option<&str>;
+    /// The first value of that name (lower case).
+    fn header(&self, name: &str) -> Option<&[u8]>;
+}
+
+pub trait ResponseView {
+    fn status(&self) -> u16;
+    /// The first value of that name (lower case).
+    fn header(&self, name: &str) -> Option<&[u8]>;
+}
+
+/// What becomes of a request. Every name, value, status and location in it has been checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Next,
+    /// Changes to the request's header fields.
+    Edit(Vec<Edit>),
+    Redirect {
+        status: u16,
+        location: String,
+        edits: Vec<Edit>,
+    },
+    Respond {
+        status: u16,
+        headers: Vec<Header>,
+        body: Vec<u8>,
+    },
+    Deny(u16),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Lower case.
+    pub name: String,
+    pub value: Vec<u8>,
+}
+
+/// A change to header fields. Names are lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    Set { name: String, value: Vec<u8> },
+    Append { name: String, value: Vec<u8> },
+    SetIfAbsent { name: String, value: Vec<u8> },
+    Remove { name: String },
+}
+
+/// How the first bytes of a connection are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expectation {
+    Forbid,
+    Allow,
+    Require,
+}
+
+/// What was read of a PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    Nothing,
+    Header {
+        version: HeaderVersion,
+        /// `None` if it names nobody (v1 UNKNOWN, v2 LOCAL).
+        client: Option<SocketAddr>,
+    },
+    Failure(HeaderFailure),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderVersion {
+    V1,
+    V2,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderFailure {
+    Absent,
+    Malformed,
+    TooLong,
+    TimedOut,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Admitted; this is the client.
+    Admit(SocketAddr),
+    Reset,
+}
+
+/// A plugin failed at a call. Its instance is gone; what happens to the request is the binding's `on_failure`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("plugin trapped: {0}")]
+    Trap(String),
+    #[error("plugin ran past its deadline")]
+    Deadline,
+    #[error("plugin asked for more memory than its limit")]
+    Memory,
+    #[error("plugin returned what is not acceptable: {0}")]
+    Output(String),
+    #[error("plugin could not be started: {0}")]
+    Unavailable(String),
+}
+
+impl Fault {
+    /// For a metric label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Trap(_) => "trap",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Output(_) => "output",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Nothing that a guest returns is believed: names, values, sizes, statuses, locations and texts are checked here.
+
+use std::net::SocketAddr;
+
+use super::guest::{connection, control, http};
+use super::types::{Action, Diagnostic, Edit, Fault, Header, Outcome, Seen, Severity};
+
+pub(super) const EDITS_MAX: usize = 64;
+pub(super) const OUTPUT_BYTES_MAX: usize = 64 << 10;
+const LOCATION_BYTES_MAX: usize = 8 << 10;
+const COMPILED_BYTES_MAX: usize = 1 << 20;
+const WANTS_MAX: usize = 32;
+const DIAGNOSTICS_MAX: usize = 100;
+const TEXT_CHARS_MAX: usize = 1000;
+
+/// Fields that frame a message, name its target, or belong to one connection (RFC 9110 section 7.6.1, RFC 9112).
+const NOT_FOR_PLUGINS: [&str; 11] = [
+    "connection",
+    "content-length",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "trailers",
+    "transfer-encoding",
+    "upgrade",
+];
+
+type Verified<T> = Result<T, Fault>;
+
+fn refused<T>(text: impl Into<String>) -> Verified<T> {
+    Err(Fault::Output(text.into()))
+}
+
+pub(super) fn action(action: http::Action) -> Verified<Action> {
+    Ok(match action {
+        http::Action::Next => Action::Next,
+        http::Action::Edit(list) => Action::Edit(edits(list)?),
+        http::Action::Redirect(http::Redirect { status, location, edits: list }) => Action::Redirect {
+            status: redirect_status(status),
+            location: checked_location(location)?,
+            edits: edits(list)?,
+        },
+        http::Action::Respond(response) => respond(response)?,
+        http::Action::Deny(status @ 400..=599) => Action::Deny(status),
+        http::Action::Deny(status) => return refused(format!("deny with status {status}, 400 to 599 are accepted")),
+    })
+}
+
+pub(super) fn edits(list: Vec<http::Edit>) -> Verified<Vec<Edit>> {
+    check_count(list.len())?;
+    let mut bytes = 0;
+    let mut checked = Vec::with_capacity(list.len());
+    for edit in list {
+        let edit = match edit {
+            http::Edit::Set(header) => {
+                let Header { name, value } = checked_header(header)?;
+                Edit::Set { name, value }
+            }
+            http::Edit::Append(header) => {
+                let Header { name, value } = checked_header(header)?;
+                Edit::Append { name, value }
+            }
+            http::Edit::SetIfAbsent(header) => {
+                let Header { name, value } = checked_header(header)?;
+                Edit::SetIfAbsent { name, value }
+            }
+            http::Edit::Remove(field) => Edit::Remove { name: editable_name(field)? },
+        };
+        bytes += match &edit {
+            Edit::Set { name, value } | Edit::Append { name, value } | Edit::SetIfAbsent { name, value } => {
+                name.len() + value.len()
+            }
+            Edit::Remove { name } => name.len(),
+        };
+        checked.push(edit);
+    }
+    check_bytes(bytes)?;
+    Ok(checked)
+}
+
+fn respond(response: http::LocalResponse) -> Verified<Action> {
+    let http::LocalResponse { status, headers, body } = response;
+    if !(200..=599).contains(&status) {
+        return refused(format!("response with status {status}, 200 to 599 are accepted"));
+    }
+    if matches!(status, 204 | 205 | 304) && !body.is_empty() {
+        return refused(format!("response with status {status} and a body of {} bytes, none is allowed", body.len()));
+    }
+    check_count(headers.len())?;
+    let headers = headers.into_iter().map(checked_header).collect::<Verified<Vec<_>>>()?;
+    check_bytes(body.len() + headers.iter().map(|h| h.name.len() + h.value.len()).sum::<usize>())?;
+    Ok(Action::Respond { status, headers, body })
+}
+
+fn check_count(count: usize) -> Verified<()> {
+    if count > EDITS_MAX {
+        return refused(format!("{count} header fields, at most {EDITS_MAX} are accepted"));
+    }
+    Ok(())
+}
+
+fn check_bytes(bytes: usize) -> Verified<()> {
+    if bytes > OUTPUT_BYTES_MAX {
+        return refused(format!("{bytes} bytes of header fields and body, at most {OUTPUT_BYTES_MAX} are accepted"));
+    }
+    Ok(())
+}
+
+fn checked_header(header: http::Header) -> Verified<Header> {
+    let name = editable_name(header.name)?;
+    let legal = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+    if !header.value.iter().all(legal) {
+        return refused(format!("value of `{name}` has a control character (RFC 9110 section 5.5)"));
+    }
+    Ok(Header { name, value: header.value.trim_ascii().to_vec() })
+}
+
+fn editable_name(field: String) -> Verified<String> {
+    let field = name(field)?;
+    if NOT_FOR_PLUGINS.contains(&field.as_str()) {
+        return refused(format!("`{field}` frames the message or belongs to the connection; a plugin can't change it"));
+    }
+    Ok(field)
+}
+
+/// A field name (RFC 9110 section 5.1), in lower case.
+pub(super) fn name(mut field: String) -> Verified<String> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if field.is_empty() || !field.bytes().all(token) {
+        return refused(format!("`{}` is not a header name (RFC 9110 section 5.1)", shown(&field, 80)));
+    }
+    field.make_ascii_lowercase();
+    Ok(field)
+}
+
+/// An absolute path or an http(s) URL. `//host` would leave the site while it looks like a path, so it is refused: a
+/// plugin that means another host says so with a scheme.
+fn checked_location(location: String) -> Verified<String> {
+    let quoted = || shown(&location, 200);
+    if location.len() > LOCATION_BYTES_MAX {
+        return refused(format!("location is {} bytes, at most {LOCATION_BYTES_MAX} are accepted", location.len()));
+    }
+    let legal = |b: u8| b.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&b);
+    if !location.bytes().all(legal) {
+        return refused(format!("location `{}` has characters that must be percent-encoded", quoted()));
+    }
+    let host = ["http://", "https://"].iter().find_map(|scheme| {
+        let rest = location.get(scheme.len()..)?;
+        location[..scheme.len()].eq_ignore_ascii_case(scheme).then_some(rest)
+    });
+    let acceptable = match host {
+        Some(rest) => !rest.is_empty() && !rest.starts_with(['/', '?', '#', ':', '@']),
+        None => location.starts_with('/') && !location.starts_with("//"),
+    };
+    if !acceptable {
+        return refused(format!("location `{}` is neither an absolute path nor an http or https URL", quoted()));
+    }
+    Ok(location)
+}
+
+fn redirect_status(status: http::RedirectStatus) -> u16 {
+    match status {
+        http::RedirectStatus::MovedPermanently => 301,
+        http::RedirectStatus::Found => 302,
+        http::RedirectStatus::SeeOther => 303,
+        http::RedirectStatus::TemporaryRedirect => 307,
+        http::RedirectStatus::PermanentRedirect => 308,
+    }
+}
+
+/// Turns the verdict into an address, and refuses those that would be unsafe whatever the plugin meant.
+pub(super) fn outcome(outcome: connection::Outcome, peer: SocketAddr, seen: Seen) -> Verified<Outcome> {
+    match (outcome, seen) {
+        (connection::Outcome::Reset, _) => Ok(Outcome::Reset),
+        (connection::Outcome::Admit(_), Seen::Failure(failure)) => {
+            refused(format!("admitted a connection whose PROXY header failed ({failure:?})"))
+        }
+        (connection::Outcome::Admit(connection::Client::Peer), _) => Ok(Outcome::Admit(peer)),
+        (connection::Outcome::Admit(connection::Client::FromHeader), Seen::Header { client: Some(client), .. }) => {
+            Ok(Outcome::Admit(client))
+        }
+        (connection::Outcome::Admit(connection::Client::FromHeader), _) => {
+            refused("took the client's address from a PROXY header that names none")
+        }
+    }
+}
+
+pub(super) fn compiled(compiled: &[u8]) -> Verified<()> {
+    if compiled.len() > COMPILED_BYTES_MAX {
+        return refused(format!(
+            "compiled plan is {} bytes, at most {COMPILED_BYTES_MAX} are accepted",
+            compiled.len()
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn wants_count(count: usize) -> Verified<()> {
+    if count > WANTS_MAX {
+        return refused(format!("plan wants {count} fields, at most {WANTS_MAX} are accepted"));
+    }
+    Ok(())
+}
+
+pub(super) fn refusal(diagnostics: Vec<control::Diagnostic>) -> Verified<Vec<Diagnostic>> {
+    let diagnostics = texts(diagnostics);
+    if !diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+        return refused("configuration refused without an error that says why");
+    }
+    Ok(diagnostics)
+}
+
+pub(super) fn warnings(diagnostics: Vec<control::Diagnostic>) -> Verified<Vec<Diagnostic>> {
+    let diagnostics = texts(diagnostics);
+    if diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+        return refused("configuration accepted with an error");
+    }
+    Ok(diagnostics)
+}
+
+fn texts(diagnostics: Vec<control::Diagnostic>) -> Vec<Diagnostic> {
+    let text = |diagnostic: control::Diagnostic| Diagnostic {
+        severity: match diagnostic.severity {
+            control::Severity::Error => Severity::Error,
+            control::Severity::Warning => Severity::Warning,
+        },
+        // Not a pointer: then it is about the whole.
+        at: if diagnostic.at.starts_with('/') { shown(&diagnostic.at, TEXT_CHARS_MAX) } else { String::new() },
+        message: shown(&diagnostic.message, TEXT_CHARS_MAX),
+        hint: diagnostic.hint.map(|hint| shown(&hint, TEXT_CHARS_MAX)),
+    };
+    diagnostics.into_iter().take(DIAGNOSTICS_MAX).map(text).collect()
+}
+
+/// A guest's text, for people: control characters escaped, cut at `chars_max`.
+pub(super) fn shown(text: &str, chars_max: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(chars_max));
+    for (count, char) in text.chars().enumerate() {
+        if count == chars_max {
+            out.push('…');
+            break;
+        }
+        if char.is_control() {
+            out.extend(char.escape_default());
+        } else {
+            out.push(char);
+        }
+    }
+    out
+}
