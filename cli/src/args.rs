@@ -1,0 +1,175 @@
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use contract::Hostname;
+
+use crate::client::Target;
+
+const CERTSERVICE: &str = "unix:/run/latchkey/certservice.sock";
+const ADMIN: &str = "unix:/run/latchkey/proxy.sock";
+
+/// The operator's command for Latchkey: domains and their certificates, a proxy's configuration and plugins.
+#[derive(Debug, Parser)]
+#[command(name = "latchkey", version, after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+pub struct Args {
+    /// Print JSON, for scripts.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Domains and their certificates, through CertService.
+    Domain {
+        #[command(flatten)]
+        certservice: CertServiceArgs,
+        #[command(subcommand)]
+        action: DomainAction,
+    },
+    /// A proxy's routes, upstreams and plugin bindings, through its admin socket.
+    Config {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
+    /// A proxy's plugins, through its admin socket.
+    Plugin {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        action: PluginAction,
+    },
+    /// Whether a proxy (and CertService, where it is named) is ready, and why not.
+    Status {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(flatten)]
+        certservice: CertServiceArgs,
+    },
+    /// Start a whole fleet on loopback, walk through real requests with explanations, stay up to be tried.
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct CertServiceArgs {
+    /// CertService's API: unix:/path, https://host:port, or http://host:port on loopback [default: unix:/run/latchkey/certservice.sock]
+    #[arg(long, global = true, env = "LATCHKEY_CERTSERVICE", value_name = "WHERE")]
+    pub certservice: Option<Target>,
+    /// Bearer token, where CertService asks for one. Prefer --token-file: other users can read command lines.
+    #[arg(long, global = true, env = "LATCHKEY_TOKEN", hide_env_values = true, hide = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// File with the bearer token. Default: the environment variable LATCHKEY_TOKEN.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+    /// Root certificate (PEM) of CertService's https address, where it is not a public one.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl CertServiceArgs {
+    pub fn target(&self) -> Target {
+        self.certservice.clone().unwrap_or_else(|| Target::Unix(CERTSERVICE.trim_start_matches("unix:").into()))
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct AdminArgs {
+    /// The proxy's admin socket.
+    #[arg(long, global = true, env = "LATCHKEY_ADMIN", value_name = "WHERE", default_value = ADMIN)]
+    pub admin: Target,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DomainAction {
+    /// Register a domain: a certificate is ordered for it.
+    Add {
+        name: Hostname,
+        /// Who it belongs to. Default: the token's tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Which configured issuer to order from. Default: the first one.
+        #[arg(long)]
+        issuer: Option<String>,
+    },
+    /// One domain: where it stands and who must act.
+    Show { name: Hostname },
+    /// All domains.
+    Ls,
+    /// Follow a domain until its certificate is there (exit code 0) or somebody must act (1).
+    Watch {
+        name: Hostname,
+        /// Give up after this many seconds.
+        #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+        timeout: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Print the configuration as it was applied.
+    Get,
+    /// Check a configuration and put it in force; requests in flight are not disturbed.
+    Apply {
+        /// JSON; `-` reads standard input.
+        file: PathBuf,
+        /// Only where the running configuration still has this ETag (`config get --json` tells it).
+        #[arg(long, value_name = "ETAG")]
+        if_match: Option<String>,
+    },
+    /// Check a configuration as `apply` does, change nothing.
+    Check {
+        /// JSON; `-` reads standard input.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PluginAction {
+    /// Upload a plugin (a Wasm component) and print the digest that a configuration names it by.
+    Push { file: PathBuf },
+    /// The plugins that the proxy has.
+    Ls,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// Do the walk, stop everything, exit 0 where each step held.
+    #[arg(long)]
+    pub once: bool,
+    /// Keep certificates in a Redis of the demo's own too.
+    #[arg(long)]
+    pub redis: bool,
+    /// Folder with hsts.wasm, redirects.wasm and proxy-policy.wasm. Default: `plugins` beside this program.
+    #[arg(long, value_name = "FOLDER")]
+    pub plugins: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn names_are_read_as_people_type_them() {
+        let args = Args::try_parse_from(["latchkey", "domain", "add", "Bücher.Example"]).unwrap();
+        let Command::Domain { action: DomainAction::Add { name, .. }, .. } = args.command else { panic!("{args:?}") };
+        assert_eq!(name.as_str(), "xn--bcher-kva.example");
+    }
+
+    #[test]
+    fn refuses_tokens_on_the_wire_in_clear() {
+        let args = ["latchkey", "domain", "ls", "--certservice", "http://certs.internal:8443"];
+        let error = Args::try_parse_from(args).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("loopback"), "{error}");
+    }
+}

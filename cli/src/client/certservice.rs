@@ -1,0 +1,78 @@
+use contract::Hostname;
+use contract::api::{Domain, DomainPage, PutDomain};
+use reqwest::header::AUTHORIZATION;
+use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::{Certificate, Client};
+
+use super::{ClientError, Target};
+use crate::args::CertServiceArgs;
+
+pub struct CertService {
+    target: Target,
+    client: Client,
+}
+
+impl CertService {
+    pub fn new(args: &CertServiceArgs) -> Result<Self, ClientError> {
+        let target = args.target();
+        let token = match &args.token_file {
+            Some(file) => Some(read(file)?.trim().to_owned()),
+            None => args.token.clone(),
+        };
+        let root = args.ca_file.as_ref().map(|file| {
+            let not_pem = |error: reqwest::Error| setup(file.display(), error);
+            Certificate::from_pem(read(file)?.as_bytes()).map_err(not_pem)
+        });
+        let root = root.transpose()?;
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| setup("token", "it holds characters that a header can't carry"))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let client = target.client(|builder| {
+            let builder = builder.default_headers(headers);
+            root.into_iter().fold(builder, |builder, root| builder.add_root_certificate(root))
+        })?;
+        Ok(Self { target, client })
+    }
+
+    /// Registers a domain; one that is known already stays as it is.
+    pub async fn add(&self, name: &Hostname, body: &PutDomain) -> Result<Domain, ClientError> {
+        self.target.json(self.client.put(self.domain_url(name)).json(body)).await
+    }
+
+    pub async fn domain(&self, name: &Hostname) -> Result<Domain, ClientError> {
+        self.target.json(self.client.get(self.domain_url(name))).await
+    }
+
+    /// All domains, page by page.
+    pub async fn domains(&self) -> Result<Vec<Domain>, ClientError> {
+        let mut all = Vec::new();
+        let mut url = self.target.url("/v1/domains");
+        loop {
+            let page: DomainPage = self.target.json(self.client.get(&url)).await?;
+            all.extend(page.domains);
+            let Some(next) = page.next else { return Ok(all) };
+            url = self.target.url(&format!("/v1/domains?after={next}"));
+        }
+    }
+
+    /// An error that says why, where it is not ready.
+    pub async fn ready(&self) -> Result<(), ClientError> {
+        self.target.send(self.client.get(self.target.url("/readyz"))).await.map(drop)
+    }
+
+    fn domain_url(&self, name: &Hostname) -> String {
+        self.target.url(&format!("/v1/domains/{name}"))
+    }
+}
+
+fn read(file: &std::path::Path) -> Result<String, ClientError> {
+    std::fs::read_to_string(file).map_err(|error| setup(file.display(), error))
+}
+
+fn setup(file: impl std::fmt::Display, reason: impl std::fmt::Display) -> ClientError {
+    ClientError::Setup { file: file.to_string(), reason: reason.to_string() }
+}

@@ -1,0 +1,113 @@
+use std::time::{Duration, Instant};
+
+use contract::Hostname;
+use contract::api::{Domain, PutDomain, State, Who};
+use serde_json::json;
+
+use crate::args::{CertServiceArgs, DomainAction};
+use crate::client::CertService;
+use crate::when::{date, now, span};
+use crate::{Failure, when};
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(args: &CertServiceArgs, action: DomainAction, json: bool) -> Result<(), Failure> {
+    let certservice = CertService::new(args)?;
+    match action {
+        DomainAction::Add { name, tenant, issuer } => {
+            let domain = certservice.add(&name, &PutDomain { tenant, issuer }).await?;
+            print(&domain, json);
+            if !json && domain.state == State::Working {
+                println!("follow it with: latchkey domain watch {name}");
+            }
+        }
+        DomainAction::Show { name } => print(&certservice.domain(&name).await?, json),
+        DomainAction::Ls => list(&certservice.domains().await?, json),
+        DomainAction::Watch { name, timeout } => watch(&certservice, &name, timeout, json).await?,
+    }
+    Ok(())
+}
+
+fn list(domains: &[Domain], json: bool) {
+    if json {
+        println!("{}", json!(domains));
+        return;
+    }
+    let width = domains.iter().map(|domain| domain.name.as_str().len()).max().unwrap_or_default();
+    for domain in domains {
+        println!("{:<width$}  {:<13}  {}", domain.name, state(domain.state), domain.says);
+    }
+    println!("{} domain{}", domains.len(), if domains.len() == 1 { "" } else { "s" });
+}
+
+fn print(domain: &Domain, json: bool) {
+    if json {
+        println!("{}", json!(domain));
+        return;
+    }
+    println!("{}", domain.name);
+    let row = |label: &str, value: String| println!("  {label:<12} {value}");
+    row("state", format!("{} ({}): {}", state(domain.state), domain.code, domain.says));
+    if domain.who != Who::Nobody {
+        row("who acts", who(domain.who).into());
+    }
+    if let Some(at) = domain.next_check_at.filter(|_| domain.state != State::Live) {
+        row("next look", format!("{} (in {})", date(at), span(at.saturating_sub(now()))));
+    }
+    row("tenant", domain.tenant.clone());
+    row("issuer", domain.issuer.clone());
+    row("since", date(domain.created_at));
+    if let Some(certificate) = &domain.certificate {
+        row("issued by", certificate.issued_by.clone());
+        let left = when::span(certificate.not_after.saturating_sub(now()));
+        row("valid until", format!("{} ({left} left)", date(certificate.not_after)));
+        row("sha-256", certificate.sha256.clone());
+        row("revision", certificate.revision.to_string());
+    }
+}
+
+async fn watch(certservice: &CertService, name: &Hostname, timeout: u64, json: bool) -> Result<(), Failure> {
+    let start = Instant::now();
+    let mut told = None;
+    loop {
+        let domain = certservice.domain(name).await?;
+        let stands = (domain.state, domain.code.clone(), domain.says.clone());
+        if told.as_ref() != Some(&stands) {
+            if json {
+                println!("{}", json!(domain));
+            } else {
+                println!("{:>5.1} s  {} ({}): {}", start.elapsed().as_secs_f32(), state(stands.0), stands.1, stands.2);
+            }
+            told = Some(stands);
+        }
+        match domain.state {
+            State::Live => return Ok(()),
+            State::ActionNeeded | State::Blocked => {
+                return Err(Failure::Outcome(format!("{name}: {} must act: {}", who(domain.who), domain.says)));
+            }
+            State::Working if start.elapsed().as_secs() >= timeout => {
+                return Err(Failure::Outcome(format!("{name} has no certificate after {timeout} s: {}", domain.says)));
+            }
+            State::Working => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+fn state(state: State) -> &'static str {
+    match state {
+        State::Working => "working",
+        State::ActionNeeded => "action needed",
+        State::Live => "live",
+        State::Blocked => "blocked",
+    }
+}
+
+fn who(who: Who) -> &'static str {
+    match who {
+        Who::Customer => "the customer",
+        Who::Saas => "the application",
+        Who::Operator => "the operator",
+        Who::CertificateAuthority => "the certificate authority",
+        Who::Nobody => "nobody",
+    }
+}
