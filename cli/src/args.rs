@@ -61,8 +61,8 @@ pub struct CertServiceArgs {
     /// Bearer token, where CertService asks for one. Prefer --token-file: other users can read command lines.
     #[arg(long, global = true, env = "LATCHKEY_TOKEN", hide_env_values = true, hide = true, value_name = "TOKEN")]
     pub token: Option<String>,
-    /// File with the bearer token. Default: the environment variable LATCHKEY_TOKEN.
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
+    /// File with the bearer token, where CertService asks for one. Without it: the variable LATCHKEY_TOKEN.
+    #[arg(long, global = true, env = "LATCHKEY_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Root certificate (PEM) of CertService's https address, where it is not a public one.
     #[arg(long, global = true, value_name = "FILE")]
