@@ -13,15 +13,21 @@ pub struct Admin {
 pub struct Readiness {
     pub ready: bool,
     /// Why not.
-    #[serde(default)]
-    pub reasons: Vec<String>,
+    pub why: Option<String>,
+    pub revision: u64,
+    /// `ok`, or why it does not answer; a proxy that has its certificates serves without it.
+    pub certservice: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Plugin {
     /// `sha256:` and hexadecimal digits.
     pub digest: String,
-    pub bytes: u64,
+    /// As the plugin calls itself.
+    pub name: String,
+    pub version: String,
+    /// Which hooks it has.
+    pub class: String,
 }
 
 #[derive(Deserialize)]

@@ -22,7 +22,7 @@ pub(super) async fn run(args: &AdminArgs, action: PluginAction, json: bool) -> R
                 println!("{}", json!(plugins));
             }
             for plugin in plugins.iter().filter(|_| !json) {
-                println!("{}  {:>9} bytes", plugin.digest, plugin.bytes);
+                println!("{:<16} {:<8} {:<12} {}", plugin.name, plugin.version, plugin.class, plugin.digest);
             }
         }
     }

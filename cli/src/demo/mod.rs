@@ -9,11 +9,10 @@ mod walk;
 
 use std::path::PathBuf;
 
-use support::process::Process;
 use support::{Context, Result, fail};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::fleet::Fleet;
+use self::fleet::Demo;
 use self::talk::Talk;
 use crate::args::DemoArgs;
 
@@ -29,17 +28,16 @@ pub async fn run(args: DemoArgs) -> Result<()> {
 
 async fn start_and_walk(args: &DemoArgs) -> Result<()> {
     let mut talk = Talk::default();
-    let mut fleet = Fleet::start(plugin_folder(args)?, args.redis, &talk).await?;
-    let outcome = walk::all(&mut fleet, &mut talk).await;
-    if let Err(error) = outcome {
-        return fail(format!("{error}\n\n{}", fleet.last_words()));
+    let mut demo = Demo::start(plugin_folder(args)?, args.redis, &talk).await?;
+    if let Err(error) = walk::all(&mut demo, &mut talk).await {
+        return fail(format!("{error}\n\n{}", demo.last_words()));
     }
     talk.done();
     if !args.once {
-        tour::print(&fleet);
-        fleet.until_a_part_dies().await?;
+        tour::print(&demo);
+        demo.until_a_part_dies().await?;
     }
-    fleet.stop().await;
+    demo.fleet.stop().await;
     Ok(())
 }
 
@@ -61,8 +59,4 @@ fn plugin_folder(args: &DemoArgs) -> Result<PathBuf> {
             .context(format!("{}: the demo needs this plugin; name its folder with --plugins", file.display()))?;
     }
     Ok(folder)
-}
-
-fn last_words(process: &Process) -> String {
-    format!("---- last lines of {}\n{}", process.log_file().display(), process.log_tail())
 }

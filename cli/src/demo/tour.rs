@@ -1,10 +1,10 @@
-use super::fleet::Fleet;
+use super::fleet::Demo;
 
 /// What to try while the demo runs.
-pub(super) fn print(fleet: &Fleet) {
-    let (https, http) = (fleet.edge_setup.https, fleet.edge_setup.http);
-    let root = fleet.certservice_setup.internal_root();
-    let (root, folder) = (root.display(), fleet.folder().display());
+pub(super) fn print(demo: &Demo) {
+    let (https, http) = (demo.fleet.edge_setup.https, demo.fleet.edge_setup.http);
+    let root = demo.fleet.certservice_setup.internal_root();
+    let (root, folder) = (root.display(), demo.fleet.folder.path().display());
     let port = https.port();
     let curl = |host: &str| format!("curl --cacert {root} --resolve {host}:{port}:{}", https.ip());
     println!(
@@ -32,9 +32,9 @@ Boot files, logs and data: {folder}
 Ctrl-C stops everything and removes that folder.",
         shop = curl("shop.localhost"),
         buecher = curl("xn--bcher-kva.localhost"),
-        admin = fleet.edge_setup.admin_socket().display(),
-        certservice = fleet.certservice_setup.url(),
-        token = fleet.certservice_setup.operator_token_file().display(),
+        admin = demo.fleet.edge_setup.admin_socket().display(),
+        certservice = demo.fleet.certservice_setup.url(),
+        token = demo.fleet.certservice_setup.operator_token_file().display(),
         latchkey = std::env::current_exe().unwrap_or_else(|_| "latchkey".into()).display(),
     );
 }

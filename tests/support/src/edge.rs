@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::api::Api;
 use crate::certservice;
 use crate::process::Process;
-use crate::{Context, Result, fail, folder, port, program};
+use crate::{Context, Result, fail, folder, program};
 
 /// How a proxy is to be started; started again with the same value, it is the same edge after a restart.
 #[derive(Clone)]
@@ -36,17 +36,23 @@ pub fn public_key(private: &Path) -> PathBuf {
 }
 
 impl Setup {
-    pub fn new(folder: &Path, key: PathBuf, certservice: &certservice::Setup) -> Result<Self> {
-        Ok(Self {
+    pub fn new(
+        folder: &Path,
+        key: PathBuf,
+        certservice: &certservice::Setup,
+        https: SocketAddr,
+        http: SocketAddr,
+    ) -> Self {
+        Self {
             folder: folder.to_owned(),
-            https: port::free()?,
-            http: port::free()?,
+            https,
+            http,
             key,
             redis_url: certservice.redis_url.clone(),
             certservice_url: certservice.url(),
             token_file: certservice.edge_token_file(),
             verify_key: certservice.verify_key(),
-        })
+        }
     }
 
     pub fn data_folder(&self) -> PathBuf {

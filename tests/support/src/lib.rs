@@ -1,6 +1,6 @@
 //! Starts real processes on free loopback ports, each with a data folder of its own, and ends them on drop.
 //!
-//! Below: [`process`] and what it stands on. Above it the fleet's own parts ([`certservice`], [`edge`]), then what they
+//! Below: [`process`] and what it stands on. Above it the fleet's own parts ([`certservice`], [`edge`], and both wired: [`fleet`]), then what they
 //! talk to ([`upstream`], [`redis`], [`mariadb`], [`pebble`], [`haproxy`], each with certificates of an [`authority`] of its own), then who talks to them ([`visitor`], [`api`]).
 
 mod error;
@@ -12,6 +12,7 @@ pub mod wait;
 
 pub mod certservice;
 pub mod edge;
+pub mod fleet;
 
 pub mod authority;
 pub mod haproxy;

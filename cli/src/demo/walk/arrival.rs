@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use support::visitor::Visitor;
 use support::{Result, proxy_header};
 
-use super::super::fleet::Fleet;
+use super::super::fleet::Demo;
 use super::super::site_config::LOAD_BALANCER;
 use super::super::talk::Talk;
 use super::seen;
@@ -14,17 +14,17 @@ use super::seen;
 const CLIENT: ([u8; 4], u16) = ([203, 0, 113, 7], 51_000);
 const CLIENT_IP: &str = "203.0.113.7";
 
-fn header(fleet: &Fleet) -> Vec<u8> {
-    proxy_header::v2(SocketAddr::from(CLIENT), fleet.edge_setup.https)
+fn header(demo: &Demo) -> Vec<u8> {
+    proxy_header::v2(SocketAddr::from(CLIENT), demo.fleet.edge_setup.https)
 }
 
-pub(super) async fn through_a_load_balancer(fleet: &Fleet, talk: &mut Talk) -> Result<()> {
+pub(super) async fn through_a_load_balancer(demo: &Demo, talk: &mut Talk) -> Result<()> {
     talk.step(
         "Behind a load balancer, the customer's server still sees the visitor",
         "A load balancer at 127.0.0.2, which the plugin `proxy-policy` trusts, begins its connection with a PROXY v2\n\
          header: “my client is 203.0.113.7”. TLS follows on the same connection.",
     );
-    let balancer = fleet.visitor()?.from(LOAD_BALANCER).beginning_with(header(fleet));
+    let balancer = demo.fleet.visitor().await?.from(LOAD_BALANCER).beginning_with(header(demo));
     let answer = balancer.https("shop.localhost").await?.get("shop.localhost", "/").await?;
     talk.evidence("server saw", format!("x-forwarded-for: {}", seen(&answer.seen("x-forwarded-for"))));
     talk.evidence("", format!("forwarded: {}", seen(&answer.seen("forwarded"))));
@@ -32,44 +32,44 @@ pub(super) async fn through_a_load_balancer(fleet: &Fleet, talk: &mut Talk) -> R
     talk.check(answer.seen("x-forwarded-for").as_deref() == Some(CLIENT_IP), &claim)
 }
 
-pub(super) async fn refuses_untrusted_header(fleet: &Fleet, talk: &mut Talk) -> Result<()> {
+pub(super) async fn refuses_untrusted_header(demo: &Demo, talk: &mut Talk) -> Result<()> {
     const REFUSALS: &str = "latchkey_connection_refusals_total";
     talk.step(
         "Somebody else who sends a PROXY header is refused",
         "The same bytes from 127.0.0.1, which is not a load balancer of ours: who could choose its own address could\n\
          walk around every rule that is made by address.",
     );
-    let before = fleet.edge.admin.metric(REFUSALS, "untrusted").await?;
-    let pretender = fleet.visitor()?.beginning_with(header(fleet));
+    let before = demo.fleet.edge.admin.metric(REFUSALS, "untrusted").await?;
+    let pretender = demo.fleet.visitor().await?.beginning_with(header(demo));
     let refused = pretender.https("shop.localhost").await.err();
-    let after = fleet.edge.admin.metric(REFUSALS, "untrusted").await?;
+    let after = demo.fleet.edge.admin.metric(REFUSALS, "untrusted").await?;
     talk.evidence("the pretender got", refused.as_ref().map_or("a connection".into(), ToString::to_string));
     talk.evidence("counter", format!("{REFUSALS}{{reason=\"…untrusted…\"}}: {before} → {after}"));
     talk.check(refused.is_some() && after > before, "closed before TLS, and counted")
 }
 
-pub(super) async fn overwrites_claims(fleet: &Fleet, talk: &mut Talk) -> Result<()> {
+pub(super) async fn overwrites_claims(demo: &Demo, talk: &mut Talk) -> Result<()> {
     talk.step(
         "A visitor's own claims about its address do not get through",
         "A direct visitor sends X-Forwarded-For and Forwarded headers with an address that it made up.",
     );
     let claims = [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6")];
-    let mut connection = fleet.visitor()?.https("blog.localhost").await?;
+    let mut connection = demo.fleet.visitor().await?.https("blog.localhost").await?;
     let answer = connection.send("GET", "blog.localhost", "/", &claims, b"").await?;
     talk.evidence("server saw", format!("x-forwarded-for: {}", seen(&answer.seen("x-forwarded-for"))));
     talk.evidence("", format!("forwarded: {}", seen(&answer.seen("forwarded"))));
     talk.check(!answer.text().contains("6.6.6.6"), "only the address that the proxy itself saw")
 }
 
-pub(super) async fn refuses_unknown_name(fleet: &Fleet, talk: &mut Talk) -> Result<()> {
+pub(super) async fn refuses_unknown_name(demo: &Demo, talk: &mut Talk) -> Result<()> {
     const HANDSHAKES: &str = "latchkey_tls_handshakes_total";
     talk.step(
         "A name that nobody registered is refused clearly",
         "No wrong certificate, no hanging: the TLS alert `unrecognized_name` (RFC 6066).",
     );
-    let before = fleet.edge.admin.metric(HANDSHAKES, "unknown").await?;
-    let refused = Visitor::to(fleet.edge_setup.https).https("stranger.localhost").await.err();
-    let after = fleet.edge.admin.metric(HANDSHAKES, "unknown").await?;
+    let before = demo.fleet.edge.admin.metric(HANDSHAKES, "unknown").await?;
+    let refused = Visitor::to(demo.fleet.edge_setup.https).https("stranger.localhost").await.err();
+    let after = demo.fleet.edge.admin.metric(HANDSHAKES, "unknown").await?;
     let told = refused.map_or("a connection".into(), |error| error.to_string());
     talk.evidence("the visitor got", &told);
     talk.evidence("counter", format!("{HANDSHAKES}{{outcome=\"unknown…\"}}: {before} → {after}"));

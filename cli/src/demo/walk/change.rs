@@ -10,7 +10,7 @@ use support::wait::{PATIENCE, until};
 use support::{Context, Result, fail};
 use tokio::task::JoinSet;
 
-use super::super::fleet::Fleet;
+use super::super::fleet::Demo;
 use super::super::talk::Talk;
 use super::HSTS_SECONDS;
 use crate::client::ClientError;
@@ -28,7 +28,7 @@ struct Tally {
     stop: AtomicBool,
 }
 
-pub(super) async fn hot_load(fleet: &Fleet, talk: &mut Talk) -> Result<()> {
+pub(super) async fn hot_load(demo: &Demo, talk: &mut Talk) -> Result<()> {
     talk.step(
         "The configuration changes under load, no request fails",
         &format!(
@@ -39,11 +39,11 @@ pub(super) async fn hot_load(fleet: &Fleet, talk: &mut Talk) -> Result<()> {
     let tally = Arc::new(Tally::default());
     let mut visitors = JoinSet::new();
     for _ in 0..VISITORS {
-        visitors.spawn(keep_asking(fleet.visitor()?, tally.clone()));
+        visitors.spawn(keep_asking(demo.fleet.visitor().await?, tally.clone()));
     }
     let mut revision = 0;
     for change in 1..=CHANGES {
-        revision = fleet.configure(HSTS_SECONDS + change).await?;
+        revision = demo.configure(HSTS_SECONDS + change).await?;
         let wanted = tally.answered.load(Ordering::Relaxed) + REQUESTS_PER_CHANGE;
         let answers = until("answers after a change", PATIENCE, async || {
             let answered = tally.answered.load(Ordering::Relaxed);
@@ -65,7 +65,7 @@ pub(super) async fn hot_load(fleet: &Fleet, talk: &mut Talk) -> Result<()> {
         talk.evidence("first failure", error);
     }
     talk.check(failed == 0, "0 failed")?;
-    let answer = fleet.visitor()?.https("shop.localhost").await?.get("shop.localhost", "/").await?;
+    let answer = demo.fleet.visitor().await?.https("shop.localhost").await?.get("shop.localhost", "/").await?;
     let header = answer.header("strict-transport-security").unwrap_or("(none)");
     talk.evidence("header now", format!("strict-transport-security: {header}"));
     talk.check(header.contains(&(HSTS_SECONDS + CHANGES).to_string()), "the last configuration is in force")
@@ -95,15 +95,15 @@ async fn ask_over_one_connection(visitor: &Visitor, tally: &Tally) -> Result<()>
     Ok(())
 }
 
-pub(super) async fn refuses_mistakes(fleet: &Fleet, talk: &mut Talk) -> Result<()> {
+pub(super) async fn refuses_mistakes(demo: &Demo, talk: &mut Talk) -> Result<()> {
     talk.step(
         "A configuration with mistakes is refused, all of them at once",
         "The running configuration is not touched.",
     );
-    let (running, etag) = fleet.admin.config().await?;
+    let (running, etag) = demo.admin.config().await?;
     let mistaken = "{\n  \"upstreams\": {\"shop\": {\"url\": \"ftp://127.0.0.1\"}},\n  \"sites\": [\n    \
                     {\"hosts\": [\"shop_localhost\"], \"upstream\": \"shpo\"}\n  ]\n}\n";
-    let refused = fleet.admin.apply(mistaken.into(), None).await.err();
+    let refused = demo.admin.apply(mistaken.into(), None).await.err();
     let Some(ClientError::Refused { problem, .. }) = refused else {
         return fail(format!("a mistaken configuration was not refused: {refused:?}"));
     };
@@ -113,20 +113,20 @@ pub(super) async fn refuses_mistakes(fleet: &Fleet, talk: &mut Talk) -> Result<(
         talk.evidence(&format!("line {place}"), format!("{}: {}{hint}", fault.at, fault.says));
     }
     talk.check(problem.errors.len() == 3, "three mistakes, three errors, each with its place")?;
-    let now = fleet.admin.config().await?;
+    let now = demo.admin.config().await?;
     talk.check(now == (running, etag), "the running configuration is the same")
 }
 
-pub(super) async fn survives_without_certservice(fleet: &mut Fleet, talk: &mut Talk) -> Result<()> {
+pub(super) async fn survives_without_certservice(demo: &mut Demo, talk: &mut Talk) -> Result<()> {
     talk.step(
         "CertService dies, visitors notice nothing",
         "It is killed. Certificates that the proxy holds go on being served; then CertService is started again.",
     );
-    fleet.certservice.process.kill();
+    demo.fleet.certservice.process.kill();
     let start = Instant::now();
     let mut statuses = Vec::new();
-    for (name, _) in &fleet.sites {
-        let mut connection = fleet.visitor()?.https(name.as_str()).await.context("CertService is down")?;
+    for (name, _) in &demo.sites {
+        let mut connection = demo.fleet.visitor().await?.https(name.as_str()).await.context("CertService is down")?;
         statuses.push(connection.get(name.as_str(), "/").await?.status);
     }
     let took = start.elapsed();
@@ -136,7 +136,8 @@ pub(super) async fn survives_without_certservice(fleet: &mut Fleet, talk: &mut T
         "all served, without delay",
     )?;
 
-    fleet.certservice = CertService::start(&fleet.certservice_setup).await.context("start CertService again")?;
-    let domains = fleet.domains.domains().await?;
-    talk.check(domains.len() == fleet.sites.len(), "CertService is back and has lost nothing")
+    demo.fleet.certservice =
+        CertService::start(&demo.fleet.certservice_setup).await.context("start CertService again")?;
+    let domains = demo.domains.domains().await?;
+    talk.check(domains.len() == demo.sites.len(), "CertService is back and has lost nothing")
 }
