@@ -1,1 +1,27 @@
-fn main() {}
+//! End-to-end tests: real processes, real connections, one binary. Each test starts a world of its own on free ports and
+//! ends it. `cargo build --workspace --bins` and `plugins/build.sh` come first; `make test` does both.
+
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
+mod changes;
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod command;
+#[cfg(test)]
+mod full_path;
+#[cfg(test)]
+mod map_rules;
+#[cfg(test)]
+mod outages;
+#[cfg(test)]
+mod proxy_protocol;
+#[cfg(test)]
+mod sealing;
+#[cfg(test)]
+mod tampering;
+#[cfg(test)]
+mod upstreams;
+#[cfg(test)]
+mod world;

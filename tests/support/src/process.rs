@@ -62,7 +62,7 @@ impl Process {
     /// Polls until `probe` succeeds; gives up as soon as the process ends.
     pub async fn until_ready<T>(&mut self, probe: impl AsyncFn() -> Result<T>) -> Result<T> {
         let what = format!("{} to be ready", self.name);
-        let ready = until(&what, PATIENCE, async || match self.child.try_wait() {
+        let ready = until(what.as_str(), PATIENCE, async || match self.child.try_wait() {
             Ok(None) => probe().await.map(Some),
             _ => Ok(None),
         });
@@ -77,7 +77,7 @@ impl Process {
     pub async fn stop(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM);
         let what = format!("{} to end", self.name);
-        let ended = until(&what, PATIENCE, async || self.child.try_wait()?.context("it still runs")).await;
+        let ended = until(what.as_str(), PATIENCE, async || self.child.try_wait()?.context("it still runs")).await;
         if ended.is_err() {
             self.kill();
         }

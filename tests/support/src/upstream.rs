@@ -1,11 +1,15 @@
 //! A sample customer's server: answers every request with what it saw, as text that people and tests read.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 
-use tokio::io::{AsyncWriteExt, BufStream};
+use openssl::ssl::{Ssl, SslAcceptor, SslMethod};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_openssl::SslStream;
 
+use crate::authority::Issued;
 use crate::http1::{Kind, Message, read};
 use crate::{Context, Result};
 
@@ -15,20 +19,34 @@ const RESPOND_WITH: &str = "respond-with=";
 /// Ends with the value.
 pub struct Upstream {
     pub address: SocketAddr,
+    scheme: &'static str,
     task: AbortHandle,
 }
 
 impl Upstream {
     /// `name` is the first line of each answer, so that two upstreams can be told apart.
     pub async fn start(name: &str, address: SocketAddr) -> Result<Self> {
+        Self::start_with(name, address, None).await
+    }
+
+    /// The same over TLS.
+    pub async fn start_tls(name: &str, address: SocketAddr, issued: &Issued) -> Result<Self> {
+        let mut acceptor = SslAcceptor::mozilla_modern_v5(SslMethod::tls_server())?;
+        acceptor.set_certificate(&issued.certificate)?;
+        acceptor.set_private_key(&issued.key)?;
+        Self::start_with(name, address, Some(acceptor.build())).await
+    }
+
+    async fn start_with(name: &str, address: SocketAddr, tls: Option<SslAcceptor>) -> Result<Self> {
         let listener = TcpListener::bind(address).await.context(format!("sample upstream on {address}"))?;
         let address = listener.local_addr()?;
-        let task = tokio::spawn(serve(listener, name.to_owned())).abort_handle();
-        Ok(Self { address, task })
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let task = tokio::spawn(serve(listener, name.to_owned(), tls)).abort_handle();
+        Ok(Self { address, scheme, task })
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 }
 
@@ -38,16 +56,19 @@ impl Drop for Upstream {
     }
 }
 
-async fn serve(listener: TcpListener, name: String) {
+async fn serve(listener: TcpListener, name: String, tls: Option<SslAcceptor>) {
     // Connections end with this set when the task is aborted.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Ok((stream, _)) = listener.accept() => {
-                let name = name.clone();
+                let (name, tls) = (name.clone(), tls.clone());
                 connections.spawn(async move {
                     // A peer that breaks off concerns only its own connection.
-                    let _ = answer_all(stream, &name).await;
+                    let _ = match tls {
+                        Some(acceptor) => answer_over_tls(stream, &acceptor, &name).await,
+                        None => answer_all(stream, &name).await,
+                    };
                 });
             }
             Some(_) = connections.join_next() => {}
@@ -55,8 +76,13 @@ async fn serve(listener: TcpListener, name: String) {
     }
 }
 
-async fn answer_all(stream: TcpStream, name: &str) -> Result<()> {
-    stream.set_nodelay(true)?;
+async fn answer_over_tls(stream: TcpStream, acceptor: &SslAcceptor, name: &str) -> Result<()> {
+    let mut stream = SslStream::new(Ssl::new(acceptor.context())?, stream)?;
+    Pin::new(&mut stream).accept().await?;
+    answer_all(stream, name).await
+}
+
+async fn answer_all(stream: impl AsyncRead + AsyncWrite + Unpin, name: &str) -> Result<()> {
     let mut stream = BufStream::new(stream);
     while let Some(request) = read(&mut stream, Kind::Request).await? {
         stream.write_all(&answer(&request, name)).await?;

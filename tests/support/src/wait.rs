@@ -7,7 +7,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Polls until `probe` succeeds; its last error is told when `limit` passes first.
-pub async fn until<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+pub async fn until<T>(
+    what: impl std::fmt::Display,
+    limit: Duration,
+    mut probe: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         match probe().await {

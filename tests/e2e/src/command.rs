@@ -1,0 +1,90 @@
+//! The operator's command against a real fleet, and its demo.
+
+use std::process::{Command, Output};
+
+use support::fleet::Plan;
+use support::program;
+
+use crate::world::{World, guest, output, repository, stderr, stdout};
+
+async fn latchkey(world: &World, arguments: &[&str]) -> Output {
+    let setup = &world.fleet.certservice_setup;
+    let mut command = Command::new(program::own("latchkey").unwrap());
+    command.args(arguments).env("LATCHKEY_CERTSERVICE", setup.url()).env("LATCHKEY_TOKEN", setup.operator_token());
+    command.env("LATCHKEY_ADMIN", format!("unix:{}", world.fleet.edge_setup.admin_socket().display()));
+    output(command).await
+}
+
+#[tokio::test]
+async fn an_operator_registers_and_follows_a_domain() {
+    let world = World::start(Plan::default()).await;
+    let added = latchkey(&world, &["domain", "add", "Bücher.Example", "--json"]).await;
+    assert!(added.status.success(), "{}", stderr(&added));
+    let domain: serde_json::Value = serde_json::from_slice(&added.stdout).unwrap();
+    assert_eq!(domain["name"], "xn--bcher-kva.example");
+    let watched = latchkey(&world, &["domain", "watch", "bücher.example"]).await;
+    assert!(watched.status.success() && stdout(&watched).contains("live"), "{}{}", stdout(&watched), stderr(&watched));
+    let shown = stdout(&latchkey(&world, &["domain", "show", "bücher.example"]).await);
+    assert!(shown.contains("valid until") && shown.contains("left)"), "{shown}");
+    let listed = stdout(&latchkey(&world, &["domain", "ls"]).await);
+    assert!(listed.contains("xn--bcher-kva.example") && listed.contains("1 domain"), "{listed}");
+
+    let unknown = latchkey(&world, &["domain", "show", "stranger.example"]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("stranger.example"), "{}", stderr(&unknown));
+    assert_eq!(latchkey(&world, &["domain", "show", "not a name"]).await.status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn an_operator_sees_every_fault_with_its_place() {
+    let world = World::start(Plan::default()).await;
+    let text = "{\n  \"upstreams\": {\"a\": {\"url\": \"http://127.0.0.1:1\"}},\n  \"sites\": [\n    \
+                {\"hosts\": [\"shop.example\"], \"upstream\": \"b\"},\n    {\"hosts\": [\"-\"], \"upstream\": \"a\"}\n  ]\n}\n";
+    let file = world.fleet.folder.write("mistaken.json", text).unwrap();
+    let name = file.display().to_string();
+    for action in ["apply", "check"] {
+        let refused = latchkey(&world, &["config", action, &name]).await;
+        assert_eq!(refused.status.code(), Some(1));
+        let told = stderr(&refused);
+        assert!(told.contains(&format!("{name}:4:")) && told.contains("/sites/0/upstream"), "{told}");
+        assert!(told.contains(&format!("{name}:5:")) && told.contains("/sites/1/hosts/0"), "{told}");
+    }
+    let good = world.fleet.folder.write("good.json", format!("{:#}", world.config())).unwrap();
+    let good = good.display().to_string();
+    assert!(latchkey(&world, &["config", "check", &good]).await.status.success());
+    let got = stdout(&latchkey(&world, &["config", "get", "--json"]).await);
+    let etag = serde_json::from_str::<serde_json::Value>(&got).unwrap()["etag"].as_str().unwrap().to_owned();
+    assert!(latchkey(&world, &["config", "apply", &good, "--if-match", &etag]).await.status.success());
+    let stale = latchkey(&world, &["config", "apply", &good, "--if-match", &etag]).await;
+    assert_eq!(stale.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn an_operator_pushes_plugins_and_asks_for_the_status() {
+    let world = World::start(Plan::default()).await;
+    let pushed = latchkey(&world, &["plugin", "push", guest("hsts").to_str().unwrap()]).await;
+    assert!(stdout(&pushed).starts_with("sha256:"), "{}{}", stdout(&pushed), stderr(&pushed));
+    let listed = stdout(&latchkey(&world, &["plugin", "ls"]).await);
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    assert!(listed.contains(stdout(&pushed).split(' ').next().unwrap().trim()), "{listed}");
+    let text = repository().join("README.md");
+    assert_eq!(latchkey(&world, &["plugin", "push", text.to_str().unwrap()]).await.status.code(), Some(1));
+
+    let status = latchkey(&world, &["status"]).await;
+    assert!(status.status.success(), "{}{}", stdout(&status), stderr(&status));
+    assert_eq!(stdout(&status).matches(" ready ").count(), 2, "{}", stdout(&status));
+}
+
+#[tokio::test]
+async fn the_demo_walks_and_ends_everything() {
+    for redis in [false, true] {
+        let folder = support::folder::Folder::new().unwrap();
+        let mut command = Command::new(program::own("latchkey").unwrap());
+        command.args(["demo", "--once", "--plugins"]).arg(guest("hsts").parent().unwrap());
+        command.args(redis.then_some("--redis")).env("TMPDIR", folder.path());
+        let walked = output(command).await;
+        assert!(walked.status.success(), "{}{}", stdout(&walked), stderr(&walked));
+        assert!(stdout(&walked).contains("all hold"), "{}", stdout(&walked));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its folder is removed");
+    }
+}

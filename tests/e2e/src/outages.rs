@@ -1,0 +1,63 @@
+//! What goes on when a part is gone.
+
+use support::certservice::CertService;
+use support::edge::Edge;
+use support::fleet::Plan;
+
+use crate::world::World;
+
+#[tokio::test]
+async fn warm_names_are_served_without_certservice_and_redis() {
+    let mut world = World::start(Plan { redis: true, ..Plan::default() }).await;
+    world.issue("shop.example").await;
+    world.issue("cold.example").await;
+    let visitor = world.visitor().await;
+    world.still_serves("shop.example").await;
+
+    world.fleet.certservice.process.kill();
+    world.fleet.redis.as_mut().unwrap().process.kill();
+    for _ in 0..20 {
+        let mut connection = visitor.https("shop.example").await.unwrap();
+        assert_eq!(connection.get("shop.example", "/").await.unwrap().status, 200);
+    }
+    // A cold one can't be: it is refused within the deadline, and served once CertService is back.
+    assert!(visitor.https("cold.example").await.is_err());
+    world.fleet.certservice = CertService::start(&world.fleet.certservice_setup).await.unwrap();
+    let served = support::wait::until("the cold name", support::wait::PATIENCE, async || {
+        visitor.https("cold.example").await.map(|connection| connection.names())
+    });
+    assert_eq!(served.await.unwrap(), ["cold.example"]);
+}
+
+#[tokio::test]
+async fn redis_holds_a_warm_fleet_through_a_restart_of_the_proxy() {
+    let mut world = World::start(Plan { redis: true, ..Plan::default() }).await;
+    world.issue("shop.example").await;
+    let visitor = world.visitor().await;
+    world.fleet.certservice.process.kill();
+    world.fleet.edge.process.stop().await.unwrap();
+    world.fleet.edge = Edge::start(&world.fleet.edge_setup).await.unwrap();
+    let mut connection = visitor.https("shop.example").await.unwrap();
+    assert_eq!(connection.get("shop.example", "/").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_killed_certservice_finishes_what_it_had_begun() {
+    let mut world = World::start(Plan { pebble: true, ..Plan::default() }).await;
+    let names = ["a.example", "b.example", "c.example", "d.example"];
+    for name in names {
+        let path = format!("/v1/domains/{name}");
+        world.fleet.certservice.as_operator().put(&path, "{}").await.unwrap().expect(201).unwrap();
+    }
+    world.fleet.certservice.process.kill();
+    world.fleet.certservice = CertService::start(&world.fleet.certservice_setup).await.unwrap();
+    for name in names {
+        let path = format!("/v1/domains/{name}");
+        let live = support::wait::until(name, support::wait::PATIENCE, async || {
+            let domain = world.fleet.certservice.as_operator().get(&path).await?.json()?;
+            if domain["state"] == "live" { Ok(()) } else { support::fail(domain.to_string()) }
+        });
+        live.await.unwrap();
+        assert_eq!(world.https(name).await.names(), [name]);
+    }
+}
