@@ -1,1 +1,81 @@
-fn main() {}
+//! Arguments → configuration → run. Exit codes: 0 stopped as told, 1 failed, 2 wrong arguments.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use proxy::config::Config;
+use tracing_subscriber::EnvFilter;
+
+mod keygen;
+
+/// Latchkey's edge: terminates HTTPS for customers' domains.
+#[derive(Parser)]
+#[command(name = "latchkey-proxy", version, about, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Boot file (TOML)
+    #[arg(long, default_value = "/etc/latchkey/proxy.toml", env = "LATCHKEY_PROXY_CONFIG")]
+    config: PathBuf,
+    /// Check the boot file and the files it names, then exit
+    #[arg(long)]
+    check: bool,
+    /// Form of the log on standard error; its level is set by RUST_LOG (default: info)
+    #[arg(long, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make this edge's RSA key pair; the private key never leaves this host
+    Keygen {
+        /// Private key, mode 0600; the public key lies beside it with `.pub` appended
+        #[arg(long, default_value = "/etc/latchkey/edge.pem")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        Some(Command::Keygen { out }) => keygen::run(&out),
+        None => serve(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("latchkey-proxy: {}", error.trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: &Arguments) -> Result<(), String> {
+    start_log(arguments.log_format);
+    // A core file would hold opened private keys.
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none)
+        .map_err(|error| format!("core files can't be turned off: {error}"))?;
+    let config = Config::read(&arguments.config).map_err(|error| error.to_string())?;
+    if arguments.check {
+        println!("{}: ok", arguments.config.display());
+        return Ok(());
+    }
+    proxy::serve::run(config).map_err(|error| error.to_string())
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

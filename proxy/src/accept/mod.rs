@@ -1,0 +1,152 @@
+//! From an accepted socket to a visitor: PROXY header, client address, TLS, then the HTTP application.
+//!
+//! Must never know host names or HTTP, read more than its limit or wait past its deadline, or believe a header from a
+//! peer that the policy does not trust.
+
+pub mod header;
+mod policy;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use pingora::apps::ServerApp;
+use pingora::protocols::Stream;
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::server::ShutdownWatch;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::config::Listener;
+use crate::connection::{Connection, PeerAddr};
+use crate::control::Current;
+use crate::observe::METRICS;
+use crate::tls::{Terminator, Unfinished};
+pub use policy::ConnectionPolicy;
+use policy::Refused;
+
+/// One listening socket and all that a connection on it passes.
+pub struct Door<App> {
+    pub listener: Listener,
+    /// Absent on plaintext listeners.
+    pub tls: Option<Terminator>,
+    pub app: Arc<App>,
+    pub current: Arc<Current>,
+    pub open: Arc<AtomicUsize>,
+}
+
+impl<App: ServerApp + Send + Sync + 'static> Door<App> {
+    /// Accepts until told to stop; open connections finish on their own.
+    pub async fn serve(self: Arc<Self>, socket: TcpListener, mut shutdown: ShutdownWatch) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                _ = shutdown.changed() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let guard = OpenConnection::new(&self.open);
+                    let (door, shutdown) = (self.clone(), shutdown.clone());
+                    tokio::spawn(async move {
+                        door.admit(stream, PeerAddr(peer), shutdown).await;
+                        drop(guard);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(listener = self.listener.name, %error, "accept failed");
+                    METRICS.accept_errors.inc();
+                    // Out of file descriptors: wait for some to be closed instead of spinning.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn admit(&self, stream: TcpStream, peer: PeerAddr, shutdown: ShutdownWatch) {
+        let name = self.listener.name.as_str();
+        match self.open(stream, peer).await {
+            Ok(stream) => {
+                METRICS.connections.with_label_values(&[name, "served"]).inc();
+                self.app.process_new(stream, &shutdown).await;
+            }
+            Err(Closed::Refused(refused)) => {
+                METRICS.connections.with_label_values(&[name, "refused"]).inc();
+                METRICS.connection_refusals.with_label_values(&[refused.reason()]).inc();
+                tracing::info!(listener = name, peer = %peer.0, reason = refused.reason(), "connection refused: {refused}");
+            }
+            Err(Closed::Unfinished(unfinished)) => {
+                METRICS.connections.with_label_values(&[name, "tls_failed"]).inc();
+                METRICS.handshakes.with_label_values(&[unfinished.reason()]).inc();
+                tracing::info!(listener = name, peer = %peer.0, reason = unfinished.reason(), "TLS handshake failed: {unfinished}");
+            }
+        }
+    }
+
+    async fn open(&self, stream: TcpStream, peer: PeerAddr) -> Result<Stream, Closed> {
+        let local = stream.local_addr().map_err(Refused::Io)?;
+        stream.set_nodelay(true).map_err(Refused::Io)?;
+        let snapshot = self.current.load();
+        let policy = snapshot.listeners.get(self.listener.name.as_str());
+        let deadline = self.listener.proxy_header_timeout;
+        let asked = policy::ask(policy.map(|p| &**p), &self.listener.name, stream, peer);
+        let (mut stream, client) =
+            tokio::time::timeout(deadline, asked).await.map_err(|_| Refused::TimedOut(deadline))??;
+        drop(snapshot);
+
+        let connection = Connection::new(peer, client);
+        connection.attach(&mut stream, local);
+        match &self.tls {
+            Some(tls) => Ok(Box::new(tls.handshake(stream, &connection).await?)),
+            None => Ok(Box::new(stream)),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Closed {
+    Refused(Refused),
+    Unfinished(Unfinished),
+}
+
+impl From<Refused> for Closed {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<Unfinished> for Closed {
+    fn from(unfinished: Unfinished) -> Self {
+        Self::Unfinished(unfinished)
+    }
+}
+
+/// Counts a connection from accept to close, so that a stop knows when it may end.
+struct OpenConnection(Arc<AtomicUsize>);
+
+impl OpenConnection {
+    fn new(open: &Arc<AtomicUsize>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        METRICS.open_connections.inc();
+        Self(open.clone())
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+        METRICS.open_connections.dec();
+    }
+}
+
+/// Binds before anything starts, so that a port in use ends the process instead of leaving it deaf.
+pub fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let socket = std::net::TcpListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn rewound(stream: TcpStream, bytes: &[u8]) -> L4Stream {
+    let mut stream = L4Stream::from(stream);
+    stream.rewind(bytes);
+    stream
+}

@@ -1,0 +1,114 @@
+//! Asks the listener's connection plugin twice: what to expect of this peer before a byte is believed, and whether to
+//! admit it after. Without a plugin nobody is trusted.
+
+use std::time::Duration;
+
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use tokio::net::TcpStream;
+
+use super::header::{self, Header, HeaderError, Version};
+use super::rewound;
+use crate::connection::{ClientAddr, PeerAddr};
+use crate::wasm::{Binding, Expectation, Fault, HeaderVersion, Outcome, Seen};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("a PROXY header from a peer that is not trusted to send one")]
+    Untrusted,
+    #[error("no PROXY header from a peer that must send one")]
+    Missing,
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    #[error("no PROXY header and no first byte within {0:?}")]
+    TimedOut(Duration),
+    #[error("by the policy of `{0}`")]
+    Policy(String),
+    #[error("the plugin `{0}` failed, and it fails closed: {1}")]
+    Fault(String, Fault),
+    #[error("socket: {0}")]
+    Io(std::io::Error),
+}
+
+impl Refused {
+    /// Label of the counter.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Untrusted => "proxy_header_untrusted_peer",
+            Self::Missing => "proxy_header_missing",
+            Self::Header(HeaderError::TooLong(..)) => "proxy_header_too_long",
+            Self::Header(HeaderError::Malformed(_)) => "proxy_header_malformed",
+            Self::Header(HeaderError::Ended | HeaderError::Io(_)) | Self::Io(_) => "peer_gone",
+            Self::TimedOut(_) => "timed_out",
+            Self::Policy(_) => "policy",
+            Self::Fault(..) => "plugin_fault",
+        }
+    }
+}
+
+/// A connection plugin bound to a listener, with what to do when it fails.
+pub struct ConnectionPolicy {
+    pub plugin: String,
+    pub binding: std::sync::Arc<Binding>,
+    pub fail_open: bool,
+}
+
+pub(super) async fn ask(
+    policy: Option<&ConnectionPolicy>,
+    listener: &str,
+    stream: TcpStream,
+    peer: PeerAddr,
+) -> Result<(L4Stream, ClientAddr), Refused> {
+    let Some(policy) = policy else {
+        refuse_header(&stream).await?;
+        return Ok((rewound(stream, &[]), ClientAddr(peer.0)));
+    };
+    let expectation = policy.call(policy.binding.expect(listener, peer.0), Expectation::Forbid)?;
+    let (stream, header) = match expectation {
+        Expectation::Forbid => {
+            refuse_header(&stream).await?;
+            (rewound(stream, &[]), None)
+        }
+        Expectation::Allow | Expectation::Require => read_header(stream).await?,
+    };
+    if header.is_none() && expectation == Expectation::Require {
+        return Err(Refused::Missing);
+    }
+    let seen = header.map_or(Seen::Nothing, |header| Seen::Header {
+        version: match header.version {
+            Version::V1 => HeaderVersion::V1,
+            Version::V2 => HeaderVersion::V2,
+        },
+        client: header.source,
+    });
+    match policy.call(policy.binding.judge(listener, peer.0, seen), Outcome::Admit(peer.0))? {
+        Outcome::Admit(client) => Ok((stream, ClientAddr(client))),
+        Outcome::Reset => Err(Refused::Policy(policy.plugin.clone())),
+    }
+}
+
+impl ConnectionPolicy {
+    fn call<T>(&self, answer: Result<T, Fault>, when_open: T) -> Result<T, Refused> {
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(fault) => {
+                crate::observe::plugin_fault(&self.plugin, "connection", &fault);
+                if self.fail_open { Ok(when_open) } else { Err(Refused::Fault(self.plugin.clone(), fault)) }
+            }
+        }
+    }
+}
+
+async fn read_header(stream: TcpStream) -> Result<(L4Stream, Option<Header>), Refused> {
+    let mut stream = L4Stream::from(stream);
+    let (header, rest) = header::read(&mut stream).await?;
+    stream.rewind(&rest);
+    Ok((stream, header))
+}
+
+/// Looks at the first bytes without taking them. A PROXY header that nobody asked for would fail anyway, as bad TLS or
+/// bad HTTP: this gives it its own name.
+async fn refuse_header(stream: &TcpStream) -> Result<(), Refused> {
+    let mut first = [0u8; 12];
+    let read = stream.peek(&mut first).await.map_err(Refused::Io)?;
+    if header::looks_like_header(&first[..read]) { Err(Refused::Untrusted) } else { Ok(()) }
+}

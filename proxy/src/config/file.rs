@@ -1,0 +1,152 @@
+//! The boot file as an operator writes it. Routes, upstreams and plugins are not here: they belong to the admin API, and
+//! no setting is in both.
+
+use std::net::SocketAddr;
+
+use contract::document::Faults;
+use deserr::{Deserr, ValuePointerRef};
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields, validate = check_listeners -> Faults)]
+pub(super) struct File {
+    /// Folder for the applied configuration and uploaded plugins; made if missing.
+    pub data_dir: String,
+    /// Threads that serve requests. Default: number of cores.
+    #[deserr(default)]
+    pub threads: Option<u16>,
+    /// How long open connections may go on after a stop, in seconds. Default 30.
+    #[deserr(default = 30)]
+    pub drain_seconds: u64,
+    pub listeners: Vec<Listener>,
+    pub edge: Edge,
+    pub certservice: CertService,
+    #[deserr(default)]
+    pub redis: Option<Redis>,
+    #[deserr(default)]
+    pub admin: Admin,
+    #[deserr(default)]
+    pub tls: Tls,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct Listener {
+    /// What the runtime configuration and the metrics call it.
+    pub name: String,
+    /// `ip:port`
+    #[deserr(try_from(String) = parse_address -> String)]
+    pub address: SocketAddr,
+    pub protocol: Protocol,
+    /// `http` only: the port in the redirect's Location. Default 443.
+    #[deserr(default)]
+    pub redirect_port: Option<u16>,
+    /// From accept to the end of the PROXY header or the first byte, in milliseconds. Default 5000.
+    #[deserr(default = 5000)]
+    pub proxy_header_timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults, rename_all = lowercase)]
+pub enum Protocol {
+    Https,
+    Http,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Edge {
+    /// RSA private key in PEM, mode 0600. Made by `latchkey-proxy keygen`; leaves this host never.
+    pub key_file: String,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct CertService {
+    /// `https://host[:port]`, `http://` on a loopback address, or `unix:/path`.
+    pub url: String,
+    /// Bearer token of role `edge`.
+    #[deserr(default)]
+    pub token_file: Option<String>,
+    /// Root of CertService's TLS certificate, PEM. Default: the system's roots.
+    #[deserr(default)]
+    pub ca_file: Option<String>,
+    /// CertService's Ed25519 public keys, PEM; what none of them signed is refused.
+    pub verify_keys: Vec<String>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Redis {
+    #[deserr(default)]
+    pub url: Option<String>,
+    /// A file that holds the URL, for one with a password.
+    #[deserr(default)]
+    pub url_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Admin {
+    /// `unix:/path`. Default: `admin.sock` in `data_dir`.
+    #[deserr(default)]
+    pub listen: Option<String>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Tls {
+    /// From the first byte to a finished handshake, in milliseconds. Default 10000.
+    #[deserr(default = 10_000)]
+    pub handshake_timeout_ms: u64,
+    /// How long of it a visitor waits for a certificate that is not in memory, in milliseconds. Default 5000.
+    #[deserr(default = 5000)]
+    pub load_timeout_ms: u64,
+    /// Memory for certificates, in MiB. Default 256, about 30,000 of them.
+    #[deserr(default = 256)]
+    pub certificates_mib_max: u32,
+    /// A certificate in use is asked for again after so many seconds, in the background. Default 300.
+    #[deserr(default = 300)]
+    pub refresh_seconds: u64,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { handshake_timeout_ms: 10_000, load_timeout_ms: 5000, certificates_mib_max: 256, refresh_seconds: 300 }
+    }
+}
+
+fn parse_address(text: String) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("`{text}` is not an address; expected ip:port, such as 0.0.0.0:443 or [::]:443"))
+}
+
+fn check_listeners(file: File, location: ValuePointerRef<'_>) -> Result<File, Faults> {
+    let mut faults: Option<Faults> = None;
+    let mut found = |at: ValuePointerRef<'_>, says: String| {
+        let fault = Faults::at(at, says, None);
+        faults = Some(match faults.take() {
+            Some(faults) => faults.and(fault),
+            None => fault,
+        });
+    };
+    let listeners = location.push_key("listeners");
+    if file.listeners.is_empty() {
+        found(listeners, "at least one listener is needed".into());
+    }
+    for (index, listener) in file.listeners.iter().enumerate() {
+        let at = listeners.push_index(index);
+        let well_named = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if listener.name.is_empty() || listener.name.len() > 32 || !listener.name.bytes().all(well_named) {
+            found(
+                at.push_key("name"),
+                format!("`{}` is not a listener name: 1 to 32 of a-z, 0-9, `-`, `_`", listener.name),
+            );
+        }
+        if file.listeners[..index].iter().any(|other| other.name == listener.name) {
+            found(at.push_key("name"), format!("two listeners are named `{}`", listener.name));
+        }
+        if listener.protocol == Protocol::Https && listener.redirect_port.is_some() {
+            found(at.push_key("redirect_port"), "only a listener with protocol `http` redirects".into());
+        }
+    }
+    faults.map_or(Ok(file), Err)
+}

@@ -1,0 +1,208 @@
+//! The boot file, read, resolved and checked: what the rest of the code works with.
+
+mod file;
+mod secrets;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use contract::document::{read_toml, render};
+use contract::sealed::EdgeKey;
+use contract::signed::VerifyKeys;
+
+use self::file::File;
+pub use self::file::Protocol;
+use self::secrets::{read_private, read_text};
+use crate::supply::{Address, CertServiceConfig};
+
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub threads: usize,
+    pub drain: Duration,
+    pub listeners: Vec<Listener>,
+    pub edge_key: EdgeKey,
+    pub certservice: CertServiceConfig,
+    pub verify_keys: VerifyKeys,
+    pub redis_url: Option<zeroize::Zeroizing<String>>,
+    pub admin_socket: PathBuf,
+    pub tls: Tls,
+}
+
+#[derive(Debug, Clone)]
+pub struct Listener {
+    pub name: String,
+    pub address: SocketAddr,
+    pub protocol: Protocol,
+    pub redirect_port: u16,
+    pub proxy_header_timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Tls {
+    pub handshake_timeout: Duration,
+    pub load_timeout: Duration,
+    pub certificate_bytes_max: u64,
+    pub refresh_after: Duration,
+}
+
+/// What is wrong with the boot file, ready to be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: {error}")]
+    Read { path: String, error: std::io::Error },
+    #[error("{0}")]
+    Faults(String),
+    #[error("{0}")]
+    Setting(String),
+}
+
+impl Config {
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: shown.clone(), error })?;
+        let file: File = read_toml(&text).map_err(|faults| ConfigError::Faults(render(&faults, &shown)))?;
+        Self::resolve(file)
+    }
+
+    fn resolve(file: File) -> Result<Self, ConfigError> {
+        let data_dir = PathBuf::from(&file.data_dir);
+        let edge_key = EdgeKey::from_pem(read_private(&file.edge.key_file)?.as_bytes());
+        let edge_key =
+            edge_key.map_err(|e| ConfigError::Setting(format!("edge.key_file {}: {e}", file.edge.key_file)))?;
+        let pems = file.certservice.verify_keys.iter().map(|path| read_text(path)).collect::<Result<Vec<_>, _>>()?;
+        let verify_keys = VerifyKeys::from_pems(pems.iter().map(String::as_str));
+        let verify_keys = verify_keys.map_err(|e| ConfigError::Setting(format!("certservice.verify_keys: {e}")))?;
+        Ok(Self {
+            threads: file.threads.map_or_else(cores, usize::from).max(1),
+            drain: Duration::from_secs(file.drain_seconds),
+            listeners: file.listeners.into_iter().map(Listener::from).collect(),
+            edge_key,
+            verify_keys,
+            certservice: certservice(file.certservice)?,
+            redis_url: file.redis.map(redis_url).transpose()?,
+            admin_socket: admin_socket(file.admin.listen.as_deref(), &data_dir)?,
+            tls: Tls {
+                handshake_timeout: Duration::from_millis(file.tls.handshake_timeout_ms),
+                load_timeout: Duration::from_millis(file.tls.load_timeout_ms),
+                certificate_bytes_max: u64::from(file.tls.certificates_mib_max) << 20,
+                refresh_after: Duration::from_secs(file.tls.refresh_seconds),
+            },
+            data_dir,
+        })
+    }
+}
+
+impl From<file::Listener> for Listener {
+    fn from(listener: file::Listener) -> Self {
+        Self {
+            name: listener.name,
+            address: listener.address,
+            protocol: listener.protocol,
+            redirect_port: listener.redirect_port.unwrap_or(443),
+            proxy_header_timeout: Duration::from_millis(listener.proxy_header_timeout_ms),
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn certservice(file: file::CertService) -> Result<CertServiceConfig, ConfigError> {
+    let token = match &file.token_file {
+        Some(path) => Some(zeroize::Zeroizing::new(read_private(path)?.trim().to_owned())),
+        None => None,
+    };
+    let root = match &file.ca_file {
+        Some(path) => Some(read_text(path)?.into_bytes()),
+        None => None,
+    };
+    Ok(CertServiceConfig { address: certservice_address(&file.url)?, token, root })
+}
+
+/// Bundles are sealed and signed, but the token is not: it never goes over a network in the clear.
+fn certservice_address(url: &str) -> Result<Address, ConfigError> {
+    if let Some(path) = url.strip_prefix("unix:") {
+        return Ok(Address::Unix(path.into()));
+    }
+    let wrong = |why: &str| {
+        let form = "expected https://host[:port], http:// on a loopback address, or unix:/path";
+        ConfigError::Setting(format!("certservice.url `{url}`: {why}; {form}"))
+    };
+    let parsed = reqwest::Url::parse(url).map_err(|_| wrong("not a URL"))?;
+    let host = parsed.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    match parsed.scheme() {
+        "https" => Ok(Address::Url(url.to_owned())),
+        "http" if loopback => Ok(Address::Url(url.to_owned())),
+        "http" => Err(wrong("the token would cross a network unencrypted")),
+        _ => Err(wrong("unknown scheme")),
+    }
+}
+
+fn redis_url(redis: file::Redis) -> Result<zeroize::Zeroizing<String>, ConfigError> {
+    match (redis.url, redis.url_file) {
+        (Some(url), None) => Ok(url.into()),
+        (None, Some(path)) => Ok(read_private(&path)?.trim().to_owned().into()),
+        _ => Err(ConfigError::Setting("[redis] needs either `url` or `url_file`".into())),
+    }
+}
+
+fn admin_socket(listen: Option<&str>, data_dir: &Path) -> Result<PathBuf, ConfigError> {
+    match listen.map(|listen| listen.strip_prefix("unix:").ok_or(listen)) {
+        None => Ok(data_dir.join("admin.sock")),
+        Some(Ok(path)) if !path.is_empty() => Ok(path.into()),
+        Some(_) => Err(ConfigError::Setting("admin.listen: expected unix:/path/to/admin.sock".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certservice_is_never_spoken_to_in_the_clear_over_a_network() {
+        for url in
+            ["https://certs.internal:8443", "http://127.0.0.1:80", "http://[::1]:80", "http://localhost", "unix:/x"]
+        {
+            assert!(certservice_address(url).is_ok(), "{url}");
+        }
+        for url in [
+            "http://10.0.0.1",
+            "http://certs.internal",
+            "ftp://127.0.0.1",
+            "certs.internal:443",
+            "",
+            "http://127.0.0.1.evil.example",
+        ] {
+            assert!(certservice_address(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn every_fault_of_a_boot_file_is_named_with_its_line() {
+        let text = "data_dir = '/tmp/x'\nthreds = 2\n[[listeners]]\nname = 'a b'\naddress = '0.0.0.0'\nprotocol = 'https'\n[edge]\nkey_file = 1\n[certservice]\nurl = 'unix:/x'\nverify_keys = []\n";
+        let faults = read_toml::<File>(text).unwrap_err();
+        let shown = render(&faults, "proxy.toml");
+        for part in
+            ["proxy.toml:2:1: unknown setting `threds` (did you mean `threads`?)", "proxy.toml:5:", "proxy.toml:8:"]
+        {
+            assert!(shown.contains(part), "{part}\n{shown}");
+        }
+    }
+
+    #[test]
+    fn listeners_are_checked_together() {
+        let listener = |name: &str, more: &str| {
+            format!("[[listeners]]\nname = '{name}'\naddress = '127.0.0.1:1'\nprotocol = 'https'\n{more}\n")
+        };
+        let rest = "[edge]\nkey_file = 'k'\n[certservice]\nurl = 'unix:/x'\nverify_keys = []\n";
+        let text = format!("data_dir = 'd'\n{}{}{rest}", listener("a", ""), listener("a", "redirect_port = 1"));
+        let shown = render(&read_toml::<File>(&text).unwrap_err(), "f");
+        assert!(
+            shown.contains("two listeners are named `a`") && shown.contains("only a listener with protocol `http`"),
+            "{shown}"
+        );
+    }
+}

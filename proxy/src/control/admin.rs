@@ -1,0 +1,193 @@
+//! The admin API, on a Unix socket that only its owner opens.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, put};
+use contract::api::{Fault, Problem};
+use serde_json::json;
+use tokio::net::UnixListener;
+
+use super::apply::DOCUMENT_BYTES_MAX;
+use super::plugins::UploadError;
+use super::{Control, NotApplied};
+use crate::observe::METRICS;
+use crate::wasm::Plugin;
+
+/// Largest component that is read, in bytes; the Wasm host has its own limit below it.
+const COMPONENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// A socket left by a process that is gone is replaced; one that answers is not.
+pub(super) fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "another process listens on it"));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+pub(super) async fn serve(listener: UnixListener, control: Arc<Control>) {
+    let routes = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/v1/config", get(get_config).put(put_config).layer(DefaultBodyLimit::max(DOCUMENT_BYTES_MAX)))
+        .route("/v1/plugins", get(list_plugins))
+        .route("/v1/plugins/{digest}", put(put_plugin).layer(DefaultBodyLimit::max(COMPONENT_BYTES_MAX)))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "unknown_path", "no such path in the admin API", vec![]) })
+        .with_state(control);
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(%error, "the admin API ended");
+    }
+}
+
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Ready: a configuration is in force, so that requests can be routed. CertService is shown, but a proxy that has its
+/// certificates serves without it.
+async fn readyz(State(control): State<Arc<Control>>) -> Response {
+    let revision = control.current.load().revision;
+    let certservice = control.supply.check().await;
+    let ready = revision > 0;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let why = "no configuration was applied yet: PUT /v1/config, or `latchkey config apply`";
+    let reasons: &[&str] = if ready { &[] } else { &[why] };
+    let certservice = certservice.map_or_else(|why| why, |()| "ok".to_owned());
+    (status, Json(json!({ "ready": ready, "reasons": reasons, "revision": revision, "certservice": certservice })))
+        .into_response()
+}
+
+async fn metrics(State(control): State<Arc<Control>>) -> Response {
+    let (held, bytes) = control.table.size();
+    METRICS.certificates_held.set(i64::try_from(held).unwrap_or(i64::MAX));
+    METRICS.certificates_held_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], METRICS.render()).into_response()
+}
+
+async fn get_config(State(control): State<Arc<Control>>) -> Response {
+    let snapshot = control.current.get();
+    let headers = [(CONTENT_TYPE, "application/json".to_owned()), (ETAG, etag(snapshot.revision))];
+    (headers, snapshot.document.to_string()).into_response()
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PutConfig {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn put_config(
+    State(control): State<Arc<Control>>,
+    Query(query): Query<PutConfig>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let expected = match expected_revision(&headers) {
+        Ok(expected) => expected,
+        Err(given) => {
+            let says = format!("If-Match `{given}` is not an ETag of GET /v1/config");
+            return problem(StatusCode::BAD_REQUEST, "bad_if_match", &says, vec![]);
+        }
+    };
+    let Ok(text) = std::str::from_utf8(&body) else {
+        METRICS.config_applies.with_label_values(&["invalid"]).inc();
+        return problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_config", "the configuration is not UTF-8", vec![]);
+    };
+    match control.apply(text, expected, query.dry_run).await {
+        Ok(revision) => ([(ETAG, etag(revision))], Json(json!({ "revision": revision }))).into_response(),
+        Err(NotApplied::Conflict { current }) => {
+            let says = format!(
+                "the running configuration is revision {current}, not the one of If-Match; read it again and merge"
+            );
+            problem(StatusCode::PRECONDITION_FAILED, "conflict", &says, vec![])
+        }
+        Err(NotApplied::Invalid(faults)) => {
+            let says = format!("{} fault(s) in the configuration; the running one is untouched", faults.len());
+            problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_config", &says, faults)
+        }
+        Err(NotApplied::Io(error)) => {
+            let says = format!("the configuration is valid but could not be kept, so it was not applied: {error}");
+            problem(StatusCode::INTERNAL_SERVER_ERROR, "not_kept", &says, vec![])
+        }
+    }
+}
+
+fn etag(revision: u64) -> String {
+    format!("\"{revision}\"")
+}
+
+fn expected_revision(headers: &HeaderMap) -> Result<Option<u64>, String> {
+    let Some(given) = headers.get(IF_MATCH) else {
+        return Ok(None);
+    };
+    let given = given.to_str().unwrap_or_default();
+    if given == "*" {
+        return Ok(None);
+    }
+    let revision =
+        given.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).and_then(|digits| digits.parse().ok());
+    revision.map(Some).ok_or_else(|| given.chars().take(64).collect())
+}
+
+async fn list_plugins(State(control): State<Arc<Control>>) -> Response {
+    let plugins: Vec<_> = control.plugins.list().iter().map(|plugin| shown(plugin)).collect();
+    Json(json!({ "plugins": plugins })).into_response()
+}
+
+async fn put_plugin(State(control): State<Arc<Control>>, UrlPath(digest): UrlPath<String>, body: Bytes) -> Response {
+    let uploading = tokio::task::spawn_blocking(move || control.plugins.upload(&control.host, &digest, &body));
+    let uploaded = match uploading.await {
+        Ok(uploaded) => uploaded,
+        Err(error) => Err(UploadError::Io(std::io::Error::other(error))),
+    };
+    let result = if uploaded.is_ok() { "ok" } else { "refused" };
+    METRICS.plugin_uploads.with_label_values(&[result]).inc();
+    match uploaded {
+        Ok((plugin, new)) => {
+            let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+            (status, Json(shown(&plugin))).into_response()
+        }
+        Err(error) => {
+            let (status, code) = match &error {
+                UploadError::NotADigest(_) | UploadError::OtherDigest { .. } => {
+                    (StatusCode::BAD_REQUEST, "wrong_digest")
+                }
+                UploadError::Load(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_plugin"),
+                UploadError::Io(_) => (StatusCode::INTERNAL_SERVER_ERROR, "not_kept"),
+            };
+            problem(status, code, &error.to_string(), vec![])
+        }
+    }
+}
+
+fn shown(plugin: &Plugin) -> serde_json::Value {
+    json!({
+        "digest": plugin.digest().to_string(),
+        "name": plugin.name(),
+        "version": plugin.version(),
+        "class": plugin.class().to_string(),
+    })
+}
+
+/// RFC 9457.
+fn problem(status: StatusCode, code: &str, detail: &str, errors: Vec<Fault>) -> Response {
+    let title = status.canonical_reason().unwrap_or_default().to_owned();
+    let problem = Problem { status: status.as_u16(), code: code.into(), title, detail: detail.into(), errors };
+    (status, [(CONTENT_TYPE, "application/problem+json")], serde_json::to_string(&problem).unwrap_or_default())
+        .into_response()
+}

@@ -1,0 +1,270 @@
+//! From a document to a snapshot: everything is checked, every fault is reported, nothing is published by halves.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use contract::api::Fault;
+use contract::document::{Document, did_you_mean, in_order, pointer};
+
+use super::document::{Attached as AttachedDocument, OnFailure, RuntimeConfig};
+use super::plugins::Plugins;
+use super::snapshot::Snapshot;
+use crate::accept::ConnectionPolicy;
+use crate::http::{Attached, Pattern, Routes, Site};
+use crate::upstream::{Upstream, UpstreamError, UpstreamSettings};
+use crate::wasm::{BindError, Binding, Class, Digest, Host, Plugin, Severity};
+
+/// Largest document, in bytes.
+pub(super) const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What a snapshot is built from.
+pub(super) struct Inputs<'a> {
+    pub host: &'a Host,
+    pub plugins: &'a Plugins,
+    pub listeners: &'a [String],
+    /// Unchanged upstreams and bindings are kept from it.
+    pub previous: &'a Snapshot,
+    /// An upstream that does not resolve is a fault when a person applies, not when a restart restores.
+    pub must_resolve: bool,
+}
+
+pub(super) async fn build(text: &str, revision: u64, inputs: &Inputs<'_>) -> Result<Snapshot, Vec<Fault>> {
+    let document = Document::json(text)?;
+    let config: RuntimeConfig = document.read()?;
+    let mut builder = Builder { document: &document, inputs, faults: Vec::new(), bindings: HashMap::new() };
+    let plugins = builder.plugins(&config);
+    let upstreams = builder.upstreams(&config).await;
+    let routes = builder.sites(&config, &plugins, &upstreams);
+    let listeners = builder.listeners(&config, &plugins);
+    if !builder.faults.is_empty() {
+        return Err(in_order(builder.faults));
+    }
+    let bindings = builder.bindings;
+    Ok(Snapshot { revision, document: text.into(), routes, listeners, upstreams, bindings })
+}
+
+struct Builder<'a> {
+    document: &'a Document,
+    inputs: &'a Inputs<'a>,
+    faults: Vec<Fault>,
+    bindings: HashMap<(Digest, String), Arc<Binding>>,
+}
+
+impl Builder<'_> {
+    fn fault(&mut self, at: String, says: impl Into<String>, hint: Option<String>) {
+        self.faults.push(self.document.fault(at, says, hint));
+    }
+
+    fn plugins(&mut self, config: &RuntimeConfig) -> HashMap<String, Arc<Plugin>> {
+        let mut found = HashMap::new();
+        for (name, plugin) in &config.plugins.0 {
+            match self.inputs.plugins.find(&plugin.digest) {
+                Some(component) => drop(found.insert(name.clone(), component)),
+                None => {
+                    let at = pointer(&pointer(&pointer("", "plugins"), name), "digest");
+                    let hint = "upload it first: PUT /v1/plugins/sha256:<hex>, or `latchkey plugin push`".to_owned();
+                    self.fault(
+                        at,
+                        format!("no plugin with the digest `{}` was uploaded", shown(&plugin.digest)),
+                        Some(hint),
+                    );
+                }
+            }
+        }
+        found
+    }
+
+    async fn upstreams(&mut self, config: &RuntimeConfig) -> HashMap<String, Arc<Upstream>> {
+        let mut built = HashMap::new();
+        for (name, upstream) in &config.upstreams.0 {
+            let settings = UpstreamSettings {
+                url: upstream.url.clone(),
+                ca_file: upstream.ca_file.clone(),
+                server_name: upstream.server_name.clone(),
+            };
+            // One with a root file is built anew: the file may have changed.
+            let kept = self
+                .inputs
+                .previous
+                .upstreams
+                .get(name)
+                .filter(|u| u.settings == settings && settings.ca_file.is_none());
+            if let Some(kept) = kept {
+                built.insert(name.clone(), kept.clone());
+                continue;
+            }
+            let at = pointer(&pointer("", "upstreams"), name);
+            match self.upstream(name, settings).await {
+                Ok(upstream) => drop(built.insert(name.clone(), Arc::new(upstream))),
+                Err(error) => {
+                    let key = match error {
+                        UpstreamError::Url(_) | UpstreamError::NotTls | UpstreamError::Resolve(..) => "url",
+                        UpstreamError::Root(..) => "ca_file",
+                    };
+                    self.fault(pointer(&at, key), error.to_string(), None);
+                }
+            }
+        }
+        built
+    }
+
+    async fn upstream(&self, name: &str, settings: UpstreamSettings) -> Result<Upstream, UpstreamError> {
+        let upstream = Upstream::new(name, settings)?;
+        match upstream.resolve().await {
+            Err(error) if self.inputs.must_resolve => return Err(error),
+            Err(error) => tracing::warn!(upstream = name, "{error}; it will be tried again"),
+            Ok(()) => {}
+        }
+        Ok(upstream)
+    }
+
+    fn sites(
+        &mut self,
+        config: &RuntimeConfig,
+        plugins: &HashMap<String, Arc<Plugin>>,
+        upstreams: &HashMap<String, Arc<Upstream>>,
+    ) -> Routes {
+        let mut routes = Routes::default();
+        for (index, site) in config.sites.iter().enumerate() {
+            let at = pointer(&pointer("", "sites"), index);
+            let attached = self.chain(&site.plugins, &pointer(&at, "plugins"), plugins, config);
+            let upstream = upstreams.get(&site.upstream).cloned();
+            if upstream.is_none() && !config.upstreams.0.contains_key(&site.upstream) {
+                let known: Vec<&str> = config.upstreams.0.keys().map(String::as_str).collect();
+                let hint = did_you_mean(&site.upstream, &known);
+                self.fault(pointer(&at, "upstream"), format!("no upstream is named `{}`", shown(&site.upstream)), hint);
+            }
+            let built = upstream.map(|upstream| Arc::new(Site { upstream, plugins: attached }));
+            self.hosts(&site.hosts, &pointer(&at, "hosts"), built, &mut routes);
+        }
+        routes
+    }
+
+    fn hosts(&mut self, hosts: &[String], at: &str, site: Option<Arc<Site>>, routes: &mut Routes) {
+        if hosts.is_empty() {
+            self.fault(at.to_owned(), "a site needs at least one host", Some("`*` stands for all others".into()));
+        }
+        for (index, host) in hosts.iter().enumerate() {
+            let added =
+                Pattern::parse(host).map(|pattern| site.as_ref().is_none_or(|site| routes.add(pattern, site.clone())));
+            match added {
+                Ok(true) => {}
+                Ok(false) => {
+                    let says = format!("the host `{}` belongs to another site already", shown(host));
+                    self.fault(pointer(at, index), says, None);
+                }
+                Err(why) => self.fault(pointer(at, index), why, None),
+            }
+        }
+    }
+
+    fn chain(
+        &mut self,
+        attached: &[AttachedDocument],
+        at: &str,
+        plugins: &HashMap<String, Arc<Plugin>>,
+        config: &RuntimeConfig,
+    ) -> Vec<Attached> {
+        let bind = |(index, document): (usize, &AttachedDocument)| {
+            let (binding, fail_open) = self.attach(document, &pointer(at, index), plugins, config, Class::Http)?;
+            Some(Attached { plugin: document.plugin.clone(), binding, fail_open })
+        };
+        attached.iter().enumerate().filter_map(bind).collect()
+    }
+
+    fn listeners(
+        &mut self,
+        config: &RuntimeConfig,
+        plugins: &HashMap<String, Arc<Plugin>>,
+    ) -> HashMap<String, Arc<ConnectionPolicy>> {
+        let mut policies = HashMap::new();
+        for (name, listener) in &config.listeners.0 {
+            let at = pointer(&pointer("", "listeners"), name);
+            if !self.inputs.listeners.contains(name) {
+                let known: Vec<&str> = self.inputs.listeners.iter().map(String::as_str).collect();
+                self.fault(
+                    at.clone(),
+                    format!("the boot file has no listener named `{}`", shown(name)),
+                    did_you_mean(name, &known),
+                );
+            }
+            let at = pointer(&at, "plugins");
+            if listener.plugins.len() > 1 {
+                self.fault(at.clone(), "a listener takes one connection plugin", None);
+            }
+            for (index, document) in listener.plugins.iter().enumerate() {
+                if let Some((binding, fail_open)) =
+                    self.attach(document, &pointer(&at, index), plugins, config, Class::Connection)
+                {
+                    let policy = ConnectionPolicy { plugin: document.plugin.clone(), binding, fail_open };
+                    policies.insert(name.clone(), Arc::new(policy));
+                }
+            }
+        }
+        policies
+    }
+
+    fn attach(
+        &mut self,
+        document: &AttachedDocument,
+        at: &str,
+        plugins: &HashMap<String, Arc<Plugin>>,
+        config: &RuntimeConfig,
+        class: Class,
+    ) -> Option<(Arc<Binding>, bool)> {
+        let Some(plugin) = plugins.get(&document.plugin) else {
+            if !config.plugins.0.contains_key(&document.plugin) {
+                let known: Vec<&str> = config.plugins.0.keys().map(String::as_str).collect();
+                let says = format!("no plugin is named `{}`", shown(&document.plugin));
+                self.fault(pointer(at, "plugin"), says, did_you_mean(&document.plugin, &known));
+            }
+            return None;
+        };
+        if plugin.class() != class {
+            let says = format!("`{}` is a {} plugin; a {class} plugin is needed here", document.plugin, plugin.class());
+            self.fault(pointer(at, "plugin"), says, None);
+            return None;
+        }
+        let fail_open = match document.on_failure {
+            Some(OnFailure::Open) if !plugin.fail_open_safe() => {
+                let says = format!("`{}` is not safe to be skipped; it can only fail `closed`", document.plugin);
+                self.fault(pointer(at, "on_failure"), says, None);
+                return None;
+            }
+            Some(on_failure) => on_failure == OnFailure::Open,
+            None => class == Class::Http && plugin.fail_open_safe(),
+        };
+        self.bind(plugin, &document.config.0.to_string(), &pointer(at, "config")).map(|binding| (binding, fail_open))
+    }
+
+    fn bind(&mut self, plugin: &Arc<Plugin>, config: &str, at: &str) -> Option<Arc<Binding>> {
+        let key = (*plugin.digest(), config.to_owned());
+        let known = self.bindings.get(&key).or_else(|| self.inputs.previous.bindings.get(&key)).cloned();
+        let bound = known.map_or_else(|| self.inputs.host.bind(plugin, config), Ok);
+        match bound {
+            Ok(binding) => {
+                self.bindings.insert(key, binding.clone());
+                Some(binding)
+            }
+            Err(BindError::Diagnostics(diagnostics)) => {
+                for diagnostic in diagnostics.into_iter().filter(|d| d.severity == Severity::Error) {
+                    self.fault(format!("{at}{}", diagnostic.at), diagnostic.message, diagnostic.hint);
+                }
+                None
+            }
+            Err(error) => {
+                self.fault(
+                    at.to_owned(),
+                    format!("the plugin `{}` failed to read its configuration: {error}", plugin.name()),
+                    None,
+                );
+                None
+            }
+        }
+    }
+}
+
+/// A word from the document, for an error.
+fn shown(text: &str) -> String {
+    text.chars().take(100).flat_map(char::escape_debug).collect()
+}

@@ -1,0 +1,92 @@
+//! The runtime configuration as it is given to the admin API.
+
+use contract::document::{Faults, Named};
+use deserr::{DeserializeError, Deserr, ErrorKind, IntoValue, Value, ValueKind, ValuePointerRef};
+
+#[derive(Debug, Default, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct RuntimeConfig {
+    #[deserr(default)]
+    pub plugins: Named<Plugin>,
+    #[deserr(default)]
+    pub upstreams: Named<Upstream>,
+    #[deserr(default)]
+    pub sites: Vec<Site>,
+    #[deserr(default)]
+    pub listeners: Named<Listener>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Plugin {
+    /// `sha256:<hex>` of a component that was uploaded.
+    pub digest: String,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Upstream {
+    pub url: String,
+    #[deserr(default)]
+    pub ca_file: Option<String>,
+    #[deserr(default)]
+    pub server_name: Option<String>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Site {
+    /// Names, `*.suffix`, or `*` for all others.
+    pub hosts: Vec<String>,
+    pub upstream: String,
+    #[deserr(default)]
+    pub plugins: Vec<Attached>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Listener {
+    #[deserr(default)]
+    pub plugins: Vec<Attached>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Attached {
+    pub plugin: String,
+    /// The plugin's own; it says what it takes.
+    #[deserr(default)]
+    pub config: PluginConfig,
+    /// Default: `closed` for connection plugins; what the plugin declares safe for others.
+    #[deserr(default)]
+    pub on_failure: Option<OnFailure>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults, rename_all = lowercase)]
+pub(super) enum OnFailure {
+    Open,
+    Closed,
+}
+
+/// A JSON object, handed to the plugin as it is.
+#[derive(Debug)]
+pub(super) struct PluginConfig(pub serde_json::Value);
+
+impl Default for PluginConfig {
+    fn default() -> Self {
+        Self(serde_json::Value::Object(serde_json::Map::new()))
+    }
+}
+
+impl Deserr<Faults> for PluginConfig {
+    fn deserialize_from_value<V: IntoValue>(value: Value<V>, location: ValuePointerRef<'_>) -> Result<Self, Faults> {
+        match value {
+            Value::Map(_) => Ok(Self(serde_json::Value::from(value))),
+            other => {
+                let error = ErrorKind::IncorrectValueKind { actual: other, accepted: &[ValueKind::Map] };
+                Err(deserr::take_cf_content(Faults::error(None, error, location)))
+            }
+        }
+    }
+}

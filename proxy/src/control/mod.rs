@@ -1,0 +1,170 @@
+//! Everything that is not on a request's way: the configuration in force, uploaded plugins, the admin API.
+//!
+//! Must never be awaited by a request, publish a snapshot that failed a check, or clear a good one because a store is
+//! down.
+
+mod admin;
+mod apply;
+mod document;
+mod files;
+mod plugins;
+mod snapshot;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::api::Fault;
+use tokio::sync::Mutex;
+
+use self::apply::{Inputs, build};
+use self::files::write_atomically;
+use self::plugins::Plugins;
+pub use self::snapshot::{Current, Snapshot};
+use crate::observe::METRICS;
+use crate::supply::Supply;
+use crate::tls::Table;
+use crate::wasm::{Host, HostError};
+
+/// How often upstream names are resolved anew.
+const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+
+pub struct Control {
+    host: Host,
+    plugins: Plugins,
+    current: Arc<Current>,
+    supply: Arc<Supply>,
+    table: Arc<Table>,
+    listeners: Vec<String>,
+    applied_file: PathBuf,
+    /// One application at a time, in the order they came.
+    applying: Mutex<()>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("the Wasm engine does not start: {0}")]
+    Engine(#[from] HostError),
+    #[error("data_dir {0}: {1}")]
+    Data(String, std::io::Error),
+    #[error("admin socket {0}: {1}")]
+    Admin(String, std::io::Error),
+    #[error("{0} is damaged: {1}")]
+    Damaged(String, String),
+}
+
+/// Why a configuration was not applied. The running one is untouched.
+#[derive(Debug)]
+pub enum NotApplied {
+    /// `If-Match` did not match: somebody else was first.
+    Conflict {
+        current: u64,
+    },
+    Invalid(Vec<Fault>),
+    Io(std::io::Error),
+}
+
+/// The applied configuration on disk: what a restart begins with.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Applied {
+    revision: u64,
+    document: String,
+}
+
+impl Control {
+    pub fn new(config: &crate::config::Config, supply: Arc<Supply>, table: Arc<Table>) -> Result<Self, ControlError> {
+        let data = |error| ControlError::Data(config.data_dir.display().to_string(), error);
+        std::fs::create_dir_all(&config.data_dir).map_err(data)?;
+        let host = Host::new(crate::wasm::Settings::default())?;
+        let plugins = Plugins::open(config.data_dir.join("plugins"), &host).map_err(data)?;
+        Ok(Self {
+            host,
+            plugins,
+            current: Current::new(Snapshot::empty()),
+            supply,
+            table,
+            listeners: config.listeners.iter().map(|listener| listener.name.clone()).collect(),
+            applied_file: config.data_dir.join("applied.json"),
+            applying: Mutex::new(()),
+        })
+    }
+
+    pub fn current(&self) -> Arc<Current> {
+        self.current.clone()
+    }
+
+    /// Puts the configuration of before the restart in force. What no longer builds is said, and nothing is served by
+    /// halves: the file stays as it is.
+    pub async fn restore(&self) -> Result<(), ControlError> {
+        let shown = || self.applied_file.display().to_string();
+        let text = match std::fs::read_to_string(&self.applied_file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            read => read.map_err(|error| ControlError::Data(shown(), error))?,
+        };
+        let applied: Applied =
+            serde_json::from_str(&text).map_err(|error| ControlError::Damaged(shown(), error.to_string()))?;
+        match build(&applied.document, applied.revision, &self.inputs(&Snapshot::empty(), false)).await {
+            Ok(snapshot) => {
+                self.current.publish(snapshot);
+                Ok(())
+            }
+            Err(faults) => Err(ControlError::Damaged(shown(), contract::document::render(&faults, "document"))),
+        }
+    }
+
+    /// Checks, keeps and publishes a configuration; returns its revision. `expected` is the revision it replaces; a
+    /// dry run only checks, and returns the revision that stays.
+    pub async fn apply(&self, text: &str, expected: Option<u64>, dry_run: bool) -> Result<u64, NotApplied> {
+        let _turn = self.applying.lock().await;
+        let previous = self.current.get();
+        if expected.is_some_and(|expected| expected != previous.revision) {
+            METRICS.config_applies.with_label_values(&["conflict"]).inc();
+            return Err(NotApplied::Conflict { current: previous.revision });
+        }
+        let revision = previous.revision + 1;
+        let snapshot = build(text, revision, &self.inputs(&previous, true)).await.map_err(|faults| {
+            METRICS.config_applies.with_label_values(&["invalid"]).inc();
+            NotApplied::Invalid(faults)
+        })?;
+        if dry_run {
+            return Ok(previous.revision);
+        }
+        let applied = serde_json::to_vec(&Applied { revision, document: text.to_owned() });
+        let kept = applied.map_err(std::io::Error::from).and_then(|json| write_atomically(&self.applied_file, &json));
+        kept.map_err(|error| {
+            METRICS.config_applies.with_label_values(&["error"]).inc();
+            NotApplied::Io(error)
+        })?;
+        self.current.publish(snapshot);
+        METRICS.config_applies.with_label_values(&["ok"]).inc();
+        tracing::info!(revision, "configuration applied");
+        Ok(revision)
+    }
+
+    fn inputs<'a>(&'a self, previous: &'a Snapshot, must_resolve: bool) -> Inputs<'a> {
+        Inputs { host: &self.host, plugins: &self.plugins, listeners: &self.listeners, previous, must_resolve }
+    }
+
+    /// Resolves upstream names anew, for as long as the process lives.
+    async fn keep_resolved(&self) {
+        let mut turn = tokio::time::interval(RESOLVE_EVERY);
+        loop {
+            turn.tick().await;
+            for upstream in self.current.get().upstreams.values() {
+                if let Err(error) = upstream.resolve().await {
+                    tracing::warn!(upstream = upstream.name, "{error}; the addresses known so far stay");
+                }
+            }
+        }
+    }
+
+    /// Starts the background work and the admin API. Returns once its socket listens.
+    pub fn start(self: Arc<Self>, socket: PathBuf) -> Result<(), ControlError> {
+        let listener =
+            admin::bind(&socket).map_err(|error| ControlError::Admin(socket.display().to_string(), error))?;
+        let control = self.clone();
+        tokio::spawn(async move { control.keep_resolved().await });
+        tokio::spawn(admin::serve(listener, self));
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! What requests read: one immutable value, swapped whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::accept::ConnectionPolicy;
+use crate::http::Routes;
+use crate::upstream::Upstream;
+use crate::wasm::{Binding, Digest};
+
+pub struct Snapshot {
+    /// Grows with each applied configuration; 0 is the empty one of a new edge.
+    pub revision: u64,
+    /// The configuration as it was given.
+    pub document: Arc<str>,
+    pub routes: Routes,
+    pub listeners: HashMap<String, Arc<ConnectionPolicy>>,
+    pub upstreams: HashMap<String, Arc<Upstream>>,
+    /// By plugin and configuration, so that the next snapshot keeps what did not change.
+    pub(super) bindings: HashMap<(Digest, String), Arc<Binding>>,
+}
+
+impl Snapshot {
+    pub fn empty() -> Self {
+        Self {
+            revision: 0,
+            document: "{}".into(),
+            routes: Routes::default(),
+            listeners: HashMap::new(),
+            upstreams: HashMap::new(),
+            bindings: HashMap::new(),
+        }
+    }
+}
+
+/// The snapshot in force.
+pub struct Current(ArcSwap<Snapshot>);
+
+impl Current {
+    pub fn new(snapshot: Snapshot) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::from_pointee(snapshot)))
+    }
+
+    /// For a short look.
+    pub fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.0.load()
+    }
+
+    /// To be kept for a whole request.
+    pub fn get(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    pub(super) fn publish(&self, snapshot: Snapshot) {
+        crate::observe::METRICS.config_revision.set(i64::try_from(snapshot.revision).unwrap_or(i64::MAX));
+        self.0.store(Arc::new(snapshot));
+    }
+}

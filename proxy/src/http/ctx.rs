@@ -1,0 +1,40 @@
+//! What is known of a request, phase by phase.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use contract::Hostname;
+
+use super::route::Site;
+use crate::connection::Connection;
+use crate::control::Snapshot;
+use crate::wasm::RequestFacts;
+
+pub struct Ctx {
+    pub started: Instant,
+    pub connection: Option<Arc<Connection>>,
+    /// The configuration that all phases of this request use.
+    pub snapshot: Option<Arc<Snapshot>>,
+    pub host: Option<Hostname>,
+    pub site: Option<Arc<Site>>,
+    pub facts: Option<RequestFacts>,
+    /// Why the edge answered itself, if it did.
+    pub local: Option<&'static str>,
+    /// Names one failed request in the page and in the log.
+    pub fault_id: Option<String>,
+}
+
+impl Ctx {
+    pub fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            connection: None,
+            snapshot: None,
+            host: None,
+            site: None,
+            facts: None,
+            local: None,
+            fault_id: None,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! From an error to a status and a page: the only such place. Each fault has a culprit.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use pingora::{Error, ErrorSource, ErrorType};
+
+use super::ctx::Ctx;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Culprit {
+    Visitor,
+    Upstream,
+    Edge,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// 0 if nobody is there to be answered.
+    pub status: u16,
+    pub culprit: Culprit,
+    pub says: &'static str,
+}
+
+pub(super) fn verdict(error: &Error) -> Verdict {
+    use ErrorType::{
+        ConnectNoRoute, ConnectProxyFailure, ConnectRefused, ConnectTimedout, ConnectionClosed, HTTPStatus,
+        InvalidCert, ReadError, ReadTimedout, TLSHandshakeFailure, TLSHandshakeTimedout, WriteError, WriteTimedout,
+    };
+    let of = |status, culprit, says| Verdict { status, culprit, says };
+    match (error.esource(), error.etype()) {
+        (_, HTTPStatus(status)) => of(*status, Culprit::Edge, "The edge could not serve this request."),
+        (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | ReadTimedout | WriteTimedout) => {
+            of(0, Culprit::Visitor, "The visitor is gone.")
+        }
+        (ErrorSource::Downstream, _) => of(400, Culprit::Visitor, "The request is not valid HTTP."),
+        (_, ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout) => {
+            of(504, Culprit::Upstream, "The site's server did not answer in time.")
+        }
+        (_, ConnectRefused | ConnectNoRoute | ConnectProxyFailure) => {
+            of(502, Culprit::Upstream, "The site's server does not accept connections.")
+        }
+        (_, InvalidCert | TLSHandshakeFailure) => {
+            of(502, Culprit::Upstream, "The site's server has no valid certificate.")
+        }
+        (ErrorSource::Upstream, _) => of(502, Culprit::Upstream, "The site's server broke off or answered nonsense."),
+        (ErrorSource::Internal | ErrorSource::Unset, _) => {
+            of(500, Culprit::Edge, "Something at the edge failed; it is ours to mend.")
+        }
+    }
+}
+
+/// For the visitor: whose fault it is, and an ID that finds the log line.
+pub(super) fn page(ctx: &mut Ctx, says: &str) -> String {
+    format!("{says}\nFault {}\n", id(ctx))
+}
+
+pub(super) fn id(ctx: &mut Ctx) -> &str {
+    ctx.fault_id.get_or_insert_with(|| format!("{:016x}", RandomState::new().build_hasher().finish()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_has_a_status_and_a_culprit() {
+        for (kind, source, status, culprit) in [
+            (ErrorType::ConnectRefused, ErrorSource::Upstream, 502, Culprit::Upstream),
+            (ErrorType::ConnectTimedout, ErrorSource::Upstream, 504, Culprit::Upstream),
+            (ErrorType::ReadTimedout, ErrorSource::Upstream, 504, Culprit::Upstream),
+            (ErrorType::InvalidCert, ErrorSource::Upstream, 502, Culprit::Upstream),
+            (ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, 502, Culprit::Upstream),
+            (ErrorType::InvalidHTTPHeader, ErrorSource::Downstream, 400, Culprit::Visitor),
+            (ErrorType::ConnectionClosed, ErrorSource::Downstream, 0, Culprit::Visitor),
+            (ErrorType::InternalError, ErrorSource::Internal, 500, Culprit::Edge),
+        ] {
+            let mut error = Error::new(kind.clone());
+            error.esource = source;
+            let verdict = verdict(&error);
+            assert_eq!((verdict.status, verdict.culprit), (status, culprit), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_fault_keeps_its_id() {
+        let mut ctx = Ctx::new();
+        let id = id(&mut ctx).to_owned();
+        assert!(page(&mut ctx, "x").contains(&id));
+        assert_ne!(id, super::id(&mut Ctx::new()));
+    }
+}

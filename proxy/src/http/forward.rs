@@ -1,0 +1,90 @@
+//! What the upstream is told of the visitor. Whatever the visitor said of itself is removed first: nothing that it can
+//! send decides what the upstream believes.
+
+use std::net::IpAddr;
+
+use contract::Hostname;
+use http::header::FORWARDED;
+use pingora::Result;
+use pingora::http::RequestHeader;
+
+/// Names that other proxies set and applications trust.
+const CLAIMS: [&str; 12] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-forwarded-prefix",
+    "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "x-original-forwarded-for",
+];
+
+/// `request` is what Pingora is about to send, hop-by-hop fields and those that `Connection` names removed already: our
+/// own come after, so a visitor can't have them removed.
+pub(super) fn rewrite(request: &mut RequestHeader, client: IpAddr, host: &Hostname, secure: bool) -> Result<()> {
+    for claim in CLAIMS {
+        request.remove_header(claim);
+    }
+    let proto = if secure { "https" } else { "http" };
+    let client = client.to_canonical();
+    request.insert_header("x-forwarded-for", client.to_string())?;
+    request.insert_header("x-forwarded-proto", proto)?;
+    request.insert_header("x-forwarded-host", host.as_str())?;
+    request.insert_header(FORWARDED, forwarded(client, host, proto))
+}
+
+/// RFC 7239 section 4.
+fn forwarded(client: IpAddr, host: &Hostname, proto: &str) -> String {
+    match client {
+        IpAddr::V4(ip) => format!("for={ip};host={host};proto={proto}"),
+        IpAddr::V6(ip) => format!("for=\"[{ip}]\";host={host};proto={proto}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(headers: &[(&'static str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in headers {
+            request.append_header(*name, *value).unwrap();
+        }
+        let host = Hostname::parse("a.example").unwrap();
+        rewrite(&mut request, "192.0.2.7".parse().unwrap(), &host, true).unwrap();
+        request
+    }
+
+    fn values(request: &RequestHeader, name: &str) -> Vec<String> {
+        request.headers.get_all(name).iter().map(|v| v.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn says_who_the_visitor_is() {
+        let request = rewritten(&[]);
+        assert_eq!(values(&request, "x-forwarded-for"), ["192.0.2.7"]);
+        assert_eq!(values(&request, "x-forwarded-proto"), ["https"]);
+        assert_eq!(values(&request, "x-forwarded-host"), ["a.example"]);
+        assert_eq!(values(&request, "forwarded"), ["for=192.0.2.7;host=a.example;proto=https"]);
+        let host = Hostname::parse("a.example").unwrap();
+        assert_eq!(
+            forwarded("2001:db8::7".parse().unwrap(), &host, "https"),
+            "for=\"[2001:db8::7]\";host=a.example;proto=https"
+        );
+    }
+
+    #[test]
+    fn nothing_the_visitor_claims_gets_through() {
+        let claims: Vec<_> = CLAIMS.iter().map(|name| (*name, "6.6.6.6")).collect();
+        let request = rewritten(&[&claims[..], &[("x-forwarded-for", "7.7.7.7")]].concat());
+        for (name, value) in &request.headers {
+            assert!(!value.to_str().unwrap().contains("6.6.6.6"), "{name}");
+        }
+        assert_eq!(values(&request, "x-forwarded-for"), ["192.0.2.7"]);
+    }
+}

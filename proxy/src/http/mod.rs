@@ -1,0 +1,18 @@
+//! HTTP phases: which host, which site, what its plugins say, and what the upstream is told.
+//!
+//! Must never hold logic in the implementation of Pingora's trait, name wasmtime, or do I/O other than through `wasm`,
+//! `upstream` and `supply`.
+
+mod challenge;
+mod ctx;
+mod fault;
+mod forward;
+mod host;
+mod local;
+mod phases;
+mod plugins;
+mod route;
+
+pub use phases::Edge;
+pub use plugins::Attached;
+pub use route::{Pattern, Routes, Site};

@@ -1,0 +1,185 @@
+//! Pingora's phases, one call each, and the order of what happens to a request.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+
+use super::ctx::Ctx;
+use super::{challenge, fault, forward, host, local, plugins};
+use crate::config::{Listener, Protocol};
+use crate::connection::Connection;
+use crate::control::Current;
+use crate::observe::METRICS;
+use crate::supply::Supply;
+
+/// The HTTP application of one listener.
+pub struct Edge {
+    pub listener: Listener,
+    pub current: Arc<Current>,
+    pub supply: Arc<Supply>,
+}
+
+#[async_trait]
+impl ProxyHttp for Edge {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx::new()
+    }
+
+    /// `true` means answered: nothing more happens to the request.
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        self.request(session, ctx).await
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        peer(ctx)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        upstream: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        forwarded(ctx, upstream)
+    }
+
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        responded(session, ctx, response)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+        failed(session, error, ctx).await
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
+        true // `logging` writes one line with the fault's ID instead.
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        log(&self.listener.name, session, error, ctx);
+    }
+}
+
+impl Edge {
+    async fn request(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        ctx.connection = session.digest().and_then(Connection::of).cloned();
+        let host = match host::of(session.req_header()) {
+            Ok(host) => host,
+            Err(error) => {
+                session.set_keepalive(None);
+                local::text(session, ctx, local::BAD_HOST, 400, format!("{error}\n")).await?;
+                return Ok(true);
+            }
+        };
+        ctx.host = Some(host.clone());
+        match self.listener.protocol {
+            Protocol::Http => self.plaintext(session, ctx, &host).await.map(|()| true),
+            Protocol::Https => self.secure(session, ctx, &host).await,
+        }
+    }
+
+    /// Port 80: challenges are answered, the rest is sent to HTTPS.
+    async fn plaintext(&self, session: &mut Session, ctx: &mut Ctx, host: &contract::Hostname) -> Result<()> {
+        let uri = session.req_header().uri.clone();
+        if let Some(token) = challenge::token(uri.path()) {
+            return challenge::answer(session, ctx, &self.supply, host, token).await;
+        }
+        let port = match self.listener.redirect_port {
+            443 => String::new(),
+            port => format!(":{port}"),
+        };
+        let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let keeps_method = !matches!(session.req_header().method, http::Method::GET | http::Method::HEAD);
+        let status = if keeps_method { 308 } else { 301 };
+        local::redirect(session, ctx, local::TO_HTTPS, status, &format!("https://{host}{port}{target}")).await
+    }
+
+    async fn secure(&self, session: &mut Session, ctx: &mut Ctx, host: &contract::Hostname) -> Result<bool> {
+        let sni = ctx.connection.as_ref().and_then(|connection| connection.sni.get());
+        if sni != Some(host) {
+            // RFC 9110 section 15.5.20: a browser that reused the connection tries again on its own.
+            let says = "This connection is for another host; open one for this host.\n";
+            local::text(session, ctx, local::MISDIRECTED, 421, says.into()).await?;
+            return Ok(true);
+        }
+        let snapshot = self.current.get();
+        ctx.site = snapshot.routes.find(host).cloned();
+        ctx.snapshot = Some(snapshot);
+        if ctx.site.is_none() {
+            local::text(session, ctx, local::NO_SITE, 404, "No site is configured for this host.\n".into()).await?;
+            return Ok(true);
+        }
+        ctx.facts = Some(plugins::facts(host.as_str(), true));
+        let decision = plugins::on_request(ctx, session.req_header_mut());
+        local::decided(session, ctx, decision).await
+    }
+}
+
+fn peer(ctx: &Ctx) -> Result<Box<HttpPeer>> {
+    let peer = ctx.site.as_ref().and_then(|site| site.upstream.peer());
+    peer.ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "the upstream's name has not resolved yet").into_up())
+}
+
+fn forwarded(ctx: &Ctx, upstream: &mut RequestHeader) -> Result<()> {
+    match (&ctx.connection, &ctx.host) {
+        (Some(connection), Some(host)) => forward::rewrite(upstream, connection.client.0.ip(), host, true),
+        _ => Err(Error::explain(ErrorType::InternalError, "a request without a connection or a host")),
+    }
+}
+
+fn responded(session: &Session, ctx: &Ctx, response: &mut ResponseHeader) -> Result<()> {
+    if plugins::on_response(ctx, session.req_header(), response) {
+        return Ok(());
+    }
+    Err(Error::explain(ErrorType::HTTPStatus(503), "a plugin that fails closed has failed"))
+}
+
+async fn failed(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+    let verdict = fault::verdict(error);
+    if verdict.status > 0 && session.response_written().is_none() {
+        let page = fault::page(ctx, verdict.says);
+        session.set_keepalive(None);
+        let reason = if verdict.culprit == fault::Culprit::Upstream { "upstream_fault" } else { "fault" };
+        if let Err(error) = local::text(session, ctx, reason, verdict.status, page).await {
+            tracing::debug!(%error, "the visitor left before the error page");
+        }
+    }
+    FailToProxy { error_code: verdict.status, can_reuse_downstream: false }
+}
+
+fn log(listener: &str, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
+    let status = session.response_written().map_or(0, |response| response.status.as_u16());
+    let class = match status / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "none",
+    };
+    METRICS.responses.with_label_values(&[class]).inc();
+    METRICS.request_seconds.observe(ctx.started.elapsed().as_secs_f64());
+    let request = session.req_header();
+    let (method, path) = (&request.method, request.uri.path());
+    let client = ctx.connection.as_ref().map(|connection| connection.client.0.ip());
+    let revision = ctx.snapshot.as_ref().map_or(0, |snapshot| snapshot.revision);
+    let microseconds = u64::try_from(ctx.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let (client, local) = (client.map(tracing::field::display), ctx.local);
+    let fault = error.map(|_| fault::id(ctx).to_owned());
+    let host = ctx.host.as_ref().map_or("", |host| host.as_str());
+    match error {
+        None => {
+            tracing::info!(target: "access", listener, %method, host, path, status, client, microseconds, revision, local)
+        }
+        Some(error) => {
+            let verdict = fault::verdict(error);
+            tracing::warn!(target: "access", listener, %method, host, path, status, client, microseconds, revision, fault, culprit = ?verdict.culprit, %error);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! A site's plugins, in order: what they say of a request and of a response, applied to Pingora's headers.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{HeaderName, HeaderValue};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use super::ctx::Ctx;
+use crate::observe::plugin_fault;
+use crate::wasm::{Action, Binding, Edit, Header, RequestFacts, RequestView, ResponseView, rollout_bucket};
+
+/// A plugin bound to a site.
+pub struct Attached {
+    pub plugin: String,
+    pub binding: Arc<Binding>,
+    /// What becomes of a request when the plugin fails: it goes on, or it is answered 503.
+    pub fail_open: bool,
+}
+
+/// What the chain decided for a request.
+pub(super) enum Decision {
+    GoOn,
+    Redirect {
+        status: u16,
+        location: String,
+        edits: Vec<Edit>,
+    },
+    Respond {
+        status: u16,
+        headers: Vec<Header>,
+        body: Vec<u8>,
+    },
+    Deny(u16),
+    /// A plugin that fails closed has failed.
+    Failed,
+}
+
+struct Request<'a> {
+    host: &'a str,
+    parts: &'a RequestHeader,
+}
+
+impl RequestView for Request<'_> {
+    fn host(&self) -> &str {
+        self.host
+    }
+    fn path(&self) -> &str {
+        self.parts.uri.path()
+    }
+    fn query(&self) -> Option<&str> {
+        self.parts.uri.query()
+    }
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.parts.headers.get(name).map(HeaderValue::as_bytes)
+    }
+}
+
+struct Response<'a>(&'a ResponseHeader);
+
+impl ResponseView for Response<'_> {
+    fn status(&self) -> u16 {
+        self.0.status.as_u16()
+    }
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.0.headers.get(name).map(HeaderValue::as_bytes)
+    }
+}
+
+/// The facts of a request, the same for all its plugins and phases.
+pub(super) fn facts(host: &str, secure: bool) -> RequestFacts {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    RequestFacts {
+        now_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        https: secure,
+        ip_host: host.parse::<IpAddr>().is_ok(),
+        rollout_bucket: rollout_bucket(&registrable_domain(host)),
+    }
+}
+
+/// The domain that was registered (`shop.example.co.uk` → `example.co.uk`), so that all its names are in one bucket.
+fn registrable_domain(host: &str) -> Cow<'_, str> {
+    psl::domain_str(host).map_or(Cow::Borrowed(host), Cow::Borrowed)
+}
+
+pub(super) fn on_request(ctx: &Ctx, request: &mut RequestHeader) -> Decision {
+    let (Some(site), Some(host), Some(facts)) = (&ctx.site, &ctx.host, &ctx.facts) else {
+        return Decision::GoOn;
+    };
+    for attached in site.plugins.iter().filter(|attached| attached.binding.hooks().request) {
+        let view = Request { host: host.as_str(), parts: request };
+        match attached.binding.on_request(facts, &view) {
+            Ok(Action::Next) => {}
+            Ok(Action::Edit(edits)) => apply(edits, request),
+            Ok(Action::Redirect { status, location, edits }) => return Decision::Redirect { status, location, edits },
+            Ok(Action::Respond { status, headers, body }) => return Decision::Respond { status, headers, body },
+            Ok(Action::Deny(status)) => return Decision::Deny(status),
+            Err(fault) => {
+                plugin_fault(&attached.plugin, "request", &fault);
+                if !attached.fail_open {
+                    return Decision::Failed;
+                }
+            }
+        }
+    }
+    Decision::GoOn
+}
+
+/// False if a plugin that fails closed has failed: the response must not go out.
+#[must_use]
+pub(super) fn on_response(ctx: &Ctx, request: &RequestHeader, response: &mut ResponseHeader) -> bool {
+    let (Some(site), Some(host), Some(facts)) = (&ctx.site, &ctx.host, &ctx.facts) else {
+        return true;
+    };
+    for attached in site.plugins.iter().filter(|attached| attached.binding.hooks().response) {
+        let view = Request { host: host.as_str(), parts: request };
+        match attached.binding.on_response(facts, &view, &Response(response)) {
+            Ok(edits) => apply(edits, response),
+            Err(fault) => {
+                plugin_fault(&attached.plugin, "response", &fault);
+                if !attached.fail_open {
+                    return false;
+                }
+            }
+        }
+    }
+    true
+}
+
+/// Names and values were checked by `wasm`; one that the HTTP library still refuses is left out.
+pub(super) fn apply<H: Fields>(edits: Vec<Edit>, fields: &mut H) {
+    for edit in edits {
+        match edit {
+            Edit::Set { name, value } => with(&name, &value, |name, value| fields.set(name, value)),
+            Edit::Append { name, value } => with(&name, &value, |name, value| fields.append(name, value)),
+            Edit::SetIfAbsent { name, value } if !fields.has(&name) => {
+                with(&name, &value, |name, value| fields.set(name, value))
+            }
+            Edit::SetIfAbsent { .. } => {}
+            Edit::Remove { name } => fields.remove(&name),
+        }
+    }
+}
+
+fn with(name: &str, value: &[u8], put: impl FnOnce(HeaderName, HeaderValue)) {
+    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+        put(name, value);
+    }
+}
+
+/// Pingora's two header types, as far as edits go.
+pub(super) trait Fields {
+    fn has(&self, name: &str) -> bool;
+    fn set(&mut self, name: HeaderName, value: HeaderValue);
+    fn append(&mut self, name: HeaderName, value: HeaderValue);
+    fn remove(&mut self, name: &str);
+}
+
+macro_rules! fields {
+    ($header:ty) => {
+        impl Fields for $header {
+            fn has(&self, name: &str) -> bool {
+                self.headers.contains_key(name)
+            }
+            fn set(&mut self, name: HeaderName, value: HeaderValue) {
+                let _ = self.insert_header(name, value);
+            }
+            fn append(&mut self, name: HeaderName, value: HeaderValue) {
+                let _ = self.append_header(name, value);
+            }
+            fn remove(&mut self, name: &str) {
+                self.remove_header(name);
+            }
+        }
+    };
+}
+fields!(RequestHeader);
+fields!(ResponseHeader);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registered_domain_is_one_bucket() {
+        assert_eq!(registrable_domain("www.shop.example.co.uk"), "example.co.uk");
+        assert_eq!(registrable_domain("shop.example"), "shop.example");
+        let bucket = |host| facts(host, true).rollout_bucket;
+        assert_eq!(bucket("www.example.com"), bucket("example.com"));
+    }
+
+    #[test]
+    fn edits_are_applied_in_order() {
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        response.insert_header("a", "upstream").unwrap();
+        let set = |name: &str, value: &str| Edit::Set { name: name.into(), value: value.into() };
+        apply(
+            vec![
+                set("a", "one"),
+                Edit::Append { name: "a".into(), value: b"two".to_vec() },
+                Edit::SetIfAbsent { name: "a".into(), value: b"three".to_vec() },
+                Edit::SetIfAbsent { name: "b".into(), value: b"four".to_vec() },
+                set("c", "five"),
+                Edit::Remove { name: "c".into() },
+            ],
+            &mut response,
+        );
+        let values =
+            |name: &str| response.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!((values("a"), values("b"), values("c")), (vec!["one", "two"], vec!["four"], vec![]));
+    }
+}

@@ -1,0 +1,30 @@
+//! `latchkey-proxy keygen`
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use contract::sealed::EdgeKey;
+
+const BITS: u32 = 3072;
+
+pub(crate) fn run(out: &Path) -> Result<(), String> {
+    let key = EdgeKey::generate(BITS).map_err(|error| error.to_string())?;
+    let private = key.private_pem().map_err(|error| error.to_string())?;
+    let public = key.public_pem().map_err(|error| error.to_string())?;
+    let public_path = out.with_file_name(format!("{}.pub", out.file_name().unwrap_or_default().to_string_lossy()));
+    write_new(out, 0o600, private.as_bytes())?;
+    write_new(&public_path, 0o644, public.as_bytes())?;
+    println!("private key  {}  (stays on this host)", out.display());
+    println!("public key   {}  (goes into [edges] public_keys of CertService)", public_path.display());
+    println!("kid          {}", key.kid());
+    Ok(())
+}
+
+/// Never over an existing file: what is sealed to a lost key can't be opened again.
+fn write_new(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), String> {
+    let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let mut file = opened.map_err(|error| format!("{}: {error}", path.display()))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| format!("{}: {error}", path.display()))
+}

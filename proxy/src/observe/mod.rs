@@ -1,0 +1,153 @@
+//! Names of all metrics and log fields, in one place.
+//!
+//! Must never take a host name, a path or a header as a metric label: labels have few, known values.
+
+use std::sync::LazyLock;
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+use crate::wasm::Fault;
+
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+pub struct Metrics {
+    registry: Registry,
+    pub open_connections: IntGauge,
+    pub accept_errors: IntCounter,
+    /// listener, outcome: `served`, `refused`, `tls_failed`
+    pub connections: IntCounterVec,
+    /// reason
+    pub connection_refusals: IntCounterVec,
+    /// outcome: `ok`, or the reason that there was none
+    pub handshakes: IntCounterVec,
+    /// tier: `memory`, `redis`, `certservice`; result
+    pub certificate_lookups: IntCounterVec,
+    /// reason
+    pub bundles_rejected: IntCounterVec,
+    pub certificates_held: IntGauge,
+    pub certificates_held_bytes: IntGauge,
+    /// class: `2xx` …
+    pub responses: IntCounterVec,
+    /// reason: why a request was answered by the edge itself
+    pub local_answers: IntCounterVec,
+    pub request_seconds: Histogram,
+    /// plugin, hook, reason
+    pub plugin_faults: IntCounterVec,
+    /// result: `ok`, `invalid`, `conflict`, `error`
+    pub config_applies: IntCounterVec,
+    pub config_revision: IntGauge,
+    /// result
+    pub plugin_uploads: IntCounterVec,
+}
+
+impl Metrics {
+    // Names and labels are constants: a test builds them all.
+    #[allow(clippy::expect_used)]
+    fn new() -> Self {
+        let registry = Registry::new();
+        let gauge = |name: &str, help: &str| {
+            let metric = IntGauge::new(name, help).expect("constant");
+            registry.register(Box::new(metric.clone())).expect("unique");
+            metric
+        };
+        let counter = |name: &str, help: &str| {
+            let metric = IntCounter::new(name, help).expect("constant");
+            registry.register(Box::new(metric.clone())).expect("unique");
+            metric
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels).expect("constant");
+            registry.register(Box::new(metric.clone())).expect("unique");
+            metric
+        };
+        let seconds = |name: &str, help: &str| {
+            let buckets = vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)).expect("constant");
+            registry.register(Box::new(metric.clone())).expect("unique");
+            metric
+        };
+        Self {
+            open_connections: gauge(
+                "latchkey_open_connections",
+                "Connections from visitors and load balancers, open now",
+            ),
+            accept_errors: counter("latchkey_accept_errors_total", "Failed accept() calls"),
+            connections: counters(
+                "latchkey_connections_total",
+                "Connections by listener and outcome",
+                &["listener", "outcome"],
+            ),
+            connection_refusals: counters(
+                "latchkey_connection_refusals_total",
+                "Connections closed before TLS or HTTP, by reason",
+                &["reason"],
+            ),
+            handshakes: counters("latchkey_tls_handshakes_total", "TLS handshakes by outcome", &["outcome"]),
+            certificate_lookups: counters(
+                "latchkey_certificate_lookups_total",
+                "Look-ups of certificates and challenges by tier and result",
+                &["tier", "result"],
+            ),
+            bundles_rejected: counters(
+                "latchkey_bundles_rejected_total",
+                "Bundles and tokens that failed a check, by reason",
+                &["reason"],
+            ),
+            certificates_held: gauge("latchkey_certificates_held", "Certificates in memory"),
+            certificates_held_bytes: gauge("latchkey_certificates_held_bytes", "Memory they take, estimated"),
+            responses: counters("latchkey_http_responses_total", "Responses by status class", &["class"]),
+            local_answers: counters(
+                "latchkey_http_local_answers_total",
+                "Requests answered by the edge itself, by reason",
+                &["reason"],
+            ),
+            request_seconds: seconds(
+                "latchkey_http_request_seconds",
+                "From request headers to the end of the response",
+            ),
+            plugin_faults: counters(
+                "latchkey_plugin_faults_total",
+                "Plugin calls that failed",
+                &["plugin", "hook", "reason"],
+            ),
+            config_applies: counters(
+                "latchkey_config_applies_total",
+                "Configurations given to the admin API, by result",
+                &["result"],
+            ),
+            config_revision: gauge("latchkey_config_revision", "Revision of the running configuration"),
+            plugin_uploads: counters(
+                "latchkey_plugin_uploads_total",
+                "Plugins given to the admin API, by result",
+                &["result"],
+            ),
+            registry,
+        }
+    }
+
+    /// In Prometheus' text format.
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+/// Counts and logs a failed plugin call.
+pub fn plugin_fault(plugin: &str, hook: &str, fault: &Fault) {
+    METRICS.plugin_faults.with_label_values(&[plugin, hook, fault.reason()]).inc();
+    tracing::warn!(plugin, hook, reason = fault.reason(), "plugin failed: {fault}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_has_a_valid_unique_name_and_no_host_label() {
+        METRICS.connections.with_label_values(&["https", "served"]).inc();
+        let text = METRICS.render();
+        assert!(text.contains("latchkey_connections_total{listener=\"https\",outcome=\"served\"} 1"), "{text}");
+        for forbidden in ["host=", "sni=", "path=", "domain="] {
+            assert!(!text.contains(forbidden), "{forbidden}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Wires the rooms together, runs them, and ends them in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use pingora::apps::{HttpServerApp, HttpServerOptions};
+use pingora::proxy::HttpProxy;
+use pingora::server::configuration::ServerConf;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::accept::{self, Door};
+use crate::config::{Config, Listener, Protocol};
+use crate::control::{Control, ControlError};
+use crate::http::Edge;
+use crate::supply::{CertService, Redis, Supply};
+use crate::tls::{Misses, Table, Terminator};
+
+/// Threads of the admin API and background work, apart from those that serve requests.
+const CONTROL_THREADS: usize = 2;
+/// Connections kept open to upstreams while idle.
+const POOL_CONNECTIONS: usize = 1024;
+const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("listener `{name}` can't listen on {address}: {error}")]
+    Bind { name: String, address: std::net::SocketAddr, error: std::io::Error },
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error("{0}")]
+    Setting(String),
+    #[error("TLS: {0}")]
+    Tls(String),
+    #[error("the runtime does not start: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+/// Serves until told to stop.
+pub fn run(config: Config) -> Result<(), ServeError> {
+    let bound = bind(&config.listeners)?;
+    let control_runtime = runtime("control", CONTROL_THREADS)?;
+    let runtime = runtime("serve", config.threads)?;
+
+    let redis = config.redis_url.as_deref().map(|url| Redis::new(url)).transpose();
+    let redis = redis.map_err(|error| ServeError::Setting(format!("[redis]: {error}")))?;
+    let (admin_socket, drain, tls) = (config.admin_socket.clone(), config.drain, config.tls);
+    let table = Arc::new(Table::new(tls.certificate_bytes_max, tls.refresh_after));
+    let certservice = CertService::new(&config.certservice).map_err(ServeError::Setting)?;
+    let supply = Arc::new(Supply::new(redis, certservice, config.verify_keys.clone()));
+    let control = Arc::new(Control::new(&config, supply.clone(), table.clone())?);
+    control_runtime.block_on(control.restore())?;
+
+    let misses = Misses::new(table.clone(), supply.clone(), Arc::new(config.edge_key));
+    let terminator = || {
+        let made = Terminator::new(table.clone(), misses.clone(), tls.handshake_timeout, tls.load_timeout);
+        made.map_err(|error| ServeError::Tls(error.to_string()))
+    };
+    let current = control.current();
+    let conf = Arc::new(ServerConf {
+        threads: config.threads,
+        upstream_keepalive_pool_size: POOL_CONNECTIONS,
+        ..ServerConf::default()
+    });
+    let open = Arc::new(AtomicUsize::new(0));
+    let doors = bound.into_iter().map(|(listener, socket)| {
+        let tls = (listener.protocol == Protocol::Https).then(terminator).transpose()?;
+        let edge = Edge { listener: listener.clone(), current: current.clone(), supply: supply.clone() };
+        let app = Arc::new(app(edge, &conf));
+        Ok((Arc::new(Door { listener, tls, app, current: current.clone(), open: open.clone() }), socket))
+    });
+    let doors = doors.collect::<Result<Vec<_>, ServeError>>()?;
+
+    control_runtime.block_on(async { control.clone().start(admin_socket) })?;
+    runtime.block_on(serve(doors, open, drain))?;
+    runtime.shutdown_background();
+    control_runtime.shutdown_background();
+    Ok(())
+}
+
+/// Before anything starts: a port in use ends the process, it never lives on deaf.
+fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, std::net::TcpListener)>, ServeError> {
+    let bind = |listener: &Listener| match accept::bind(listener.address) {
+        Ok(socket) => Ok((listener.clone(), socket)),
+        Err(error) => Err(ServeError::Bind { name: listener.name.clone(), address: listener.address, error }),
+    };
+    listeners.iter().map(bind).collect()
+}
+
+fn runtime(name: &str, threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
+}
+
+fn app(edge: Edge, conf: &Arc<ServerConf>) -> HttpProxy<Edge> {
+    let mut app = HttpProxy::new(edge, conf.clone());
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(H2_IDLE_TIMEOUT);
+    app.server_options = Some(options);
+    app.handle_init_modules();
+    app
+}
+
+async fn serve(
+    doors: Vec<(Arc<Door<HttpProxy<Edge>>>, std::net::TcpListener)>,
+    open: Arc<AtomicUsize>,
+    drain: Duration,
+) -> std::io::Result<()> {
+    let (stop, stopped) = watch::channel(false);
+    let mut apps = Vec::new();
+    for (door, socket) in doors {
+        let (listener, app) = (&door.listener, door.app.clone());
+        tracing::info!(listener = listener.name, address = %listener.address, protocol = ?listener.protocol, "listening");
+        let socket = TcpListener::from_std(socket)?;
+        tokio::spawn(door.serve(socket, stopped.clone()));
+        apps.push(app);
+    }
+    drop(stopped);
+    until_told_to_stop().await?;
+    tracing::info!(open = open.load(Ordering::Acquire), "stopping: no new connections, open ones may finish");
+    stop.send_replace(true);
+    for app in &apps {
+        app.http_cleanup().await;
+    }
+    drained(&open, drain).await;
+    Ok(())
+}
+
+async fn until_told_to_stop() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+async fn drained(open: &AtomicUsize, at_most: Duration) {
+    let until = Instant::now() + at_most;
+    while open.load(Ordering::Acquire) > 0 && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    match open.load(Ordering::Acquire) {
+        0 => tracing::info!("stopped: every connection finished"),
+        left => tracing::warn!(left, "stopped: drain_seconds are over, connections were cut"),
+    }
+}

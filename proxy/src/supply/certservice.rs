@@ -1,0 +1,117 @@
+//! Client of CertService's API, over TLS, loopback TCP or a Unix socket.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use contract::Hostname;
+use contract::api::Problem;
+use contract::signed::TOKEN_BYTES_MAX;
+use reqwest::{Certificate, Client, Response, StatusCode};
+use zeroize::Zeroizing;
+
+use super::SupplyError;
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub struct CertServiceConfig {
+    pub address: Address,
+    pub token: Option<Zeroizing<String>>,
+    /// PEM of the root that CertService's TLS certificate chains to; the system's roots if absent.
+    pub root: Option<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// `https://…`, or `http://` on loopback.
+    Url(String),
+    Unix(PathBuf),
+}
+
+pub struct CertService {
+    client: Client,
+    base: String,
+    token: Option<Zeroizing<String>>,
+}
+
+impl CertService {
+    pub fn new(config: &CertServiceConfig) -> Result<Self, String> {
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(ANSWER_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy();
+        if let Some(root) = &config.root {
+            let root =
+                Certificate::from_pem(root).map_err(|_| "ca_file of [certservice] is not a certificate in PEM")?;
+            builder = builder.tls_certs_only([root]);
+        }
+        let base = match &config.address {
+            Address::Url(url) => url.trim_end_matches('/').to_owned(),
+            Address::Unix(path) => {
+                builder = builder.unix_socket(path.as_path());
+                "http://certservice".to_owned()
+            }
+        };
+        let client = builder.build().map_err(|error| error.to_string())?;
+        Ok(Self { client, base, token: config.token.clone() })
+    }
+
+    pub(super) async fn bundle(&self, name: &Hostname) -> Result<String, SupplyError> {
+        self.get(&format!("/v1/bundles/{name}")).await
+    }
+
+    pub(super) async fn challenge(&self, name: &Hostname, token: &str) -> Result<String, SupplyError> {
+        self.get(&format!("/v1/challenges/{name}/{token}")).await
+    }
+
+    pub(super) async fn check(&self) -> Result<(), String> {
+        let answer = self.client.get(format!("{}/healthz", self.base)).send().await.map_err(unavailable)?;
+        if answer.status().is_success() { Ok(()) } else { Err(format!("CertService answers {}", answer.status())) }
+    }
+
+    async fn get(&self, path: &str) -> Result<String, SupplyError> {
+        let mut request = self.client.get(format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.as_str());
+        }
+        let answer = request.send().await.map_err(|error| SupplyError::Unavailable(unavailable(error)))?;
+        match answer.status() {
+            StatusCode::OK => read_token(answer).await,
+            StatusCode::NOT_FOUND => Err(SupplyError::Unknown),
+            status => {
+                let problem = answer.json::<Problem>().await.ok();
+                match problem {
+                    Some(problem) if problem.code == "not_issued" => Err(SupplyError::NotIssued),
+                    Some(problem) => {
+                        Err(SupplyError::Unavailable(format!("CertService answers {status}: {}", problem.detail)))
+                    }
+                    None => Err(SupplyError::Unavailable(format!("CertService answers {status}"))),
+                }
+            }
+        }
+    }
+}
+
+async fn read_token(mut answer: Response) -> Result<String, SupplyError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(|error| SupplyError::Unavailable(unavailable(error)))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > TOKEN_BYTES_MAX {
+            return Err(SupplyError::Rejected(format!("the answer is longer than {TOKEN_BYTES_MAX} bytes")));
+        }
+    }
+    String::from_utf8(body).map_err(|_| SupplyError::Rejected("the answer is not text".into()))
+}
+
+/// The whole chain of causes on one line: `reqwest`'s own text stops at "error sending request".
+fn unavailable(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = format!("CertService: {error}");
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
+}

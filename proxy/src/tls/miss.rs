@@ -1,0 +1,174 @@
+//! A name that memory does not have: one load per name however many visitors wait, a cap on loads in flight, and a
+//! deadline for each visitor. The only place in `tls` that reaches the network, through `supply`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use contract::Hostname;
+use contract::sealed::EdgeKey;
+use tokio::sync::{Semaphore, watch};
+
+use super::certificate::{Certificate, CertificateError};
+use super::table::Table;
+use crate::observe::METRICS;
+use crate::supply::{Supply, SupplyError};
+
+/// Loads in flight at once; a visitor over it is turned away at once.
+const LOADS_MAX: usize = 512;
+
+/// Why there is no certificate for a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Miss {
+    #[error("no such domain")]
+    Unknown,
+    #[error("registered, but its certificate is not issued yet")]
+    NotIssued,
+    #[error("its bundle was refused: {0}")]
+    Rejected(String),
+    #[error("neither Redis nor CertService answers: {0}")]
+    Unavailable(String),
+    #[error("{LOADS_MAX} other names are being loaded already")]
+    Busy,
+    #[error("not loaded within {0:?}")]
+    TimedOut(Duration),
+}
+
+impl Miss {
+    /// Label of the counter.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown_sni",
+            Self::NotIssued => "not_issued",
+            Self::Rejected(_) => "bundle_rejected",
+            Self::Unavailable(_) => "sources_unavailable",
+            Self::Busy => "loads_busy",
+            Self::TimedOut(_) => "load_timed_out",
+        }
+    }
+
+    /// Short enough that a new domain works soon, long enough that a flood for one name costs little.
+    pub(super) fn remembered_for(&self) -> Duration {
+        match self {
+            Self::Unknown => Duration::from_secs(2),
+            _ => Duration::from_secs(1),
+        }
+    }
+}
+
+type Answer = Option<Result<Arc<Certificate>, Miss>>;
+
+pub struct Misses {
+    table: Arc<Table>,
+    supply: Arc<Supply>,
+    edge_key: Arc<EdgeKey>,
+    /// Names being loaded; locked for a look-up only, never across an await.
+    loading: Mutex<HashMap<Hostname, watch::Receiver<Answer>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Misses {
+    pub fn new(table: Arc<Table>, supply: Arc<Supply>, edge_key: Arc<EdgeKey>) -> Arc<Self> {
+        let (loading, permits) = (Mutex::default(), Arc::new(Semaphore::new(LOADS_MAX)));
+        Arc::new(Self { table, supply, edge_key, loading, permits })
+    }
+
+    /// Waits for the name's certificate, at most until the deadline. The load goes on if the visitor gives up.
+    pub async fn wait(self: &Arc<Self>, name: &Hostname, deadline: Duration) -> Result<Arc<Certificate>, Miss> {
+        let mut answer = self.join(name).ok_or(Miss::Busy)?;
+        let answered = tokio::time::timeout(deadline, answer.wait_for(Option::is_some)).await;
+        match answered {
+            Err(_) => Err(Miss::TimedOut(deadline)),
+            Ok(Ok(answer)) => answer.clone().unwrap_or(Err(Miss::Unavailable("load ended".into()))),
+            Ok(Err(_)) => Err(Miss::Unavailable("the load was abandoned".into())),
+        }
+    }
+
+    /// Asks again for a name that is being served meanwhile.
+    pub fn refresh(self: &Arc<Self>, name: &Hostname) {
+        self.join(name);
+    }
+
+    fn join(self: &Arc<Self>, name: &Hostname) -> Option<watch::Receiver<Answer>> {
+        let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = loading.get(name) {
+            return Some(answer.clone());
+        }
+        let permit = self.permits.clone().try_acquire_owned().ok()?;
+        let (tell, answer) = watch::channel(None);
+        loading.insert(name.clone(), answer.clone());
+        let (misses, name) = (self.clone(), name.clone());
+        tokio::spawn(async move {
+            let loaded = misses.load(&name).await;
+            misses.loading.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            tell.send_replace(Some(loaded));
+            drop(permit);
+        });
+        Some(answer)
+    }
+
+    async fn load(&self, name: &Hostname) -> Result<Arc<Certificate>, Miss> {
+        match self.supply.bundle(name).await {
+            Ok(candidates) => self.first_that_opens(name, candidates).await,
+            Err(error) => self.absent(name, error.into()),
+        }
+    }
+
+    async fn first_that_opens(
+        &self,
+        name: &Hostname,
+        supplied: crate::supply::Supplied,
+    ) -> Result<Arc<Certificate>, Miss> {
+        let opened = self.open(name, supplied.bundle).await;
+        match opened {
+            Ok(certificate) => Ok(self.table.keep(name, Arc::new(certificate))),
+            Err(error) if supplied.from_cache => {
+                self.rejected(name, "redis", &error);
+                // Redis may be stale or tampered with; CertService has the last word.
+                match self.supply.bundle_from_certservice(name).await {
+                    Ok(bundle) => match self.open(name, bundle).await {
+                        Ok(certificate) => Ok(self.table.keep(name, Arc::new(certificate))),
+                        Err(error) => {
+                            self.rejected(name, "certservice", &error);
+                            self.absent(name, Miss::Rejected(error.to_string()))
+                        }
+                    },
+                    Err(_) => self.absent(name, Miss::Rejected(error.to_string())),
+                }
+            }
+            Err(error) => {
+                self.rejected(name, "certservice", &error);
+                self.absent(name, Miss::Rejected(error.to_string()))
+            }
+        }
+    }
+
+    async fn open(&self, name: &Hostname, bundle: contract::Bundle) -> Result<Certificate, CertificateError> {
+        let (edge_key, name) = (self.edge_key.clone(), name.clone());
+        let opened =
+            tokio::task::spawn_blocking(move || Certificate::from_bundle(&bundle, &name, &edge_key, super::now()));
+        opened.await.unwrap_or(Err(CertificateError::Malformed))
+    }
+
+    fn rejected(&self, name: &Hostname, source: &str, error: &CertificateError) {
+        METRICS.bundles_rejected.with_label_values(&[error.reason()]).inc();
+        tracing::warn!(%name, source, reason = error.reason(), "bundle refused: {error}");
+    }
+
+    /// What is served already stays: only a name without a certificate is remembered as absent.
+    fn absent<T>(&self, name: &Hostname, miss: Miss) -> Result<T, Miss> {
+        self.table.keep_absent(name, miss.clone());
+        Err(miss)
+    }
+}
+
+impl From<SupplyError> for Miss {
+    fn from(error: SupplyError) -> Self {
+        match error {
+            SupplyError::Unknown => Self::Unknown,
+            SupplyError::NotIssued => Self::NotIssued,
+            SupplyError::Rejected(why) => Self::Rejected(why),
+            SupplyError::Unavailable(why) => Self::Unavailable(why),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! TLS towards visitors: a certificate per SNI, from memory at once or after a bounded wait.
+//!
+//! Must never block, call the network outside `miss`, or serve a certificate whose names do not cover the SNI.
+
+mod certificate;
+mod ffi;
+mod handshake;
+mod miss;
+mod table;
+
+pub use certificate::{Certificate, CertificateError};
+pub use handshake::{Terminator, Unfinished};
+pub use miss::{Miss, Misses};
+pub use table::Table;
+
+/// Unix seconds.
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,85 @@
+//! Certificates in memory: bounded in bytes, scan-resistant, and names known to have none, bounded too.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use contract::Hostname;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::certificate::Certificate;
+use super::miss::Miss;
+
+/// Names remembered as having no certificate.
+const ABSENT_NAMES_MAX: usize = 65_536;
+
+pub struct Table {
+    present: Cache<Hostname, Arc<Certificate>, ByBytes>,
+    absent: Cache<Hostname, (Miss, Instant)>,
+    refresh_after: u64,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<Hostname, Arc<Certificate>> for ByBytes {
+    fn weight(&self, name: &Hostname, certificate: &Arc<Certificate>) -> u64 {
+        certificate.weight + name.as_str().len() as u64 + 64
+    }
+}
+
+/// What memory says of a name.
+pub enum Found {
+    /// To be served as it is.
+    Fresh(Arc<Certificate>),
+    /// To be served, and asked for again in the background.
+    Aging(Arc<Certificate>),
+    /// Looked for moments ago, in vain.
+    Absent(Miss),
+    Nothing,
+}
+
+impl Table {
+    pub fn new(bytes_max: u64, refresh_after: Duration) -> Self {
+        // A certificate weighs about 8 KB: the estimate only sizes the hash table.
+        let items = usize::try_from(bytes_max / 8192).unwrap_or(usize::MAX).clamp(64, 1_000_000);
+        Self {
+            present: Cache::with_weighter(items, bytes_max, ByBytes),
+            absent: Cache::new(ABSENT_NAMES_MAX),
+            refresh_after: refresh_after.as_secs(),
+        }
+    }
+
+    pub fn find(&self, name: &Hostname, now: u64) -> Found {
+        if let Some(certificate) = self.present.get(name) {
+            if certificate.not_after > now {
+                let aging = now.saturating_sub(certificate.loaded_at) >= self.refresh_after;
+                return if aging { Found::Aging(certificate) } else { Found::Fresh(certificate) };
+            }
+            self.present.remove(name);
+        }
+        match self.absent.get(name) {
+            Some((miss, until)) if until > Instant::now() => Found::Absent(miss),
+            _ => Found::Nothing,
+        }
+    }
+
+    /// Keeps the newer of what is there and what was loaded, and returns it.
+    pub fn keep(&self, name: &Hostname, loaded: Arc<Certificate>) -> Arc<Certificate> {
+        let current = self.present.peek(name).filter(|current| current.revision > loaded.revision);
+        let kept = current.unwrap_or(loaded);
+        self.present.insert(name.clone(), kept.clone());
+        self.absent.remove(name);
+        kept
+    }
+
+    pub fn keep_absent(&self, name: &Hostname, miss: Miss) {
+        let until = Instant::now() + miss.remembered_for();
+        self.absent.insert(name.clone(), (miss, until));
+    }
+
+    /// Certificates held, and their weight in bytes.
+    pub fn size(&self) -> (usize, u64) {
+        (self.present.len(), self.present.weight())
+    }
+}
