@@ -1,0 +1,133 @@
+//! Misbehaves on request, for the host's tests: `{"behaviour": "…"}`. A behaviour that starts with `plan-` or `start-`
+//! shows before any request.
+
+use latchkey_sdk::config::Value;
+use latchkey_sdk::http::{Action, Edit, Facts, Header, HttpPolicy, LocalResponse, Plan, Redirect, RedirectStatus};
+use latchkey_sdk::http::{Request, Response, header};
+use latchkey_sdk::log::{self, Level};
+use latchkey_sdk::{Manifest, export_http};
+use serde::{Deserialize, Deserializer, Serialize};
+
+#[derive(Debug, Serialize)]
+struct Hostile {
+    behaviour: String,
+}
+
+export_http!(Hostile);
+
+impl HttpPolicy for Hostile {
+    const MANIFEST: Manifest = Manifest {
+        name: "hostile",
+        version: env!("CARGO_PKG_VERSION"),
+        config_schema: r#"{"type": "object"}"#,
+        fail_open_safe: false,
+    };
+
+    fn plan(config: &Value<'_>) -> Option<Plan<Self>> {
+        let behaviour = config.object(&["behaviour"])?.required("behaviour", Value::text)?.to_owned();
+        match behaviour.as_str() {
+            "plan-spin" => spin(),
+            "plan-eat" => eat(),
+            "plan-trap" => trap(),
+            "plan-silent" => return None,
+            "plan-many" => return (0..1000).find_map(|n| config.refuse(format!("fault {n}\r\n"), None)),
+            "plan-big" => return Some(Plan::new(Self { behaviour: "x".repeat(2 << 20) })),
+            _ => {}
+        }
+        Some(Plan::new(Self { behaviour }).on_request().on_response())
+    }
+
+    fn on_request(&self, _facts: &Facts, request: &Request<'_>) -> Action {
+        match self.behaviour.as_str() {
+            "spin" => spin(),
+            "spin-on-odd" if request.path == "/odd" => spin(),
+            "eat" => eat(),
+            "leak" => std::mem::forget(vec![1u8; 64 << 10]),
+            "trap" => trap(),
+            "recurse" => return Action::Deny(recurse(request.path.len() as u16)),
+            "count" => return Action::Deny(400 + count()),
+            "log" => (0..10_000).for_each(|n| log::write(Level::Error, || format!("line {n}\nforged"))),
+            "deny-200" => return Action::Deny(200),
+            "respond-100" => return respond(100, vec![], vec![]),
+            "respond-204-body" => return respond(204, vec![], b"x".to_vec()),
+            "respond-framing" => return respond(200, vec![header("Content-Length", "0")], vec![]),
+            "respond-limit" => return respond(200, vec![], vec![b'x'; 64 << 10]),
+            "respond-huge" => return respond(200, vec![], vec![b'x'; (64 << 10) + 1]),
+            "respond-vast" => return respond(200, vec![], vec![b'x'; 4 << 20]),
+            "redirect-crlf" => return redirect("/a\r\nSet-Cookie: x=1"),
+            "redirect-script" => return redirect("javascript:alert(1)"),
+            "redirect-slashes" => return redirect("//evil.example/"),
+            "redirect-nowhere" => return redirect("https:///path"),
+            _ => {}
+        }
+        Action::Next
+    }
+
+    fn on_response(&self, _facts: &Facts, _response: &Response<'_>) -> Vec<Edit> {
+        let set = |name: &str, value: &str| vec![Edit::Set(header(name, value))];
+        match self.behaviour.as_str() {
+            "edit-crlf" => set("x-a", "1\r\nx-b: 2"),
+            "edit-nul" => set("x-a", "\0"),
+            "edit-name" => set("x a", "1"),
+            "edit-framing" => set("Transfer-Encoding", "chunked"),
+            "edit-hop" => vec![Edit::Remove("Connection".to_owned())],
+            "edit-limit" => vec![Edit::Append(header("X-A", "1")); 64],
+            "edit-many" => vec![Edit::Append(header("X-A", "1")); 65],
+            "edit-huge" => vec![Edit::Set(Header { name: "x-a".to_owned(), value: vec![b'x'; 64 << 10] })],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The constructor decodes the policy, so what it does here is what the constructor does.
+impl<'de> Deserialize<'de> for Hostile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let behaviour = String::deserialize(deserializer)?;
+        match behaviour.as_str() {
+            "start-spin" => spin(),
+            "start-trap" => trap(),
+            _ => {}
+        }
+        Ok(Self { behaviour })
+    }
+}
+
+fn respond(status: u16, headers: Vec<Header>, body: Vec<u8>) -> Action {
+    Action::Respond(LocalResponse { status, headers, body })
+}
+
+fn redirect(location: &str) -> Action {
+    let (status, location) = (RedirectStatus::Found, location.to_owned());
+    Action::Redirect(Redirect { status, location, edits: Vec::new() })
+}
+
+fn spin() {
+    let mut n = 0u32;
+    while std::hint::black_box(n) < u32::MAX {
+        n = (n + 1) % 1000;
+    }
+}
+
+fn eat() {
+    let mut eaten = Vec::new();
+    loop {
+        eaten.push(std::hint::black_box(vec![1u8; 1 << 20]));
+    }
+}
+
+#[allow(clippy::panic)]
+fn trap() {
+    panic!("asked to");
+}
+
+#[allow(unconditional_recursion)]
+fn recurse(depth: u16) -> u16 {
+    std::hint::black_box([depth; 64])[0] + recurse(depth.wrapping_add(1))
+}
+
+/// How many calls this instance has seen, up to 199.
+fn count() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    CALLS.fetch_add(1, Ordering::Relaxed).min(198) + 1
+}

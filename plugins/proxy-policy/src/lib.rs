@@ -1,0 +1,73 @@
+//! Who may say by PROXY protocol on whose behalf it connects, and who is let in.
+
+mod cidr;
+
+use std::net::SocketAddr;
+
+use latchkey_sdk::config::Value;
+use latchkey_sdk::connection::{Client, ConnectionPolicy, Expectation, Outcome, Seen};
+use latchkey_sdk::{Manifest, export_connection};
+use serde::{Deserialize, Serialize};
+
+use cidr::Networks;
+
+const KEYS: [&str; 4] = ["trusted", "header", "untrusted", "deny"];
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct ProxyPolicy {
+    trusted: Networks,
+    header_required: bool,
+    admit_untrusted: bool,
+    deny: Networks,
+}
+
+export_connection!(ProxyPolicy);
+
+impl ConnectionPolicy for ProxyPolicy {
+    const MANIFEST: Manifest = Manifest {
+        name: "proxy-policy",
+        version: env!("CARGO_PKG_VERSION"),
+        config_schema: include_str!("../config.schema.json"),
+        fail_open_safe: false,
+    };
+
+    fn plan(config: &Value<'_>) -> Option<Self> {
+        let config = config.object(&KEYS)?;
+        let trusted = config.required("trusted", Networks::read);
+        let header_required = config.optional("header", true, |v| v.one_of(&[("require", true), ("allow", false)]));
+        let admit_untrusted = config.optional("untrusted", true, |v| v.one_of(&[("admit", true), ("reset", false)]));
+        let deny = config.optional("deny", Networks::default(), Networks::read);
+        let (trusted, deny) = (trusted?, deny?);
+        if trusted.holds_everybody() {
+            let message = "everybody is trusted, so anybody can claim any address";
+            config.warn_at("trusted", message, "list the load balancers' networks only");
+        }
+        if trusted.is_empty() && admit_untrusted == Some(false) {
+            config.error_at("untrusted", "nobody is trusted and everybody else is reset", "list networks in `trusted`");
+        }
+        Some(Self { trusted, header_required: header_required?, admit_untrusted: admit_untrusted?, deny })
+    }
+
+    fn expect(&self, _listener: &str, peer: SocketAddr) -> Expectation {
+        match (self.trusted.contains(peer.ip()), self.header_required) {
+            (false, _) => Expectation::Forbid,
+            (true, false) => Expectation::Allow,
+            (true, true) => Expectation::Require,
+        }
+    }
+
+    fn judge(&self, _listener: &str, peer: SocketAddr, seen: Seen) -> Outcome {
+        let trusted = self.trusted.contains(peer.ip());
+        let (client, address) = match seen {
+            Seen::Header { client: Some(address), .. } if trusted => (Client::FromHeader, address),
+            Seen::Header { client: None, .. } if trusted => (Client::Peer, peer),
+            Seen::Nothing if trusted && !self.header_required => (Client::Peer, peer),
+            Seen::Nothing if !trusted && self.admit_untrusted => (Client::Peer, peer),
+            _ => return Outcome::Reset,
+        };
+        if self.deny.contains(address.ip()) { Outcome::Reset } else { Outcome::Admit(client) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

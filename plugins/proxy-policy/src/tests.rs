@@ -1,0 +1,113 @@
+use latchkey_sdk::connection::{Failure, HeaderVersion, check};
+
+use super::*;
+
+const TRUSTED: &str = "10.1.2.3:40000";
+const STRANGER: &str = "203.0.113.9:40000";
+
+fn plan(config: &str) -> ProxyPolicy {
+    check::<ProxyPolicy>(config).expect("is accepted").0
+}
+
+fn faults(config: &str) -> Vec<(String, String, Option<String>)> {
+    let diagnostics = check::<ProxyPolicy>(config).expect_err("is refused");
+    diagnostics.into_iter().map(|d| (d.at, d.message, d.hint)).collect()
+}
+
+fn at(address: &str) -> SocketAddr {
+    address.parse().expect("is an address")
+}
+
+fn header(client: Option<&str>) -> Seen {
+    Seen::Header { version: HeaderVersion::V2, client: client.map(at) }
+}
+
+/// `peer`, `header` or `reset`.
+fn judged(policy: &ProxyPolicy, peer: &str, seen: Seen) -> &'static str {
+    match policy.judge("https", at(peer), seen) {
+        Outcome::Admit(Client::Peer) => "peer",
+        Outcome::Admit(Client::FromHeader) => "header",
+        Outcome::Reset => "reset",
+    }
+}
+
+#[test]
+fn only_trusted_peers_are_read_for_a_header() {
+    let require = plan(r#"{"trusted": ["10.0.0.0/8", "2001:db8::/32"]}"#);
+    let expected = |policy: &ProxyPolicy, peer| policy.expect("https", at(peer));
+    assert_eq!(expected(&require, TRUSTED), Expectation::Require);
+    assert_eq!(expected(&require, "[2001:db8::1]:1"), Expectation::Require);
+    assert_eq!(expected(&require, STRANGER), Expectation::Forbid);
+    assert_eq!(expected(&require, "[2001:db9::1]:1"), Expectation::Forbid);
+    let allow = plan(r#"{"trusted": ["10.0.0.0/8"], "header": "allow"}"#);
+    assert_eq!(expected(&allow, TRUSTED), Expectation::Allow);
+    assert_eq!(expected(&allow, STRANGER), Expectation::Forbid);
+}
+
+#[test]
+fn a_trusted_peers_header_names_the_client() {
+    let policy = plan(r#"{"trusted": ["10.0.0.0/8"]}"#);
+    assert_eq!(judged(&policy, TRUSTED, header(Some("192.0.2.7:5"))), "header");
+    assert_eq!(judged(&policy, TRUSTED, header(None)), "peer");
+    assert_eq!(judged(&policy, TRUSTED, Seen::Nothing), "reset");
+    let allow = plan(r#"{"trusted": ["10.0.0.0/8"], "header": "allow"}"#);
+    assert_eq!(judged(&allow, TRUSTED, Seen::Nothing), "peer");
+}
+
+#[test]
+fn a_stranger_never_gets_a_header_through() {
+    let policy = plan(r#"{"trusted": ["10.0.0.0/8"]}"#);
+    assert_eq!(judged(&policy, STRANGER, header(Some("192.0.2.7:5"))), "reset");
+    assert_eq!(judged(&policy, STRANGER, Seen::Nothing), "peer");
+    let closed = plan(r#"{"trusted": ["10.0.0.0/8"], "untrusted": "reset"}"#);
+    assert_eq!(judged(&closed, STRANGER, Seen::Nothing), "reset");
+}
+
+#[test]
+fn a_failed_header_is_reset() {
+    let policy = plan(r#"{"trusted": ["10.0.0.0/8"], "header": "allow"}"#);
+    for failure in [Failure::Absent, Failure::Malformed, Failure::TooLong, Failure::TimedOut] {
+        assert_eq!(judged(&policy, TRUSTED, Seen::Failure(failure)), "reset", "{failure:?}");
+    }
+}
+
+#[test]
+fn denies_the_real_client() {
+    let policy = plan(r#"{"trusted": ["10.0.0.0/8"], "deny": ["192.0.2.0/24", "203.0.113.9"]}"#);
+    assert_eq!(judged(&policy, TRUSTED, header(Some("192.0.2.255:5"))), "reset");
+    assert_eq!(judged(&policy, TRUSTED, header(Some("192.0.3.0:5"))), "header");
+    assert_eq!(judged(&policy, STRANGER, Seen::Nothing), "reset");
+    assert_eq!(judged(&policy, "203.0.113.8:1", Seen::Nothing), "peer");
+}
+
+#[test]
+fn ranges_have_exact_ends() {
+    let policy = plan(r#"{"trusted": ["10.0.0.0/31", "10.0.0.4/30", "10.0.0.5", "::1", "0.0.0.0/32"]}"#);
+    let trusted: Vec<u8> = (0..12).filter(|n| policy.trusted.contains([10, 0, 0, *n].into())).collect();
+    assert_eq!(trusted, [0, 1, 4, 5, 6, 7]);
+    assert!(policy.trusted.contains(at("[::1]:1").ip()) && !policy.trusted.contains(at("[::2]:1").ip()));
+    assert!(policy.trusted.contains(at("0.0.0.0:1").ip()) && !policy.trusted.contains(at("0.0.0.1:1").ip()));
+}
+
+#[test]
+fn reports_every_bad_network_with_what_to_write() {
+    let config = r#"{"trusted": ["10.0.0.1/8", "10.0.0.0/33", "shop.example", "2001:db8::1/32", "10.0.0.0/+8",
+        "::ffff:10.0.0.0/104"], "deny": [7], "heder": "allow"}"#;
+    let faults = faults(config);
+    let at: Vec<_> = faults.iter().map(|(at, ..)| at.as_str()).collect();
+    assert_eq!(
+        at,
+        ["/heder", "/trusted/0", "/trusted/1", "/trusted/2", "/trusted/3", "/trusted/4", "/trusted/5", "/deny/0"]
+    );
+    assert_eq!(faults[0].2.as_deref(), Some("did you mean `header`?"));
+    assert_eq!(faults[1].2.as_deref(), Some("did you mean `10.0.0.0/8`?"));
+    assert_eq!(faults[4].2.as_deref(), Some("did you mean `2001:db8::/32`?"));
+}
+
+#[test]
+fn refuses_to_reset_everybody_and_warns_of_trusting_everybody() {
+    let closed = faults(r#"{"trusted": [], "untrusted": "reset"}"#);
+    assert_eq!(closed[0].0, "/untrusted");
+    let (_, warnings) = check::<ProxyPolicy>(r#"{"trusted": ["0.0.0.0/0"]}"#).expect("is accepted");
+    assert_eq!(warnings[0].at, "/trusted");
+}

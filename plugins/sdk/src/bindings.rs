@@ -1,0 +1,44 @@
+//! Generated from `wit/`: one world an interface, so that both classes of plugins share `control`. wit-component merges
+//! the worlds that a plugin exports, and `control` with `http-policy` is just world `http-plugin`.
+
+pub mod control {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package latchkey:sdk; world control { import latchkey:edge/log@0.1.0; export latchkey:edge/control@0.1.0; }",
+        generate_all,
+        additional_derives: [PartialEq],
+        pub_export_macro: true,
+        export_macro_name: "export_control",
+        default_bindings_module: "latchkey_sdk::bindings::control",
+    });
+    pub use exports::latchkey::edge::control::*;
+    pub use latchkey::edge::log;
+}
+
+pub mod connection {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package latchkey:sdk; world connection { export latchkey:edge/connection@0.1.0; }",
+        generate_all,
+        additional_derives: [PartialEq],
+        pub_export_macro: true,
+        export_macro_name: "export_connection_policy",
+        default_bindings_module: "latchkey_sdk::bindings::connection",
+    });
+    pub use exports::latchkey::edge::connection::*;
+    pub use latchkey::edge::types::{Endpoint, Ip};
+}
+
+pub mod http {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package latchkey:sdk; world http { export latchkey:edge/http-policy@0.1.0; }",
+        generate_all,
+        additional_derives: [PartialEq],
+        pub_export_macro: true,
+        export_macro_name: "export_http_policy",
+        default_bindings_module: "latchkey_sdk::bindings::http",
+    });
+    pub use exports::latchkey::edge::http_policy::*;
+    pub use latchkey::edge::types::Header;
+}

@@ -1,0 +1,75 @@
+//! Plugins of the world `connection-plugin`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Manifest;
+use crate::bindings::connection::{self as wit, Endpoint, Ip};
+use crate::config::{self, Diagnostic, Value};
+
+pub use wit::{Client, Expectation, Failure, HeaderVersion, Outcome};
+
+/// A configuration at work. Its serde form is what the proxy keeps.
+pub trait ConnectionPolicy: Serialize + DeserializeOwned + 'static {
+    const MANIFEST: Manifest;
+
+    /// Reads and checks a configuration.
+    fn plan(config: &Value<'_>) -> Option<Self>;
+
+    /// How the first bytes from this peer are to be read.
+    fn expect(&self, listener: &str, peer: SocketAddr) -> Expectation;
+
+    /// What becomes of the connection.
+    fn judge(&self, listener: &str, peer: SocketAddr, seen: Seen) -> Outcome;
+}
+
+/// What was read of a PROXY header.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen {
+    Nothing,
+    Header {
+        version: HeaderVersion,
+        /// `None` if it names nobody.
+        client: Option<SocketAddr>,
+    },
+    Failure(Failure),
+}
+
+/// Checks a configuration as the proxy would: for tests. What comes with a policy are warnings.
+pub fn check<P: ConnectionPolicy>(config: &str) -> Result<(P, Vec<Diagnostic>), Vec<Diagnostic>> {
+    config::read(config.as_bytes(), P::plan)
+}
+
+pub(crate) fn address(endpoint: Endpoint) -> SocketAddr {
+    let ip: IpAddr = match endpoint.ip {
+        Ip::V4(bits) => Ipv4Addr::from_bits(bits).into(),
+        Ip::V6((upper, lower)) => Ipv6Addr::from_bits(u128::from(upper) << 64 | u128::from(lower)).into(),
+    };
+    SocketAddr::new(ip, endpoint.port)
+}
+
+pub(crate) fn seen(seen: wit::Seen) -> Seen {
+    match seen {
+        wit::Seen::Nothing => Seen::Nothing,
+        wit::Seen::Header(header) => Seen::Header { version: header.version, client: header.client.map(address) },
+        wit::Seen::Failure(failure) => Seen::Failure(failure),
+    }
+}
+
+/// Exports a [`ConnectionPolicy`] from the component. Once in a crate.
+#[macro_export]
+macro_rules! export_connection {
+    ($policy:ty) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            type Plugin = $crate::glue::Connection<$policy>;
+    $crate::bindings::control::export_control!(Plugin with_types_in $crate::bindings::control);
+    $crate::bindings::connection::export_connection_policy!(Plugin with_types_in $crate::bindings::connection);
+        };
+        // A native build exports nothing, and would call the policy unused.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: *const () = <$policy as $crate::connection::ConnectionPolicy>::plan as *const ();
+    };
+}

@@ -1,0 +1,105 @@
+//! Plugins of the world `http-plugin`.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Manifest;
+use crate::config::{self, Diagnostic, Value};
+
+pub use crate::bindings::control::Field;
+pub use crate::bindings::http::{Action, Edit, Facts, Header, LocalResponse, Redirect, RedirectStatus, Scheme};
+
+/// A configuration at work. Its serde form is what the proxy keeps.
+pub trait HttpPolicy: Serialize + DeserializeOwned + 'static {
+    const MANIFEST: Manifest;
+
+    /// Reads and checks a configuration.
+    fn plan(config: &Value<'_>) -> Option<Plan<Self>>;
+
+    /// Called if the plan says [`Plan::on_request`].
+    fn on_request(&self, _facts: &Facts, _request: &Request<'_>) -> Action {
+        Action::Next
+    }
+
+    /// Called if the plan says [`Plan::on_response`].
+    fn on_response(&self, _facts: &Facts, _response: &Response<'_>) -> Vec<Edit> {
+        Vec::new()
+    }
+}
+
+/// A policy, and what it needs of the proxy.
+#[derive(Debug)]
+pub struct Plan<P> {
+    pub policy: P,
+    pub(crate) request: bool,
+    pub(crate) response: bool,
+    pub(crate) wants: Vec<Field>,
+}
+
+impl<P> Plan<P> {
+    pub fn new(policy: P) -> Self {
+        Self { policy, request: false, response: false, wants: Vec::new() }
+    }
+
+    /// The policy decides about requests.
+    pub fn on_request(mut self) -> Self {
+        self.request = true;
+        self
+    }
+
+    /// The policy decides about responses.
+    pub fn on_response(mut self) -> Self {
+        self.response = true;
+        self
+    }
+
+    /// The policy reads this header field; the first one wanted is `wanted[0]`.
+    pub fn wants(mut self, field: Field) -> Self {
+        self.wants.push(field);
+        self
+    }
+}
+
+pub struct Request<'a> {
+    /// Lower case, without port.
+    pub host: &'a str,
+    /// As sent, without query.
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    /// Values of the fields that the plan wants, by position.
+    pub wanted: &'a [Option<Vec<u8>>],
+}
+
+pub struct Response<'a> {
+    pub host: &'a str,
+    pub path: &'a str,
+    pub status: u16,
+    /// Values of the fields that the plan wants, by position.
+    pub wanted: &'a [Option<Vec<u8>>],
+}
+
+/// `name: value`, for an edit.
+pub fn header(name: &str, value: &str) -> Header {
+    Header { name: name.to_owned(), value: value.as_bytes().to_vec() }
+}
+
+/// Checks a configuration as the proxy would: for tests. What comes with a plan are warnings.
+pub fn check<P: HttpPolicy>(config: &str) -> Result<(Plan<P>, Vec<Diagnostic>), Vec<Diagnostic>> {
+    config::read(config.as_bytes(), P::plan)
+}
+
+/// Exports an [`HttpPolicy`] from the component. Once in a crate.
+#[macro_export]
+macro_rules! export_http {
+    ($policy:ty) => {
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            type Plugin = $crate::glue::Http<$policy>;
+    $crate::bindings::control::export_control!(Plugin with_types_in $crate::bindings::control);
+    $crate::bindings::http::export_http_policy!(Plugin with_types_in $crate::bindings::http);
+        };
+        // A native build exports nothing, and would call the policy unused.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: *const () = <$policy as $crate::http::HttpPolicy>::plan as *const ();
+    };
+}
