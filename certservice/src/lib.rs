@@ -1,1 +1,19 @@
+//! CertService: domains in, sealed certificates out. The rooms stand in flow order; each says what it must never do.
 
+pub mod config;
+
+pub mod admin;
+pub mod order;
+
+pub mod challenge;
+pub mod issue;
+pub mod seal;
+pub mod store;
+
+pub mod notify;
+pub mod renew;
+
+pub mod clock;
+pub mod observe;
+mod secret_file;
+pub mod service;

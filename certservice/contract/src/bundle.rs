@@ -52,20 +52,29 @@ impl Bundle {
 
     /// The chain in DER, leaf first, never empty.
     pub fn chain(&self) -> Result<Vec<Vec<u8>>, ChainError> {
-        if self.x5c.is_empty() {
-            return Err(ChainError::Empty);
-        }
-        if self.x5c.len() > CHAIN_CERTIFICATES_MAX {
-            return Err(ChainError::TooMany(self.x5c.len()));
-        }
-        let decode = |(at, text): (usize, &String)| {
-            let der = STANDARD.decode(text).map_err(|_| ChainError::NotBase64(at))?;
-            if der.len() > CERTIFICATE_BYTES_MAX {
-                return Err(ChainError::TooLarge(at, der.len()));
-            }
-            Ok(der)
-        };
-        self.x5c.iter().enumerate().map(decode).collect()
+        let decode = |(at, text): (usize, &String)| STANDARD.decode(text).map_err(|_| ChainError::NotBase64(at));
+        let first = self.x5c.iter().take(CHAIN_CERTIFICATES_MAX).enumerate();
+        let chain = first.map(decode).collect::<Result<Vec<_>, _>>()?;
+        check_chain(self.x5c.len(), &chain)?;
+        Ok(chain)
+    }
+
+    /// Whether a chain in DER fits into a bundle.
+    pub fn check_chain(chain: &[Vec<u8>]) -> Result<(), ChainError> {
+        check_chain(chain.len(), chain)
+    }
+}
+
+fn check_chain(certificates: usize, chain: &[Vec<u8>]) -> Result<(), ChainError> {
+    if certificates == 0 {
+        return Err(ChainError::Empty);
+    }
+    if certificates > CHAIN_CERTIFICATES_MAX {
+        return Err(ChainError::TooMany(certificates));
+    }
+    match chain.iter().position(|der| der.len() > CERTIFICATE_BYTES_MAX) {
+        Some(at) => Err(ChainError::TooLarge(at, chain[at].len())),
+        None => Ok(()),
     }
 }
 
@@ -91,4 +100,20 @@ impl Payload for Challenge {
 /// SHA-256 of a certificate or of a public key, in DER.
 pub fn sha256(der: &[u8]) -> [u8; 32] {
     Sha256::digest(der).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_is_accepted_at_the_limit_and_refused_beyond() {
+        let (small, large) = (vec![0; 10], vec![0; CERTIFICATE_BYTES_MAX]);
+        assert_eq!(Bundle::check_chain(&[]), Err(ChainError::Empty));
+        assert_eq!(Bundle::check_chain(&vec![large.clone(); CHAIN_CERTIFICATES_MAX]), Ok(()));
+        let long = vec![small.clone(); CHAIN_CERTIFICATES_MAX + 1];
+        assert_eq!(Bundle::check_chain(&long), Err(ChainError::TooMany(CHAIN_CERTIFICATES_MAX + 1)));
+        let larger = [large, vec![0]].concat();
+        assert_eq!(Bundle::check_chain(&[small, larger]), Err(ChainError::TooLarge(1, CERTIFICATE_BYTES_MAX + 1)));
+    }
 }

@@ -1,0 +1,152 @@
+//! Who may do what. Default-deny: what no rule allows is refused.
+
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, StatusCode};
+
+use super::Api;
+use super::problem::ApiError;
+use crate::config::{Grant, Token};
+
+/// Longest bearer token that is hashed.
+const TOKEN_BYTES_MAX: usize = 512;
+
+/// Who calls, as far as the API cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    Token(Grant),
+    /// On a Unix socket: who may open it is trusted with what tokens are not configured for.
+    Local {
+        trusted: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Allowed {
+    /// Role app for its tenant, operator for all.
+    Domains,
+    Edge,
+    /// Operator, and whoever can open the Unix socket.
+    Watch,
+}
+
+/// The rules. A path stands here as the router has it.
+const RULES: [(&str, &str, Allowed); 8] = [
+    ("GET", "/v1/domains", Allowed::Domains),
+    ("GET", "/v1/domains/{name}", Allowed::Domains),
+    ("PUT", "/v1/domains/{name}", Allowed::Domains),
+    ("GET", "/v1/bundles/{name}", Allowed::Edge),
+    ("GET", "/v1/challenges/{name}/{token}", Allowed::Edge),
+    ("GET", "/healthz", Allowed::Watch),
+    ("GET", "/readyz", Allowed::Watch),
+    ("GET", "/metrics", Allowed::Watch),
+];
+
+impl Allowed {
+    fn covers(self, caller: &Caller) -> bool {
+        let token = match caller {
+            Caller::Local { trusted } => return *trusted || self == Self::Watch,
+            Caller::Token(grant) => grant,
+        };
+        match self {
+            Self::Domains => matches!(token, Grant::App { .. } | Grant::Operator),
+            Self::Edge => *token == Grant::Edge,
+            Self::Watch => *token == Grant::Operator,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Domains => "role app or operator",
+            Self::Edge => "role edge",
+            Self::Watch => "role operator, or the Unix socket",
+        }
+    }
+}
+
+impl Caller {
+    /// The tenant whose domains it is confined to.
+    pub(super) fn tenant(&self) -> Option<&str> {
+        match self {
+            Self::Token(Grant::App { tenant }) => Some(tenant),
+            _ => None,
+        }
+    }
+}
+
+/// Runs around every request: identifies the caller, applies the rule of the route, counts the outcome.
+pub(super) async fn check(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let response = match admit(&api, request.method(), route.as_deref(), request.headers()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refusal) => refusal.into_response(),
+    };
+    let status = response.status();
+    let labels = [route.as_deref().unwrap_or("unknown"), status.as_str()];
+    api.metrics.requests.with_label_values(&labels).inc();
+    response
+}
+
+fn admit(api: &Api, method: &Method, route: Option<&str>, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let caller = identify(api, headers)?;
+    // An unknown path or method has no rule; who is known may learn that it is unknown.
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let of_route = || RULES.iter().filter(|rule| Some(rule.1) == route);
+    let Some((.., allowed)) = of_route().find(|rule| rule.0 == method.as_str()) else {
+        return match (route, of_route().next(), &caller) {
+            (_, _, Caller::Local { trusted: false }) => Err(unknown_caller()),
+            (Some(_), None, _) => Err(forbidden("nobody")),
+            _ => Ok(caller),
+        };
+    };
+    match (allowed.covers(&caller), &caller) {
+        (true, _) => Ok(caller),
+        (false, Caller::Local { .. }) => Err(unknown_caller()),
+        (false, Caller::Token(_)) => Err(forbidden(allowed.words())),
+    }
+}
+
+fn identify(api: &Api, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let Some(header) = headers.get(AUTHORIZATION) else {
+        return if api.local { Ok(Caller::Local { trusted: api.tokens.is_empty() }) } else { Err(unknown_caller()) };
+    };
+    let token = header.as_bytes().split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+    let token = token.map(|(_, token)| token.trim_ascii()).filter(|token| token.len() <= TOKEN_BYTES_MAX);
+    let grant = token.and_then(|token| grant(&api.tokens, token));
+    grant.map(Caller::Token).ok_or_else(unknown_caller)
+}
+
+/// Looks at all tokens, whichever fits, so that the time tells nothing.
+fn grant(tokens: &[Token], presented: &[u8]) -> Option<Grant> {
+    let digest = contract::bundle::sha256(presented);
+    let mut found = None;
+    for token in tokens {
+        let difference = digest.iter().zip(&token.sha256).fold(0, |sum, (a, b)| sum | (a ^ b));
+        if std::hint::black_box(difference) == 0 {
+            found = Some(token);
+        }
+    }
+    found.map(|token| token.grant.clone())
+}
+
+fn unknown_caller() -> ApiError {
+    let says = "send `Authorization: Bearer <token>` with a token whose SHA-256 is in the boot file";
+    ApiError::new(StatusCode::UNAUTHORIZED, "unknown_caller", "Unknown caller", says)
+}
+
+fn forbidden(needed: &str) -> ApiError {
+    let says = format!("this token's role does not allow it; it takes {needed}");
+    ApiError::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", says)
+}
+
+#[cfg(test)]
+pub(super) fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    RULES.iter().map(|(method, path, _)| (*method, *path))
+}

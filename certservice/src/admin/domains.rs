@@ -1,0 +1,151 @@
+//! `/v1/domains`: registering domains and seeing where they stand.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, body};
+use contract::Hostname;
+use contract::api::{Domain, DomainPage, PutDomain, State as DomainState};
+use http::StatusCode;
+use serde::Deserialize;
+
+use super::access::Caller;
+use super::problem::ApiError;
+use super::{Api, BODY_BYTES_MAX};
+use crate::clock;
+use crate::config::is_tenant;
+use crate::order::Job;
+use crate::store::Registered;
+
+const PAGE_DEFAULT: u32 = 100;
+const PAGE_MAX: u32 = 1000;
+const DEFAULT_TENANT: &str = "default";
+
+pub(super) async fn put(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    request: axum::extract::Request,
+) -> Result<Response, ApiError> {
+    let name = hostname(&name)?;
+    let wanted = read_body(request).await?;
+    let tenant = tenant(&caller, wanted.tenant)?;
+    let issuer = issuer(&api, wanted.issuer)?;
+    let job = Job::new(name, issuer, 0, clock::now());
+    match api.store.register(&tenant, &job).await? {
+        Registered::New(domain) => {
+            tracing::info!(domain = %domain.name, tenant, issuer = domain.issuer, "domain registered");
+            api.wake.notify_one();
+            Ok((StatusCode::CREATED, Json(domain)).into_response())
+        }
+        Registered::Known(domain) if domain.tenant != tenant => Err(taken(&domain)),
+        Registered::Known(domain) => Ok(Json(lift(&api, &caller, domain).await?).into_response()),
+    }
+}
+
+/// A domain that was refused for good gets another order when an operator asks for it.
+async fn lift(api: &Api, caller: &Caller, domain: Domain) -> Result<Domain, ApiError> {
+    if domain.state != DomainState::Blocked || caller.tenant().is_some() {
+        return Ok(domain);
+    }
+    let job = Job::new(domain.name.clone(), domain.issuer.clone(), 0, clock::now());
+    if api.store.enqueue(&job).await? {
+        api.wake.notify_one();
+    }
+    Ok(domain)
+}
+
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<Json<Domain>, ApiError> {
+    let name = hostname(&name)?;
+    let domain = api.store.domain(&name).await?;
+    // Somebody else's domain looks like none.
+    let domain = domain.filter(|domain| caller.tenant().is_none_or(|tenant| tenant == domain.tenant));
+    domain.map(Json).ok_or_else(|| unknown_domain(&name))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Page {
+    after: Option<String>,
+    limit: Option<String>,
+}
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Query(page): Query<Page>,
+) -> Result<Json<DomainPage>, ApiError> {
+    let after = page.after.as_deref().map(hostname).transpose()?;
+    let after = after.as_ref().map_or("", Hostname::as_str);
+    let limit = page.limit.map_or(Ok(PAGE_DEFAULT), |limit| limit.parse());
+    let limit = limit.ok().filter(|limit| (1..=PAGE_MAX).contains(limit)).ok_or_else(|| {
+        let says = format!("limit must be 1 to {PAGE_MAX}");
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_limit", "Invalid limit", says)
+    })?;
+    let mut domains = api.store.domains(caller.tenant(), after, limit + 1).await?;
+    let more = domains.len() > limit as usize;
+    domains.truncate(limit as usize);
+    let next = domains.last().filter(|_| more).map(|domain| domain.name.clone());
+    Ok(Json(DomainPage { domains, next }))
+}
+
+pub(super) fn hostname(text: &str) -> Result<Hostname, ApiError> {
+    let invalid = |error: contract::hostname::HostnameError| {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_name", "Invalid host name", error.to_string())
+    };
+    Hostname::parse(text).map_err(invalid)
+}
+
+pub(super) fn unknown_domain(name: &Hostname) -> ApiError {
+    let says = format!("{name} is not registered; PUT /v1/domains/{name} registers it");
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_domain", "Unknown domain", says)
+}
+
+async fn read_body(request: axum::extract::Request) -> Result<PutDomain, ApiError> {
+    let bytes = body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(|_| {
+        let says = format!(
+            "the body is not to be read, or more than {BODY_BYTES_MAX} bytes, which is the most that is accepted"
+        );
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", says)
+    })?;
+    if bytes.is_empty() {
+        return Ok(PutDomain::default());
+    }
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let says = format!("the body is not as expected: {error}; it may be empty or have `tenant` and `issuer`");
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_body", "Invalid body", says)
+    })
+}
+
+fn tenant(caller: &Caller, wanted: Option<String>) -> Result<String, ApiError> {
+    match (caller.tenant(), wanted) {
+        (Some(own), Some(wanted)) if own != wanted => {
+            let says = format!("this token is for tenant `{own}` only");
+            Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", says))
+        }
+        (Some(own), _) => Ok(own.to_owned()),
+        (None, Some(wanted)) if !is_tenant(&wanted) => {
+            let says = "a tenant is 1 to 64 characters of A-Z a-z 0-9 . _ -";
+            Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_tenant", "Invalid tenant", says))
+        }
+        (None, wanted) => Ok(wanted.unwrap_or_else(|| DEFAULT_TENANT.to_owned())),
+    }
+}
+
+fn issuer(api: &Api, wanted: Option<String>) -> Result<String, ApiError> {
+    let name = wanted.as_ref().or(api.issuers.first());
+    let known = name.filter(|name| api.issuers.contains(name));
+    known.cloned().ok_or_else(|| {
+        let says = format!("there is no such issuer; there are: {}", api.issuers.join(", "));
+        ApiError::new(StatusCode::BAD_REQUEST, "unknown_issuer", "Unknown issuer", says)
+    })
+}
+
+fn taken(domain: &Domain) -> ApiError {
+    let says = format!("{} belongs to another tenant", domain.name);
+    ApiError::new(StatusCode::CONFLICT, "domain_taken", "Domain taken", says)
+}

@@ -1,0 +1,59 @@
+//! What edges ask for: bundles and answers to challenges, signed.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use contract::signed::{Payload, sign};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+
+use super::Api;
+use super::domains::{hostname, unknown_domain};
+use super::problem::ApiError;
+use crate::{challenge, clock};
+
+/// When an edge is told to ask again for a certificate that is not there yet.
+const RETRY_SECONDS_MIN: u64 = 2;
+const RETRY_SECONDS_MAX: u64 = 60;
+
+pub(super) async fn bundle(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    let name = hostname(&name)?;
+    let now = clock::now();
+    let Some(bundle) = api.store.bundle(&name).await? else {
+        let domain = api.store.domain(&name).await?.ok_or_else(|| unknown_domain(&name))?;
+        let says = format!("{name} has no certificate yet ({}): {}", domain.code, domain.says);
+        let retry = domain.next_check_at.unwrap_or(0).saturating_sub(now).clamp(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX);
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return Err(ApiError::new(status, "not_issued", "Not issued yet", says).retry_after(retry));
+    };
+    let token = signed(&api, &bundle)?;
+    api.notify.refill(bundle, token.clone(), now);
+    Ok(jose(token))
+}
+
+pub(super) async fn challenge(
+    State(api): State<Arc<Api>>,
+    Path((name, token)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
+    let name = hostname(&name)?;
+    match challenge::find(&api.store, &name, &token, clock::now()).await? {
+        Some(answer) => Ok(jose(signed(&api, &answer)?)),
+        None => {
+            let says = format!("no order of {name} waits for this token");
+            Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_challenge", "Unknown challenge", says))
+        }
+    }
+}
+
+fn signed<T: Payload>(api: &Api, payload: &T) -> Result<String, ApiError> {
+    sign(payload, &api.signing_key).map_err(|error| {
+        tracing::error!(%error, "signing failed");
+        let says = "signing failed; see CertService's log";
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error", says)
+    })
+}
+
+fn jose(token: String) -> Response {
+    ([(CONTENT_TYPE, "application/jose")], token).into_response()
+}

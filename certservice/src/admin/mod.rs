@@ -1,0 +1,60 @@
+//! The HTTP API. Every route has a rule; a route without one is refused.
+
+mod access;
+mod domains;
+mod edges;
+mod health;
+mod listen;
+mod problem;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, put};
+use contract::signed::SigningKey;
+use tokio::sync::Notify as Wake;
+
+pub use self::access::Caller;
+pub use self::listen::Server;
+use crate::config::Token;
+use crate::notify::Notify;
+use crate::observe::Metrics;
+use crate::store::Store;
+
+/// Largest body that is read.
+pub const BODY_BYTES_MAX: usize = 4 * 1024;
+
+/// What requests are answered with.
+pub struct Api {
+    pub store: Store,
+    pub notify: Notify,
+    pub signing_key: Arc<SigningKey>,
+    pub metrics: Arc<Metrics>,
+    pub tokens: Vec<Token>,
+    /// The listener is a Unix socket: only who may open it speaks to us.
+    pub local: bool,
+    /// Names of the issuers, the default first.
+    pub issuers: Vec<String>,
+    /// Wakes the runner for a new order.
+    pub wake: Arc<Wake>,
+}
+
+pub fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/v1/domains", get(domains::list))
+        .route("/v1/domains/{name}", put(domains::put).get(domains::get))
+        .route("/v1/bundles/{name}", get(edges::bundle))
+        .route("/v1/challenges/{name}/{token}", get(edges::challenge))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(problem::unknown_path)
+        .method_not_allowed_fallback(problem::wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn_with_state(api.clone(), access::check))
+        .with_state(api)
+}

@@ -1,0 +1,67 @@
+//! Every error of the API (RFC 9457).
+
+use axum::response::{IntoResponse, Response};
+use contract::api::Problem;
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+
+use crate::store::StoreError;
+
+#[derive(Debug)]
+pub(super) struct ApiError {
+    problem: Problem,
+    retry_after_seconds: Option<u64>,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, code: &str, title: &str, detail: impl Into<String>) -> Self {
+        let problem = Problem {
+            status: status.as_u16(),
+            code: code.into(),
+            title: title.into(),
+            detail: detail.into(),
+            errors: Vec::new(),
+        };
+        Self { problem, retry_after_seconds: None }
+    }
+
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after_seconds = Some(seconds);
+        self
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        // The text may name hosts and tables: it is for the log, not for callers.
+        tracing::error!(%error, "a request failed at the database");
+        let says = "the database did not answer; try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "Database unavailable", says).retry_after(5)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self.problem).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+pub(super) async fn unknown_path() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_path", "Unknown path", "no such path; the API is under /v1/")
+}
+
+pub(super) async fn wrong_method() -> ApiError {
+    let says = "this path does not take this method";
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "Method not allowed", says)
+}

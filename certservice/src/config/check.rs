@@ -1,0 +1,284 @@
+//! From what was written to what is meant. Goes through the whole file and collects every fault.
+
+use std::fs::File as OpenFile;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use contract::api::Fault;
+use contract::document::{Document, in_order, pointer};
+use contract::sealed::{RECIPIENTS_MAX, Recipient};
+use zeroize::Zeroizing;
+
+use super::file::{File, IssuanceTable, IssuerTable, KindWord, ListenTable, RoleWord, TokenTable, UrlTable};
+use super::*;
+
+pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Config, Vec<Fault>> {
+    let mut check = Check { document, folder, faults: Vec::new() };
+    let data_dir = check.path(&file.data_dir);
+    let listen = check.listen(&file.listen, file.tokens.is_empty());
+    let tokens: Vec<_> = file.tokens.iter().enumerate().filter_map(|(at, token)| check.token(at, token)).collect();
+    let store = check.store(file.store.as_ref(), &data_dir);
+    let redis = file.redis.as_ref().and_then(|table| check.url(table, "/redis", &["redis://", "rediss://", "unix://"]));
+    let edges = check.edges(&file.edges.public_keys);
+    let issuers = check.issuers(&file.issuers);
+    let issuance = check.issuance(&file.issuance);
+    match (listen, store) {
+        (Some(listen), Some(store)) if check.faults.is_empty() => {
+            Ok(Config { data_dir, listen, tokens, store, redis, edges, issuers, issuance })
+        }
+        _ => Err(in_order(check.faults)),
+    }
+}
+
+struct Check<'a> {
+    document: &'a Document,
+    folder: &'a Path,
+    faults: Vec<Fault>,
+}
+
+impl Check<'_> {
+    fn fault(&mut self, at: &str, says: impl Into<String>) {
+        self.faults.push(self.document.fault(at, says, None));
+    }
+
+    fn hinted(&mut self, at: &str, says: impl Into<String>, hint: &str) {
+        self.faults.push(self.document.fault(at, says, Some(hint.to_owned())));
+    }
+
+    fn path(&self, written: &str) -> PathBuf {
+        self.folder.join(written)
+    }
+
+    fn file(&mut self, written: &str, at: &str) -> Option<Zeroizing<String>> {
+        match read_file(&self.path(written)) {
+            Ok(text) => Some(text),
+            Err(says) => {
+                self.fault(at, says);
+                None
+            }
+        }
+    }
+
+    fn listen(&mut self, table: &ListenTable, no_tokens: bool) -> Option<Listen> {
+        if let Some(path) = table.address.strip_prefix("unix:") {
+            if table.tls.is_some() {
+                self.fault("/listen/tls", "a Unix socket has no TLS; remove it or listen on host:port");
+            }
+            return Some(Listen::Unix(self.path(path)));
+        }
+        let Ok(address) = table.address.parse::<SocketAddr>() else {
+            let says = format!("`{}` is neither unix:/path nor an IP address with a port", table.address);
+            self.hinted("/listen/address", says, "such as unix:/run/latchkey/certservice.sock or 127.0.0.1:8443");
+            return None;
+        };
+        if no_tokens {
+            let says = "a TCP address needs [[tokens]]: whoever reaches the port could register domains";
+            self.fault("/listen/address", says);
+        }
+        if !address.ip().is_loopback() && table.tls.is_none() {
+            self.fault(
+                "/listen/address",
+                format!("{address} is not loopback and needs `tls`: tokens would cross the network in clear"),
+            );
+        }
+        let tls = table.tls.as_ref().map(|tls| {
+            self.file(&tls.certificate_file, "/listen/tls/certificate_file");
+            self.file(&tls.key_file, "/listen/tls/key_file");
+            TlsFiles { certificate_file: self.path(&tls.certificate_file), key_file: self.path(&tls.key_file) }
+        });
+        Some(Listen::Tcp { address, tls })
+    }
+
+    fn token(&mut self, index: usize, table: &TokenTable) -> Option<Token> {
+        let at = pointer("/tokens", index);
+        let sha256 = hex32(&table.sha256);
+        if sha256.is_none() {
+            self.hinted(
+                &pointer(&at, "sha256"),
+                "not a SHA-256 in 64 hexadecimal digits",
+                "printf %s \"$TOKEN\" | sha256sum",
+            );
+        }
+        let grant = match (table.role, &table.tenant) {
+            (RoleWord::Edge, None) => Some(Grant::Edge),
+            (RoleWord::Operator, None) => Some(Grant::Operator),
+            (RoleWord::App, Some(tenant)) if is_tenant(tenant) => Some(Grant::App { tenant: tenant.clone() }),
+            (RoleWord::App, Some(_)) => {
+                self.fault(&pointer(&at, "tenant"), TENANT_RULE);
+                None
+            }
+            (RoleWord::App, None) => {
+                self.fault(&pointer(&at, "role"), "role `app` needs a `tenant`");
+                None
+            }
+            (RoleWord::Edge | RoleWord::Operator, Some(_)) => {
+                self.fault(&pointer(&at, "tenant"), "only role `app` has a tenant");
+                None
+            }
+        };
+        Some(Token { grant: grant?, sha256: sha256? })
+    }
+
+    fn store(&mut self, table: Option<&UrlTable>, data_dir: &Path) -> Option<StoreUrl> {
+        let Some(table) = table else {
+            return Some(StoreUrl::Sqlite(data_dir.join("certservice.db")));
+        };
+        let url = self.url(table, "/store", &["sqlite:", "mysql://"])?;
+        match url.reveal().strip_prefix("sqlite:") {
+            Some(path) => Some(StoreUrl::Sqlite(self.path(path.strip_prefix("//").unwrap_or(path)))),
+            None => Some(StoreUrl::Mysql(url)),
+        }
+    }
+
+    fn url(&mut self, table: &UrlTable, at: &str, schemes: &[&str]) -> Option<Secret> {
+        let (url, at) = match (&table.url, &table.url_file) {
+            (Some(url), None) => (Secret::new(url.clone()), pointer(at, "url")),
+            (None, Some(file)) => {
+                let at = pointer(at, "url_file");
+                (Secret::new(self.file(file, &at)?.trim()), at)
+            }
+            _ => {
+                self.fault(at, "give either `url` or `url_file`");
+                return None;
+            }
+        };
+        if !schemes.iter().any(|scheme| url.reveal().starts_with(scheme)) {
+            self.fault(&at, format!("the URL must start with {}", schemes.join(" or ")));
+            return None;
+        }
+        Some(url)
+    }
+
+    fn edges(&mut self, files: &[String]) -> Vec<Recipient> {
+        if files.is_empty() || files.len() > RECIPIENTS_MAX {
+            self.fault("/edges/public_keys", format!("{} edge keys, 1 to {RECIPIENTS_MAX} are accepted", files.len()));
+        }
+        let mut recipients: Vec<Recipient> = Vec::new();
+        for (index, file) in files.iter().enumerate() {
+            let at = pointer("/edges/public_keys", index);
+            let Some(pem) = self.file(file, &at) else { continue };
+            match Recipient::from_pem(&pem) {
+                Ok(key) if recipients.iter().any(|known| known.kid() == key.kid()) => {
+                    self.fault(&at, format!("{file} holds the same key as another entry"));
+                }
+                Ok(key) => recipients.push(key),
+                Err(error) => self.fault(&at, format!("{file}: {error}")),
+            }
+        }
+        recipients
+    }
+
+    fn issuers(&mut self, tables: &[IssuerTable]) -> Vec<Issuer> {
+        if tables.is_empty() {
+            self.fault("/issuers", "at least one issuer is needed");
+        }
+        let mut issuers: Vec<Issuer> = Vec::new();
+        for (index, table) in tables.iter().enumerate() {
+            let at = pointer("/issuers", index);
+            if !is_tenant(&table.name) || table.name.starts_with('.') {
+                self.fault(
+                    &pointer(&at, "name"),
+                    "a name is 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with no dot",
+                );
+            }
+            if issuers.iter().any(|known| known.name == table.name) {
+                self.fault(&pointer(&at, "name"), format!("issuer `{}` stands twice", table.name));
+            }
+            let kind = match table.kind {
+                KindWord::Acme => self.acme(table, &at),
+                KindWord::Internal => self.internal(table, &at),
+            };
+            issuers.extend(kind.map(|kind| Issuer { name: table.name.clone(), kind }));
+        }
+        issuers
+    }
+
+    fn acme(&mut self, table: &IssuerTable, at: &str) -> Option<IssuerKind> {
+        if table.validity_days.is_some() {
+            self.fault(&pointer(at, "validity_days"), "only kind `internal` has this setting: the CA decides");
+        }
+        let root = table.root_file.as_ref().and_then(|file| self.file(file, &pointer(at, "root_file")));
+        let eab = table.eab.as_ref().and_then(|eab| {
+            let key = self.file(&eab.hmac_key_file, &pointer(&pointer(at, "eab"), "hmac_key_file"))?;
+            Some(Eab { kid: eab.kid.clone(), hmac_key: Secret::new(key.trim()) })
+        });
+        let contact = table.contact.clone().unwrap_or_default();
+        for (index, _) in contact.iter().enumerate().filter(|(_, contact)| !contact.starts_with("mailto:")) {
+            self.fault(&pointer(&pointer(at, "contact"), index), "a contact starts with mailto:");
+        }
+        let Some(directory) = table.directory.clone() else {
+            self.fault(at, "kind `acme` needs `directory`, the CA's ACME directory URL");
+            return None;
+        };
+        if !directory.starts_with("https://") {
+            self.fault(&pointer(at, "directory"), "the directory URL must start with https://");
+        }
+        Some(IssuerKind::Acme(Acme { directory, contact, root: root.map(|pem| pem.as_bytes().to_vec()), eab }))
+    }
+
+    fn internal(&mut self, table: &IssuerTable, at: &str) -> Option<IssuerKind> {
+        let foreign = [
+            ("directory", table.directory.is_some()),
+            ("contact", table.contact.is_some()),
+            ("root_file", table.root_file.is_some()),
+            ("eab", table.eab.is_some()),
+        ];
+        for (setting, _) in foreign.iter().filter(|(_, given)| *given) {
+            self.fault(&pointer(at, setting), "only kind `acme` has this setting");
+        }
+        let validity_days = table.validity_days.unwrap_or(30);
+        if !(1..=398).contains(&validity_days) {
+            let says = format!("{validity_days} days, 1 to 398 are accepted");
+            self.fault(&pointer(at, "validity_days"), says);
+        }
+        Some(IssuerKind::Internal { validity_days })
+    }
+
+    fn issuance(&mut self, table: &IssuanceTable) -> Issuance {
+        if !(1..=CONCURRENCY_MAX).contains(&table.concurrency) {
+            let says = format!("{} orders at once, 1 to {CONCURRENCY_MAX} are accepted", table.concurrency);
+            self.fault("/issuance/concurrency", says);
+        }
+        if table.retry_seconds_min == 0 || table.retry_seconds_min > table.retry_seconds_max {
+            self.fault("/issuance", "retry_seconds_min must be at least 1 and at most retry_seconds_max");
+        }
+        Issuance {
+            concurrency: table.concurrency,
+            retry_seconds_min: table.retry_seconds_min.into(),
+            retry_seconds_max: table.retry_seconds_max.into(),
+        }
+    }
+}
+
+const TENANT_RULE: &str = "a tenant is 1 to 64 characters of A-Z a-z 0-9 . _ -";
+
+/// Whether `text` can name a tenant (and an issuer).
+pub(crate) fn is_tenant(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn hex32(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut out = [0; 32];
+    for (byte, digits) in out.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(out)
+}
+
+/// A small text file. The error continues a sentence and names the file.
+pub(super) fn read_file(path: &Path) -> Result<Zeroizing<String>, String> {
+    let shown = path.display();
+    let mut text = Zeroizing::new(String::new());
+    let file = OpenFile::open(path).map_err(|error| format!("{shown} can't be read: {error}"))?;
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text);
+    let read = read.map_err(|error| format!("{shown} can't be read: {error}"))?;
+    if read as u64 > FILE_BYTES_MAX {
+        return Err(format!("{shown} is more than {FILE_BYTES_MAX} bytes, which is the most that is read"));
+    }
+    Ok(text)
+}

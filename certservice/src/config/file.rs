@@ -1,0 +1,124 @@
+//! What an operator writes: the boot file, as it stands in TOML. Nothing here is believed yet; see [`super::Config`].
+
+use contract::document::Faults;
+use deserr::Deserr;
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct File {
+    /// Folder of the signing key, ACME accounts, internal CAs and, by default, the database.
+    pub data_dir: String,
+    pub listen: ListenTable,
+    #[deserr(default)]
+    pub tokens: Vec<TokenTable>,
+    #[deserr(default)]
+    pub store: Option<UrlTable>,
+    #[deserr(default)]
+    pub redis: Option<UrlTable>,
+    pub edges: EdgesTable,
+    /// In order of preference; the first is the default.
+    pub issuers: Vec<IssuerTable>,
+    #[deserr(default)]
+    pub issuance: IssuanceTable,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct ListenTable {
+    /// `unix:/path` or `host:port`.
+    pub address: String,
+    #[deserr(default)]
+    pub tls: Option<TlsTable>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct TlsTable {
+    pub certificate_file: String,
+    pub key_file: String,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct TokenTable {
+    pub role: RoleWord,
+    #[deserr(default)]
+    pub tenant: Option<String>,
+    /// SHA-256 of the token, hexadecimal.
+    pub sha256: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults, rename_all = lowercase)]
+pub enum RoleWord {
+    Edge,
+    App,
+    Operator,
+}
+
+/// A URL, or the file that holds it where it carries a password.
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct UrlTable {
+    #[deserr(default)]
+    pub url: Option<String>,
+    #[deserr(default)]
+    pub url_file: Option<String>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct EdgesTable {
+    /// PEM files with one RSA public key each.
+    pub public_keys: Vec<String>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct IssuerTable {
+    pub name: String,
+    pub kind: KindWord,
+    #[deserr(default)]
+    pub directory: Option<String>,
+    #[deserr(default)]
+    pub contact: Option<Vec<String>>,
+    #[deserr(default)]
+    pub root_file: Option<String>,
+    #[deserr(default)]
+    pub eab: Option<EabTable>,
+    #[deserr(default)]
+    pub validity_days: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults, rename_all = lowercase)]
+pub enum KindWord {
+    Acme,
+    Internal,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct EabTable {
+    pub kid: String,
+    pub hmac_key_file: String,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct IssuanceTable {
+    /// Orders worked on at once.
+    #[deserr(default = 8)]
+    pub concurrency: u32,
+    /// Before the first retry of a failed order; doubles with each failure.
+    #[deserr(default = 20)]
+    pub retry_seconds_min: u32,
+    #[deserr(default = 3600)]
+    pub retry_seconds_max: u32,
+}
+
+impl Default for IssuanceTable {
+    fn default() -> Self {
+        Self { concurrency: 8, retry_seconds_min: 20, retry_seconds_max: 3600 }
+    }
+}

@@ -1,0 +1,147 @@
+//! The boot file, checked: what the rest of CertService reads.
+
+mod check;
+pub mod file;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use contract::api::Fault;
+use contract::document::Document;
+use contract::sealed::Recipient;
+use zeroize::Zeroizing;
+
+pub(crate) use self::check::is_tenant;
+
+/// Largest file that the configuration reads, the boot file included.
+pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Most orders worked on at once.
+pub const CONCURRENCY_MAX: u32 = 256;
+
+#[derive(Debug)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub listen: Listen,
+    pub tokens: Vec<Token>,
+    pub store: StoreUrl,
+    pub redis: Option<Secret>,
+    pub edges: Vec<Recipient>,
+    /// Never empty; the first is the default.
+    pub issuers: Vec<Issuer>,
+    pub issuance: Issuance,
+}
+
+#[derive(Debug)]
+pub enum Listen {
+    Unix(PathBuf),
+    Tcp { address: SocketAddr, tls: Option<TlsFiles> },
+}
+
+#[derive(Debug)]
+pub struct TlsFiles {
+    pub certificate_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+/// A bearer token: its hash and what it allows.
+#[derive(Debug, Clone)]
+pub struct Token {
+    pub grant: Grant,
+    pub sha256: [u8; 32],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grant {
+    /// Bundles and challenges.
+    Edge,
+    /// Domains of one tenant.
+    App { tenant: String },
+    /// All domains.
+    Operator,
+}
+
+#[derive(Debug)]
+pub enum StoreUrl {
+    Sqlite(PathBuf),
+    /// With a password in it.
+    Mysql(Secret),
+}
+
+#[derive(Debug)]
+pub struct Issuer {
+    pub name: String,
+    pub kind: IssuerKind,
+}
+
+#[derive(Debug)]
+pub enum IssuerKind {
+    Acme(Acme),
+    Internal { validity_days: u32 },
+}
+
+#[derive(Debug)]
+pub struct Acme {
+    pub directory: String,
+    pub contact: Vec<String>,
+    /// PEM; believed instead of the system's roots.
+    pub root: Option<Vec<u8>>,
+    pub eab: Option<Eab>,
+}
+
+#[derive(Debug)]
+pub struct Eab {
+    pub kid: String,
+    pub hmac_key: Secret,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Issuance {
+    pub concurrency: u32,
+    pub retry_seconds_min: u64,
+    pub retry_seconds_max: u64,
+}
+
+/// Shows nothing, and is wiped when dropped.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl Config {
+    /// Reads and checks the boot file and the files that it names. Relative paths start at the boot file's folder.
+    pub fn load(path: &Path) -> Result<Self, Vec<Fault>> {
+        let text = check::read_file(path).map_err(|says| {
+            vec![Fault {
+                at: String::new(),
+                line: None,
+                column: None,
+                says: format!("the boot file {says}"),
+                hint: None,
+            }]
+        })?;
+        Self::parse(&text, path.parent().unwrap_or(Path::new("")))
+    }
+
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<Fault>> {
+        let document = Document::toml(text)?;
+        let file: file::File = document.read()?;
+        check::check(file, &document, folder)
+    }
+}

@@ -1,0 +1,326 @@
+//! The ACME dialogue (RFC 8555). Each function is one step that can be taken again after a crash: the order's URL is
+//! all that has to be remembered.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use contract::api::{State, Who};
+use contract::{Challenge, Hostname};
+use instant_acme::{
+    Account, AccountCredentials, AuthorizationStatus, ChallengeStatus, ChallengeType, Error, ExternalAccountKey,
+    Identifier, NewAccount, NewOrder, Order, OrderStatus, Problem,
+};
+use tokio::sync::OnceCell;
+use x509_parser::pem::Pem;
+
+use super::http::{AcmeHttp, with_pause};
+use super::{Chain, Csr, Failure, OrderState, Then};
+use crate::{config, secret_file};
+
+/// How long an edge believes an answer. Orders that take longer fail at the CA first.
+const ANSWER_SECONDS: u64 = 24 * 3600;
+
+pub struct Acme {
+    name: String,
+    directory: String,
+    contact: Vec<String>,
+    eab: Option<(String, Vec<u8>)>,
+    http: AcmeHttp,
+    credentials: PathBuf,
+    account: OnceCell<Account>,
+}
+
+impl Acme {
+    pub(super) fn open(name: &str, config: &config::Acme, data_dir: &Path) -> Result<Self, String> {
+        let folder = data_dir.join("accounts");
+        secret_file::make_folder(&folder)?;
+        let eab = config.eab.as_ref().map(|eab| {
+            let text = eab.hmac_key.reveal();
+            let key = URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text));
+            let key = key.map_err(|_| format!("the EAB key of issuer `{name}` is not base64url"))?;
+            Ok::<_, String>((eab.kid.clone(), key))
+        });
+        let acme = Self {
+            name: name.to_owned(),
+            directory: config.directory.clone(),
+            contact: config.contact.clone(),
+            eab: eab.transpose()?,
+            http: AcmeHttp::new(config.root.as_deref())?,
+            credentials: folder.join(format!("{name}.json")),
+            account: OnceCell::new(),
+        };
+        acme.stored_credentials()?;
+        Ok(acme)
+    }
+
+    pub(super) async fn order(&self, domain: &Hostname) -> Result<String, Failure> {
+        let identifier = [Identifier::Dns(domain.to_string())];
+        let order = self.dialogue(async |account| account.new_order(&NewOrder::new(&identifier)).await);
+        Ok(order.await?.url().to_owned())
+    }
+
+    pub(super) async fn look(&self, order: &str, domain: &Hostname, now: u64) -> Result<OrderState, Failure> {
+        self.dialogue(async |account| {
+            let mut order = account.order(order.to_owned()).await?;
+            Ok(match order.state().status {
+                OrderStatus::Pending => OrderState::Pending(answers(&mut order, domain, now).await?),
+                OrderStatus::Ready => OrderState::Ready,
+                OrderStatus::Processing => OrderState::Processing,
+                OrderStatus::Valid => OrderState::Valid,
+                OrderStatus::Invalid => OrderState::Invalid(why_invalid(&mut order).await?),
+            })
+        })
+        .await
+    }
+
+    pub(super) async fn ask(&self, order: &str) -> Result<(), Failure> {
+        self.dialogue(async |account| {
+            let mut order = account.order(order.to_owned()).await?;
+            let mut authorizations = order.authorizations();
+            while let Some(authorization) = authorizations.next().await {
+                let mut authorization = authorization?;
+                if authorization.status != AuthorizationStatus::Pending {
+                    continue;
+                }
+                if let Some(mut challenge) = authorization.challenge(ChallengeType::Http01)
+                    && challenge.status == ChallengeStatus::Pending
+                {
+                    challenge.set_ready().await?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn finalize(&self, order: &str, csr: &Csr) -> Result<(), Failure> {
+        self.dialogue(async |account| {
+            let mut order = account.order(order.to_owned()).await?;
+            match order.state().status {
+                OrderStatus::Ready => order.finalize_csr(csr.der()).await,
+                // After a crash: this order was finalized before, with the same CSR.
+                OrderStatus::Processing | OrderStatus::Valid => Ok(()),
+                OrderStatus::Pending | OrderStatus::Invalid => Err(dead_order()),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn certificate(&self, order: &str) -> Result<Option<Chain>, Failure> {
+        let pem = self.dialogue(async |account| {
+            let mut order = account.order(order.to_owned()).await?;
+            match order.state().status {
+                OrderStatus::Processing | OrderStatus::Valid => order.certificate().await,
+                OrderStatus::Ready | OrderStatus::Pending | OrderStatus::Invalid => Err(dead_order()),
+            }
+        });
+        let Some(pem) = pem.await? else {
+            return Ok(None);
+        };
+        let chain: Result<Vec<_>, _> =
+            Pem::iter_from_buffer(pem.as_bytes()).map(|pem| pem.map(|p| p.contents)).collect();
+        chain.map(Some).map_err(|_| Failure::unreachable("the CA's certificate chain is not PEM", 0))
+    }
+
+    /// Runs one step with the account and says what went wrong in our words.
+    async fn dialogue<T>(&self, step: impl AsyncFnOnce(&Account) -> Result<T, Error>) -> Result<T, Failure> {
+        let account = self.account.get_or_try_init(|| self.open_account()).await?;
+        let (outcome, pause) = with_pause(step(account)).await;
+        outcome.map_err(|error| failure(&error, pause))
+    }
+
+    async fn open_account(&self) -> Result<Account, Failure> {
+        let builder = Account::builder_with_http(Box::new(self.http.clone()));
+        let stored = self.stored_credentials().map_err(|says| Failure::ours(says, Then::Retry { after: 0 }))?;
+        if let Some(credentials) = stored {
+            let (account, pause) = with_pause(builder.from_credentials(credentials)).await;
+            return account.map_err(|error| account_failure(&error, pause));
+        }
+        let contact: Vec<&str> = self.contact.iter().map(String::as_str).collect();
+        let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+        let eab = self.eab.as_ref().map(|(kid, key)| ExternalAccountKey::new(kid.clone(), key));
+        let (made, pause) = with_pause(builder.create(&new, self.directory.clone(), eab.as_ref())).await;
+        let (account, credentials) = made.map_err(|error| account_failure(&error, pause))?;
+        let text = serde_json::to_string(&credentials).map_err(|error| error.to_string());
+        let written = text.and_then(|text| secret_file::write(&self.credentials, &zeroize::Zeroizing::new(text)));
+        written.map_err(|says| Failure::ours(says, Then::Retry { after: 0 }))?;
+        tracing::info!(issuer = self.name, account = account.id(), "made an ACME account");
+        Ok(account)
+    }
+
+    fn stored_credentials(&self) -> Result<Option<AccountCredentials>, String> {
+        if !self.credentials.exists() {
+            return Ok(None);
+        }
+        let shown = self.credentials.display();
+        let text = secret_file::read(&self.credentials)?;
+        let damaged = |_| format!("{shown} is not an ACME account as CertService writes it");
+        let fields: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
+        let directory = fields["directory"].as_str().unwrap_or_default();
+        if directory != self.directory {
+            return Err(format!(
+                "{shown} is an account at {directory}, but issuer `{}` now names {}; give the issuer another name",
+                self.name, self.directory
+            ));
+        }
+        serde_json::from_str(&text).map(Some).map_err(damaged)
+    }
+}
+
+/// The http-01 answers of the authorizations that are still wanted.
+async fn answers(order: &mut Order, domain: &Hostname, now: u64) -> Result<Vec<Challenge>, Error> {
+    let mut answers = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        if authorization.status != AuthorizationStatus::Pending {
+            continue;
+        }
+        let challenge = authorization.challenge(ChallengeType::Http01).ok_or(Error::Unsupported("http-01"))?;
+        answers.push(Challenge {
+            domain: domain.clone(),
+            token: challenge.token.clone(),
+            key_authorization: challenge.key_authorization().as_str().to_owned(),
+            expires_at: now + ANSWER_SECONDS,
+        });
+    }
+    Ok(answers)
+}
+
+/// The CA's words on why it gave the order up: the challenge knows more than the order.
+async fn why_invalid(order: &mut Order) -> Result<Failure, Error> {
+    let of_order = order.state().error.clone();
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let authorization = authorization?;
+        if let Some(problem) = authorization.challenges.iter().find_map(|challenge| challenge.error.as_ref()) {
+            return Ok(Failure { then: Then::NewOrder, ..validation_failure(problem) });
+        }
+    }
+    Ok(match of_order {
+        Some(problem) => Failure { then: Then::NewOrder, ..refusal(&problem, 0) },
+        None => gone(),
+    })
+}
+
+fn dead_order() -> Error {
+    Error::Str("the order is no longer open")
+}
+
+fn gone() -> Failure {
+    let says = "the CA gave the order up without a reason (it may have expired)";
+    Failure::new("order_lost", says, State::Working, Who::Nobody, Then::NewOrder)
+}
+
+fn failure(error: &Error, pause: u64) -> Failure {
+    match error {
+        Error::Api(problem) => refusal(problem, pause),
+        Error::Str("the order is no longer open") => gone(),
+        Error::Unsupported(what) => {
+            let says = format!("the CA does not offer {what}");
+            Failure::new("ca_unsupported", says, State::Working, Who::Operator, Then::NewOrder)
+        }
+        error => Failure::unreachable(format!("talking to the CA failed: {}", with_causes(error)), pause),
+    }
+}
+
+fn account_failure(error: &Error, pause: u64) -> Failure {
+    match error {
+        Error::Api(problem) if problem.status.is_none_or(|status| status < 500 && status != 429) => {
+            let says = format!("the CA refused the account: {}", words(problem));
+            Failure::new("account_refused", says, State::Working, Who::Operator, Then::Retry { after: pause })
+        }
+        error => failure(error, pause),
+    }
+}
+
+/// RFC 8555 section 6.7: which problem is whose.
+fn refusal(problem: &Problem, pause: u64) -> Failure {
+    let says = words(problem);
+    let kind = problem.r#type.as_deref().unwrap_or_default();
+    let retry = Then::Retry { after: pause };
+    match kind.strip_prefix("urn:ietf:params:acme:error:").unwrap_or_default() {
+        "rateLimited" => Failure::new("rate_limited", says, State::Working, Who::Nobody, retry),
+        "rejectedIdentifier" | "unsupportedIdentifier" => {
+            Failure::new("name_refused", says, State::Blocked, Who::Operator, Then::Stop)
+        }
+        "accountDoesNotExist" | "externalAccountRequired" | "userActionRequired" => {
+            Failure::new("account_refused", says, State::Working, Who::Operator, retry)
+        }
+        "caa" | "connection" | "dns" | "incorrectResponse" | "tls" => validation_failure(problem),
+        "unauthorized" => Failure { then: Then::NewOrder, ..validation_failure(problem) },
+        "malformed" | "orderNotReady" | "badCSR" => {
+            Failure::new("order_refused", says, State::Working, Who::Operator, Then::NewOrder)
+        }
+        _ if problem.status == Some(404) => gone(),
+        _ => Failure::unreachable(says, pause),
+    }
+}
+
+/// The CA looked at the domain and did not find our answer.
+fn validation_failure(problem: &Problem) -> Failure {
+    let caa = problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":caa"));
+    let code = if caa { "caa_forbids" } else { "challenge_failed" };
+    Failure::new(code, words(problem), State::ActionNeeded, Who::Customer, Then::NewOrder)
+}
+
+fn words(problem: &Problem) -> String {
+    let detail = problem.detail.clone().unwrap_or_else(|| "the CA gave no reason".to_owned());
+    let parts = problem.subproblems.iter().filter_map(|part| part.detail.clone());
+    std::iter::once(detail).chain(parts).collect::<Vec<_>>().join("; ")
+}
+
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(kind: &str, status: u16) -> Problem {
+        let json = serde_json::json!({"type": format!("urn:ietf:params:acme:error:{kind}"), "detail": "because", "status": status});
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn each_refusal_has_a_culprit_and_a_next_step() {
+        for (kind, status, code, who, then) in [
+            ("rateLimited", 429, "rate_limited", Who::Nobody, Then::Retry { after: 7 }),
+            ("rejectedIdentifier", 400, "name_refused", Who::Operator, Then::Stop),
+            ("connection", 400, "challenge_failed", Who::Customer, Then::NewOrder),
+            ("caa", 403, "caa_forbids", Who::Customer, Then::NewOrder),
+            ("unauthorized", 403, "challenge_failed", Who::Customer, Then::NewOrder),
+            ("orderNotReady", 403, "order_refused", Who::Operator, Then::NewOrder),
+            ("serverInternal", 500, "ca_unavailable", Who::CertificateAuthority, Then::Retry { after: 7 }),
+            ("somethingNew", 400, "ca_unavailable", Who::CertificateAuthority, Then::Retry { after: 7 }),
+        ] {
+            let failure = refusal(&problem(kind, status), 7);
+            assert_eq!((failure.code, failure.who, failure.then), (code, who, then), "{kind}");
+            assert_eq!(failure.says, "because");
+        }
+    }
+
+    #[test]
+    fn an_account_file_of_another_directory_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let config =
+            |directory: &str| config::Acme { directory: directory.into(), contact: vec![], root: None, eab: None };
+        std::fs::create_dir(folder.path().join("accounts")).unwrap();
+        let file = folder.path().join("accounts/le.json");
+        std::fs::write(&file, r#"{"id":"x","key_pkcs8":"AAAA","directory":"https://a.example/dir"}"#).unwrap();
+        assert!(Acme::open("le", &config("https://a.example/dir"), folder.path()).is_ok());
+        let error = Acme::open("le", &config("https://b.example/dir"), folder.path()).err().unwrap();
+        assert!(error.contains("https://a.example/dir") && error.contains("`le`"), "{error}");
+    }
+}

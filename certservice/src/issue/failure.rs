@@ -1,0 +1,46 @@
+//! Why an order did not go on, who can change that, and when it is worth another try.
+
+use contract::api::{State, Who};
+
+/// Longest text of a CA that is kept, in characters.
+const SAYS_MAX: usize = 600;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Stable; also the metric's label, so the set is small and closed.
+    pub code: &'static str,
+    /// For a person; the CA's own words where it refused.
+    pub says: String,
+    pub state: State,
+    pub who: Who,
+    pub then: Then,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// The same step again, not before so many seconds.
+    Retry { after: u64 },
+    /// The order is dead: a new one, after the usual delay.
+    NewOrder,
+    /// Not again until an operator asks for it.
+    Stop,
+}
+
+impl Failure {
+    pub fn new(code: &'static str, says: impl Into<String>, state: State, who: Who, then: Then) -> Self {
+        let says: String = says.into();
+        let says = says.chars().filter(|c| !c.is_control() || *c == '\n').take(SAYS_MAX).collect();
+        Self { code, says, state, who, then }
+    }
+
+    /// Something in CertService itself.
+    pub fn ours(says: impl Into<String>, then: Then) -> Self {
+        Self::new("internal_error", says, State::Working, Who::Operator, then)
+    }
+
+    /// The CA is not to be reached, or does not answer as it should.
+    pub fn unreachable(says: impl Into<String>, after: u64) -> Self {
+        let then = Then::Retry { after };
+        Self::new("ca_unavailable", says, State::Working, Who::CertificateAuthority, then)
+    }
+}

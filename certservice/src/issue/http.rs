@@ -1,0 +1,181 @@
+//! The HTTP client under the ACME dialogue: what the library leaves out. A time-out and a size limit on each exchange,
+//! `Retry-After` kept, and errors that are not ACME problems (a proxy's 503 page) turned into problems.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// One exchange with the CA, from sending to the last byte of the answer.
+const EXCHANGE_SECONDS_MAX: u64 = 30;
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// A CA that asks for a longer pause is looked at again after this one.
+const RETRY_AFTER_SECONDS_MAX: u64 = 24 * 3600;
+
+tokio::task_local! {
+    static PAUSE: Cell<u64>;
+}
+
+/// Runs a dialogue and gives back, besides its outcome, for how many seconds the CA asked to be left alone.
+pub(super) async fn with_pause<T>(dialogue: impl Future<Output = T>) -> (T, u64) {
+    PAUSE.scope(Cell::new(0), async { (dialogue.await, PAUSE.with(Cell::get)) }).await
+}
+
+#[derive(Clone)]
+pub(super) struct AcmeHttp(Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>);
+
+impl AcmeHttp {
+    /// Believes the system's roots or, where one is given, only that.
+    pub(super) fn new(root_pem: Option<&[u8]>) -> Result<Self, String> {
+        let builder = HttpsConnectorBuilder::new();
+        let connector = match root_pem {
+            None => builder
+                .with_provider_and_native_roots(default_provider())
+                .map_err(|error| format!("the system's root certificates can't be read: {error}"))?
+                .https_only(),
+            Some(pem) => builder.with_tls_config(trusting(pem)?).https_only(),
+        };
+        let mut client = Client::builder(TokioExecutor::new());
+        Ok(Self(client.pool_idle_timeout(Duration::from_secs(30)).build(connector.enable_http1().build())))
+    }
+
+    async fn exchange(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
+        let answer = self.0.request(request).await.map_err(|error| Error::Other(Box::new(error)))?;
+        let (mut parts, body) = answer.into_parts();
+        if let Some(seconds) = retry_after(&parts) {
+            // Outside of `with_pause` nobody asks for it.
+            let _ = PAUSE.try_with(|pause| pause.set(seconds));
+        }
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(Error::Other)?.to_bytes();
+        let failed = parts.status.is_client_error() || parts.status.is_server_error();
+        let body = if failed && !is_problem(&parts, &body) { plain_error(&mut parts) } else { body };
+        Ok(BytesResponse::from(Response::from_parts(parts, Full::new(body))))
+    }
+}
+
+impl HttpClient for AcmeHttp {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let exchange = self.clone().exchange(request);
+        Box::pin(async move {
+            let limit = Duration::from_secs(EXCHANGE_SECONDS_MAX);
+            let late = || Error::Other(format!("no answer within {EXCHANGE_SECONDS_MAX} s").into());
+            tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(late()))
+        })
+    }
+}
+
+fn trusting(pem: &[u8]) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let added = certificate.map_err(|e| e.to_string()).and_then(|c| roots.add(c).map_err(|e| e.to_string()));
+        added.map_err(|error| format!("root_file holds a certificate that can't be used: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err("root_file holds no certificate (`-----BEGIN CERTIFICATE-----`)".to_owned());
+    }
+    let config = ClientConfig::builder_with_provider(default_provider().into());
+    let config = config.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Seconds, or a date, which is taken as the longest pause that the CA's own `Date` allows for.
+fn retry_after(parts: &http::response::Parts) -> Option<u64> {
+    let text = parts.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = match text.parse() {
+        Ok(seconds) => seconds,
+        Err(_) => http_date(text)?.saturating_sub(crate::clock::now()),
+    };
+    Some(seconds.min(RETRY_AFTER_SECONDS_MAX))
+}
+
+/// An IMF-fixdate (RFC 9110 section 5.6.7) in Unix seconds.
+fn http_date(text: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let words: Vec<&str> = text.split([' ', ':']).collect();
+    let &[_, day, month, year, hour, minute, second, "GMT"] = words.as_slice() else {
+        return None;
+    };
+    let number = |word: &str| word.parse::<u64>().ok();
+    let (day, year) = (number(day)?, number(year)?);
+    let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
+    // Days of the proleptic Gregorian calendar, counted from March so that the leap day comes last.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day;
+    let days = days.checked_sub(719_469)?;
+    Some(days * 86_400 + number(hour)? * 3600 + number(minute)? * 60 + number(second)?)
+}
+
+fn is_problem(parts: &http::response::Parts, body: &[u8]) -> bool {
+    let json = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    json.is_some_and(|value| value.contains("json")) && serde_json::from_slice::<serde_json::Value>(body).is_ok()
+}
+
+fn plain_error(parts: &mut http::response::Parts) -> Bytes {
+    let status = parts.status.as_u16();
+    let problem =
+        serde_json::json!({ "detail": format!("the CA answered HTTP {status} without a reason"), "status": status });
+    parts.headers.remove(http::header::CONTENT_LENGTH);
+    Bytes::from(problem.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(headers: &[(http::HeaderName, &str)]) -> http::response::Parts {
+        let mut response = Response::new(());
+        for (name, value) in headers {
+            response.headers_mut().insert(name.clone(), value.parse().unwrap());
+        }
+        response.into_parts().0
+    }
+
+    #[test]
+    fn reads_dates() {
+        assert_eq!(http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(http_date("Thu, 29 Feb 2024 23:59:59 GMT"), Some(1_709_251_199));
+        for text in ["", "soon", "Sun, 06 Nov 1994 08:49:37 CET", "Sun, 06 Foo 1994 08:49:37 GMT"] {
+            assert_eq!(http_date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn bounds_the_pause() {
+        assert_eq!(retry_after(&parts(&[])), None);
+        assert_eq!(retry_after(&parts(&[(RETRY_AFTER, "120")])), Some(120));
+        assert_eq!(retry_after(&parts(&[(RETRY_AFTER, "99999999999")])), Some(RETRY_AFTER_SECONDS_MAX));
+        assert_eq!(retry_after(&parts(&[(RETRY_AFTER, "Thu, 01 Jan 1970 00:00:00 GMT")])), Some(0));
+        assert_eq!(retry_after(&parts(&[(RETRY_AFTER, "later")])), None);
+    }
+
+    #[test]
+    fn a_page_is_not_a_problem() {
+        let html = parts(&[(CONTENT_TYPE, "text/html")]);
+        assert!(!is_problem(&html, b"{}"));
+        let json = parts(&[(CONTENT_TYPE, "application/problem+json")]);
+        assert!(is_problem(&json, b"{}") && !is_problem(&json, b"<html>"));
+    }
+
+    #[test]
+    fn a_root_file_without_certificates_is_refused() {
+        assert!(AcmeHttp::new(Some(b"nothing here")).err().unwrap().contains("root_file"));
+    }
+}

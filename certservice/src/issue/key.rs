@@ -1,0 +1,95 @@
+//! The subject's key pair and its signing request.
+
+use std::fmt;
+
+use contract::Hostname;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{Failure, Then};
+
+/// PKCS #8 in DER. Wiped when dropped; shows nothing.
+pub struct PrivateKey {
+    pkcs8: Zeroizing<Vec<u8>>,
+    public_key_sha256: [u8; 32],
+}
+
+impl PrivateKey {
+    pub fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
+    }
+
+    /// SHA-256 of the SubjectPublicKeyInfo, as in the CSR that it signed.
+    pub fn public_key_sha256(&self) -> [u8; 32] {
+        self.public_key_sha256
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey")
+    }
+}
+
+/// A certificate signing request in DER, with the digest of the key that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Csr {
+    der: Vec<u8>,
+    public_key_sha256: [u8; 32],
+}
+
+impl Csr {
+    pub fn from_der(der: Vec<u8>) -> Result<Self, Failure> {
+        let (_, request) = X509CertificationRequest::from_der(&der)
+            .map_err(|_| Failure::ours("the stored signing request is damaged", Then::NewOrder))?;
+        let public_key_sha256 = contract::bundle::sha256(request.certification_request_info.subject_pki.raw);
+        Ok(Self { der, public_key_sha256 })
+    }
+
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// SHA-256 of the SubjectPublicKeyInfo.
+    pub fn public_key_sha256(&self) -> [u8; 32] {
+        self.public_key_sha256
+    }
+}
+
+/// A fresh ECDSA P-256 key and its CSR for one name. The subject stays empty: names stand in the SAN only.
+pub fn new_key(domain: &Hostname) -> Result<(PrivateKey, Csr), Failure> {
+    let failed = |error: rcgen::Error| Failure::ours(format!("making a key failed: {error}"), Then::Retry { after: 0 });
+    let mut pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+    let pkcs8 = Zeroizing::new(pair.serialized_der().to_vec());
+    let mut params = CertificateParams::new(vec![domain.to_string()]).map_err(failed)?;
+    params.distinguished_name = DistinguishedName::new();
+    let csr = params.serialize_request(&pair);
+    pair.zeroize();
+    let csr = Csr::from_der(csr.map_err(failed)?.der().to_vec())?;
+    let key = PrivateKey { pkcs8, public_key_sha256: csr.public_key_sha256() };
+    Ok((key, csr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_key_is_new_and_shows_nothing() {
+        let domain = Hostname::parse("shop.example").unwrap();
+        let ((one, first), (two, second)) = (new_key(&domain).unwrap(), new_key(&domain).unwrap());
+        assert_ne!(one.pkcs8(), two.pkcs8());
+        assert_ne!(first.public_key_sha256(), second.public_key_sha256());
+        assert_eq!(format!("{one:?}"), "PrivateKey");
+    }
+
+    #[test]
+    fn a_damaged_request_is_refused() {
+        let domain = Hostname::parse("shop.example").unwrap();
+        let (_, csr) = new_key(&domain).unwrap();
+        assert_eq!(Csr::from_der(csr.der().to_vec()).unwrap(), csr);
+        assert!(Csr::from_der(csr.der()[..100].to_vec()).is_err());
+    }
+}

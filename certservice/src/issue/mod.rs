@@ -1,0 +1,106 @@
+//! Obtains certificates: the subject's key and CSR, the ACME dialogue, the internal CA, and the check of what came back.
+//! Must never write to the store, or log a key or a token.
+
+mod acme;
+mod certificate;
+mod failure;
+mod http;
+mod internal;
+mod key;
+
+use std::path::Path;
+
+use contract::{Challenge, Hostname};
+
+pub use self::certificate::{Facts, check};
+pub use self::failure::{Failure, Then};
+pub use self::key::{Csr, PrivateKey, new_key};
+use crate::config;
+
+/// A chain in DER, leaf first.
+pub type Chain = Vec<Vec<u8>>;
+
+/// Who signs. The steps of an order are the same for both; the internal CA has no order and no challenges.
+pub enum Issuer {
+    Acme(Box<acme::Acme>),
+    Internal(Box<internal::Internal>),
+}
+
+/// What the CA says of an order.
+#[derive(Debug)]
+pub enum OrderState {
+    /// Proof of control is wanted: these answers must be found on the domain.
+    Pending(Vec<Challenge>),
+    Ready,
+    Processing,
+    Valid,
+    Invalid(Failure),
+}
+
+/// What finalizing led to.
+#[derive(Debug)]
+pub enum Finalized {
+    /// The CA is at it.
+    Accepted,
+    Issued(Chain),
+}
+
+impl Issuer {
+    /// Reads or makes what the issuer keeps in `data_dir`.
+    pub fn open(config: &config::Issuer, data_dir: &Path) -> Result<Self, String> {
+        match &config.kind {
+            config::IssuerKind::Acme(acme) => {
+                acme::Acme::open(&config.name, acme, data_dir).map(|acme| Self::Acme(Box::new(acme)))
+            }
+            config::IssuerKind::Internal { validity_days } => {
+                internal::Internal::open(&config.name, *validity_days, data_dir).map(|ca| Self::Internal(Box::new(ca)))
+            }
+        }
+    }
+
+    /// Opens an order; `None` where the issuer needs none.
+    pub async fn order(&self, domain: &Hostname) -> Result<Option<String>, Failure> {
+        match self {
+            Self::Acme(acme) => acme.order(domain).await.map(Some),
+            Self::Internal(_) => Ok(None),
+        }
+    }
+
+    pub async fn look(&self, order: &str, domain: &Hostname, now: u64) -> Result<OrderState, Failure> {
+        match self {
+            Self::Acme(acme) => acme.look(order, domain, now).await,
+            Self::Internal(_) => Ok(OrderState::Ready),
+        }
+    }
+
+    /// Asks the CA to fetch the answers. Asking twice does no harm.
+    pub async fn ask(&self, order: &str) -> Result<(), Failure> {
+        match self {
+            Self::Acme(acme) => acme.ask(order).await,
+            Self::Internal(_) => Ok(()),
+        }
+    }
+
+    /// Hands in the CSR. Doing it twice does no harm.
+    pub async fn finalize(
+        &self,
+        order: Option<&str>,
+        csr: &Csr,
+        domain: &Hostname,
+        now: u64,
+    ) -> Result<Finalized, Failure> {
+        match (self, order) {
+            (Self::Acme(acme), Some(order)) => acme.finalize(order, csr).await.map(|()| Finalized::Accepted),
+            (Self::Acme(_), None) => Err(Failure::ours("the order has no URL", Then::NewOrder)),
+            (Self::Internal(internal), _) => internal.sign(csr, domain, now).map(Finalized::Issued),
+        }
+    }
+
+    /// The certificate of a finalized order; `None` while the CA is at it.
+    pub async fn certificate(&self, order: &str) -> Result<Option<Chain>, Failure> {
+        match self {
+            Self::Acme(acme) => acme.certificate(order).await,
+            Self::Internal(_) => Err(Failure::ours("the internal CA answers at once", Then::NewOrder)),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Hints to the edges through Redis. Must never be needed for correctness: who polls finds the same truth. Redis being
+//! down costs a counter and a log line, never an order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::signed::{Payload, SigningKey, sign};
+use contract::{Bundle, Challenge, redis_keys};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, Cmd};
+use tokio::sync::Semaphore;
+
+use crate::config::Secret;
+use crate::observe::Metrics;
+
+const REDIS_SECONDS_MAX: u64 = 2;
+/// Writes on behalf of requests that are under way at once; more are left to the next request.
+const REFILLS_MAX: usize = 32;
+
+#[derive(Clone)]
+pub struct Notify {
+    redis: Option<ConnectionManager>,
+    key: Arc<SigningKey>,
+    metrics: Arc<Metrics>,
+    refills: Arc<Semaphore>,
+}
+
+impl Notify {
+    /// Connects when first needed.
+    pub fn new(url: Option<&Secret>, key: Arc<SigningKey>, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let limit = Some(Duration::from_secs(REDIS_SECONDS_MAX));
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(limit)
+            .set_response_timeout(limit)
+            .set_number_of_retries(1)
+            .set_max_delay(Duration::from_secs(REDIS_SECONDS_MAX));
+        // The error is not shown: it may quote the URL, and with it a password.
+        let open = |url: &Secret| Client::open(url.reveal()).map_err(|_| "the redis URL is malformed".to_owned());
+        let client = url.map(open).transpose()?;
+        let lazy = |client| ConnectionManager::new_lazy_with_config(client, config).map_err(|error| error.to_string());
+        let redis = client.map(lazy).transpose()?;
+        Ok(Self { redis, key, metrics, refills: Arc::new(Semaphore::new(REFILLS_MAX)) })
+    }
+
+    pub async fn bundle(&self, bundle: &Bundle, now: u64) {
+        if let Some(token) = self.signed(bundle) {
+            self.bundle_token(bundle, &token, now).await;
+        }
+    }
+
+    /// A signed bundle that an edge had to ask for: the next edge finds it. Never delays the caller.
+    pub fn refill(&self, bundle: Bundle, token: String, now: u64) {
+        if self.redis.is_none() {
+            return;
+        }
+        if let Ok(permit) = self.refills.clone().try_acquire_owned() {
+            let notify = self.clone();
+            tokio::spawn(async move {
+                notify.bundle_token(&bundle, &token, now).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn bundle_token(&self, bundle: &Bundle, token: &str, now: u64) {
+        self.set("set_bundle", redis_keys::bundle(&bundle.domain), token, bundle.not_after.saturating_sub(now)).await;
+    }
+
+    pub async fn challenge(&self, answer: &Challenge, now: u64) {
+        if let Some(token) = self.signed(answer) {
+            let key = redis_keys::challenge(&answer.domain, &answer.token);
+            self.set("set_challenge", key, &token, answer.expires_at.saturating_sub(now)).await;
+        }
+    }
+
+    pub async fn challenge_over(&self, answer: &Challenge) {
+        self.send("remove_challenge", Cmd::del(redis_keys::challenge(&answer.domain, &answer.token))).await;
+    }
+
+    async fn set(&self, operation: &str, key: String, value: &str, seconds: u64) {
+        if seconds > 0 {
+            self.send(operation, Cmd::set_ex(key, value, seconds)).await;
+        }
+    }
+
+    async fn send(&self, operation: &str, command: Cmd) {
+        let Some(mut redis) = self.redis.clone() else {
+            return;
+        };
+        let limit = Duration::from_secs(REDIS_SECONDS_MAX);
+        let says = match tokio::time::timeout(limit, command.query_async::<()>(&mut redis)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {REDIS_SECONDS_MAX} s"),
+        };
+        self.metrics.redis_errors.with_label_values(&[operation]).inc();
+        tracing::warn!(operation, error = says, "redis did not take a write; edges ask CertService instead");
+    }
+
+    fn signed<T: Payload>(&self, payload: &T) -> Option<String> {
+        self.redis.as_ref()?;
+        sign(payload, &self.key).inspect_err(|error| tracing::error!(%error, "signing failed")).ok()
+    }
+}

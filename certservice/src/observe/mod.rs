@@ -1,0 +1,61 @@
+//! The names of all metrics. Must never take a host name, a path or a header as a label.
+
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+pub struct Metrics {
+    registry: Registry,
+    /// By result code: `issued`, or what it failed with.
+    pub orders: IntCounterVec,
+    /// From registration or renewal to the stored certificate.
+    pub issuance_seconds: Histogram,
+    /// By route pattern and status.
+    pub requests: IntCounterVec,
+    /// By operation.
+    pub redis_errors: IntCounterVec,
+    jobs: IntGaugeVec,
+}
+
+impl Metrics {
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let buckets = vec![0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0];
+        let seconds = HistogramOpts::new(
+            "latchkey_certservice_issuance_seconds",
+            "Time from registration or renewal to the stored certificate",
+        );
+        let jobs = Opts::new("latchkey_certservice_jobs", "Orders in hand, by step");
+        let metrics = Self {
+            registry: Registry::new(),
+            orders: counter("latchkey_certservice_orders_total", "Orders that ended, by result code", &["result"])?,
+            issuance_seconds: Histogram::with_opts(seconds.buckets(buckets))?,
+            requests: counter(
+                "latchkey_certservice_http_requests_total",
+                "API requests, by route and status",
+                &["route", "status"],
+            )?,
+            redis_errors: counter(
+                "latchkey_certservice_redis_errors_total",
+                "Failed writes to Redis, by operation",
+                &["operation"],
+            )?,
+            jobs: IntGaugeVec::new(jobs, &["step"])?,
+        };
+        metrics.registry.register(Box::new(metrics.orders.clone()))?;
+        metrics.registry.register(Box::new(metrics.issuance_seconds.clone()))?;
+        metrics.registry.register(Box::new(metrics.requests.clone()))?;
+        metrics.registry.register(Box::new(metrics.redis_errors.clone()))?;
+        metrics.registry.register(Box::new(metrics.jobs.clone()))?;
+        Ok(metrics)
+    }
+
+    /// The text format of Prometheus.
+    pub fn render(&self, jobs_by_step: &[(String, u64)]) -> Result<String, prometheus::Error> {
+        self.jobs.reset();
+        for (step, count) in jobs_by_step {
+            self.jobs.with_label_values(&[step]).set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+}

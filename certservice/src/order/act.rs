@@ -1,0 +1,127 @@
+//! Does a task and says what came of it. Decides nothing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use contract::sealed::Recipient;
+use contract::{Bundle, Hostname};
+
+use super::job::{Event, Job, SealedKey, Task};
+use crate::clock;
+use crate::issue::{self, Chain, Csr, Failure, Finalized, Issuer, OrderState, PrivateKey, Then};
+use crate::notify::Notify;
+use crate::{challenge, seal};
+
+/// Keys in memory at once; what is beyond is sealed without its certificate's digest.
+const KEYS_MAX: usize = 1024;
+
+/// What an order is worked on with.
+pub struct Hands {
+    pub issuers: HashMap<String, Issuer>,
+    pub edges: Vec<Recipient>,
+    pub notify: Notify,
+    /// Keys whose certificate has not come yet, so that it can be sealed into the bundle's binding. A restart loses
+    /// them, and the sealed copy in the order is used.
+    keys: Mutex<HashMap<Hostname, Arc<PrivateKey>>>,
+}
+
+impl Hands {
+    pub fn new(issuers: HashMap<String, Issuer>, edges: Vec<Recipient>, notify: Notify) -> Self {
+        Self { issuers, edges, notify, keys: Mutex::new(HashMap::new()) }
+    }
+
+    /// `None` for hints, which nobody waits for.
+    pub async fn act(&self, job: &Job, task: Task) -> Option<Event> {
+        let done = match task {
+            Task::Publish(answers) => {
+                challenge::publish(&answers, &self.notify, clock::now()).await;
+                return None;
+            }
+            Task::Withdraw(answers) => {
+                challenge::withdraw(&answers, &self.notify).await;
+                return None;
+            }
+            Task::Announce(bundle) => {
+                self.notify.bundle(&bundle, clock::now()).await;
+                return None;
+            }
+            Task::Order => self.order(job).await,
+            Task::Look { order } => self.look(job, &order).await,
+            Task::Ask { order } => self.ask(job, &order).await,
+            Task::MakeKey => self.make_key(job),
+            Task::Finalize { order, key } => self.finalize(job, order.as_deref(), key).await,
+            Task::Fetch { order, key } => self.fetch(job, &order, key).await,
+        };
+        Some(done.unwrap_or_else(Event::Failed))
+    }
+
+    /// Forgets the key of an order that is over.
+    pub fn forget(&self, domain: &Hostname) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(domain);
+    }
+
+    fn issuer(&self, job: &Job) -> Result<&Issuer, Failure> {
+        self.issuers.get(&job.issuer).ok_or_else(|| {
+            let says = format!("issuer `{}` is no longer in the boot file", job.issuer);
+            Failure { code: "unknown_issuer", ..Failure::ours(says, Then::Retry { after: 0 }) }
+        })
+    }
+
+    async fn order(&self, job: &Job) -> Result<Event, Failure> {
+        self.issuer(job)?.order(&job.domain).await.map(Event::Ordered)
+    }
+
+    async fn look(&self, job: &Job, order: &str) -> Result<Event, Failure> {
+        let state: OrderState = self.issuer(job)?.look(order, &job.domain, clock::now()).await?;
+        Ok(Event::Looked(state))
+    }
+
+    async fn ask(&self, job: &Job, order: &str) -> Result<Event, Failure> {
+        self.issuer(job)?.ask(order).await?;
+        Ok(Event::Asked)
+    }
+
+    fn make_key(&self, job: &Job) -> Result<Event, Failure> {
+        let (key, csr) = issue::new_key(&job.domain)?;
+        let sealed = seal::before_issuance(&key, &csr, &job.domain, &self.edges)?;
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() < KEYS_MAX || keys.contains_key(&job.domain) {
+            keys.insert(job.domain.clone(), Arc::new(key));
+        }
+        Ok(Event::KeyMade(SealedKey { csr: csr.der().to_vec(), sealed }))
+    }
+
+    async fn finalize(&self, job: &Job, order: Option<&str>, key: SealedKey) -> Result<Event, Failure> {
+        let csr = Csr::from_der(key.csr.clone())?;
+        match self.issuer(job)?.finalize(order, &csr, &job.domain, clock::now()).await? {
+            Finalized::Accepted => Ok(Event::Accepted),
+            Finalized::Issued(chain) => self.certified(job, &csr, key, chain),
+        }
+    }
+
+    async fn fetch(&self, job: &Job, order: &str, key: SealedKey) -> Result<Event, Failure> {
+        match self.issuer(job)?.certificate(order).await? {
+            Some(chain) => self.certified(job, &Csr::from_der(key.csr.clone())?, key, chain),
+            None => Ok(Event::Pending),
+        }
+    }
+
+    fn certified(&self, job: &Job, csr: &Csr, key: SealedKey, chain: Chain) -> Result<Event, Failure> {
+        let facts = issue::check(&chain, &job.domain, csr, clock::now())?;
+        let in_memory = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&job.domain).cloned();
+        let sealed = match in_memory.filter(|key| key.public_key_sha256() == csr.public_key_sha256()) {
+            Some(key) => seal::to_certificate(&key, &facts, &job.domain, &self.edges)?,
+            None => key.sealed,
+        };
+        let bundle = Bundle {
+            domain: job.domain.clone(),
+            revision: job.revision,
+            issuer: job.issuer.clone(),
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+            x5c: Bundle::encode_chain(chain.iter().map(Vec::as_slice)),
+            key: sealed,
+        };
+        Ok(Event::Certified { bundle: Box::new(bundle), facts })
+    }
+}

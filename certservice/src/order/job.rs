@@ -1,0 +1,193 @@
+//! An order in hand: all that has to survive a crash.
+
+use contract::api::{State, Who};
+use contract::sealed::Sealed;
+use contract::{Bundle, Challenge, Hostname};
+use serde::{Deserialize, Serialize};
+
+use crate::issue::{Facts, Failure, OrderState};
+
+/// One order at work. Stored as JSON before each act; holds no plaintext key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub domain: Hostname,
+    pub issuer: String,
+    /// Of the certificate that it will bring: more than the one served now, if any.
+    pub revision: u64,
+    /// Unix seconds.
+    pub created_at: u64,
+    /// Unix seconds; nothing happens before.
+    pub due_at: u64,
+    /// In a row; sets the pause before the next try.
+    pub failures: u32,
+    pub step: Step,
+    /// What must be found on the domain while the CA looks.
+    pub answers: Vec<Challenge>,
+    pub status: Status,
+}
+
+/// Where an order stands. Each step names what is known, so that a restart goes on from here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// No order yet.
+    Queued,
+    /// The CA has an order; what it wants is not known yet.
+    Ordered { order: String },
+    /// The answers stand; the CA has not been asked to look at them.
+    Answering { order: String },
+    /// The CA was asked to look.
+    Validating { order: String, polls: u32 },
+    /// The CA will take a CSR. An issuer without orders starts here.
+    Ready { order: Option<String> },
+    /// Key made and sealed; the CA may or may not have the CSR.
+    Keyed { order: Option<String>, key: SealedKey },
+    /// The CA has the CSR.
+    Finalizing { order: String, key: SealedKey, polls: u32 },
+    /// The end: the bundle is to be stored and the job removed.
+    Issued { bundle: Box<Bundle>, serial: String, issued_by: String },
+    /// The other end: refused for good; the job is removed.
+    Stopped,
+}
+
+/// A key as it may be stored: sealed, with the CSR that it signed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SealedKey {
+    /// DER, hexadecimal.
+    #[serde(with = "hex")]
+    pub csr: Vec<u8>,
+    pub sealed: Sealed,
+}
+
+/// What is shown on the domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub state: State,
+    pub code: String,
+    pub says: String,
+    pub who: Who,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// It is time: the first run, another try, another look, or the first run after a crash.
+    Due,
+    /// The CA opened an order; `None` from an issuer without orders.
+    Ordered(Option<String>),
+    /// The CA was asked for the state of the order.
+    Looked(OrderState),
+    /// The CA was asked to fetch the answers.
+    Asked,
+    KeyMade(SealedKey),
+    /// The CA took the CSR, or had taken it before.
+    Accepted,
+    /// The CA is still making the certificate.
+    Pending,
+    /// The certificate is here and checked, its key sealed.
+    Certified {
+        bundle: Box<Bundle>,
+        facts: Facts,
+    },
+    Failed(Failure),
+}
+
+/// What to do next. All tasks may be done again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Task {
+    Order,
+    Look {
+        order: String,
+    },
+    /// Hint to the edges' shared cache.
+    Publish(Vec<Challenge>),
+    /// The same, taken back.
+    Withdraw(Vec<Challenge>),
+    Ask {
+        order: String,
+    },
+    MakeKey,
+    Finalize {
+        order: Option<String>,
+        key: SealedKey,
+    },
+    Fetch {
+        order: String,
+        key: SealedKey,
+    },
+    /// Hint to the edges' shared cache.
+    Announce(Box<Bundle>),
+}
+
+impl Job {
+    /// A first order (`served` is 0) or a renewal of revision `served`.
+    pub fn new(domain: Hostname, issuer: String, served: u64, now: u64) -> Self {
+        let status = match served {
+            0 => Status::working("queued", "waiting for its turn"),
+            _ => Status::renewing(),
+        };
+        Self {
+            domain,
+            issuer,
+            revision: served + 1,
+            created_at: now,
+            due_at: now,
+            failures: 0,
+            step: Step::Queued,
+            answers: Vec::new(),
+            status,
+        }
+    }
+
+    /// Whether a certificate is served while this one is obtained.
+    pub fn renews(&self) -> bool {
+        self.revision > 1
+    }
+}
+
+impl Step {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Ordered { .. } => "ordered",
+            Self::Answering { .. } => "answering",
+            Self::Validating { .. } => "validating",
+            Self::Ready { .. } => "ready",
+            Self::Keyed { .. } => "keyed",
+            Self::Finalizing { .. } => "finalizing",
+            Self::Issued { .. } => "issued",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl Status {
+    pub(super) fn working(code: &str, says: &str) -> Self {
+        Self { state: State::Working, code: code.into(), says: says.into(), who: Who::Nobody }
+    }
+
+    pub(super) fn renewing() -> Self {
+        let says = "a new certificate is on its way; the current one is served".into();
+        Self { state: State::Live, code: "renewing".into(), says, who: Who::Nobody }
+    }
+
+    pub(super) fn issued() -> Self {
+        let says = "the certificate is served".into();
+        Self { state: State::Live, code: "issued".into(), says, who: Who::Nobody }
+    }
+}
+
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+        let bytes = pairs.map(|pair| pair.filter(|p| p.len() == 2).and_then(|p| u8::from_str_radix(p, 16).ok()));
+        bytes.collect::<Option<_>>().ok_or_else(|| de::Error::custom("not hexadecimal"))
+    }
+}

@@ -1,0 +1,162 @@
+//! The order machine: pure, so that every crash point is a unit test.
+
+use contract::api::State;
+
+use super::job::{Event, Job, Status, Step, Task};
+use crate::issue::{Failure, OrderState, Then};
+
+/// Looks at a validation or a certificate in the making before the order is given up.
+const POLLS_MAX: u32 = 120;
+const POLL_SECONDS_MAX: u64 = 15;
+
+/// How long to wait after failures.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    pub retry_seconds_min: u64,
+    pub retry_seconds_max: u64,
+}
+
+/// What an event makes of an order, and what to do about it. The caller stores the job before it does the tasks; a task
+/// that answers gives the next event. Without tasks, nothing happens before `due_at`.
+pub fn next(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
+    match (&job.step, event) {
+        (_, Event::Failed(failure)) => failed(job, failure, now, pace),
+        (_, Event::Looked(OrderState::Invalid(failure))) => failed(job, failure, now, pace),
+        (_, Event::Due) => resumed(job),
+        (Step::Queued, Event::Ordered(Some(order))) => {
+            let look = Task::Look { order: order.clone() };
+            go(job, Step::Ordered { order }, "ordered", "the CA has the order", [look])
+        }
+        (Step::Queued, Event::Ordered(None)) => ready(job, None),
+        (Step::Ordered { order } | Step::Validating { order, .. }, Event::Looked(OrderState::Ready)) => {
+            let order = order.clone();
+            ready(job, Some(order))
+        }
+        (Step::Ordered { order }, Event::Looked(OrderState::Pending(answers))) => {
+            let order = order.clone();
+            let tasks = [Task::Publish(answers.clone()), Task::Ask { order: order.clone() }];
+            go(Job { answers, ..job }, Step::Answering { order }, "answering", "the answer to the CA stands", tasks)
+        }
+        (Step::Answering { order }, Event::Asked) => {
+            let order = order.clone();
+            let look = Task::Look { order: order.clone() };
+            let says = "the CA checks that the domain points here";
+            go(job, Step::Validating { order, polls: 0 }, "validating", says, [look])
+        }
+        (Step::Validating { order, polls }, Event::Looked(OrderState::Pending(_))) => {
+            let (order, polls) = (order.clone(), *polls);
+            wait(job, polls, now, pace, |polls| Step::Validating { order, polls })
+        }
+        (Step::Ready { order }, Event::KeyMade(key)) => {
+            let order = order.clone();
+            let finalize = Task::Finalize { order: order.clone(), key: key.clone() };
+            go(job, Step::Keyed { order, key }, "finalizing", "the certificate is asked for", [finalize])
+        }
+        (Step::Keyed { order: Some(order), key }, Event::Accepted) => {
+            let (order, key) = (order.clone(), key.clone());
+            let fetch = Task::Fetch { order: order.clone(), key: key.clone() };
+            let step = Step::Finalizing { order, key, polls: 0 };
+            go(job, step, "finalizing", "the CA makes the certificate", [fetch])
+        }
+        (Step::Finalizing { order, key, polls }, Event::Pending) => {
+            let (order, key, polls) = (order.clone(), key.clone(), *polls);
+            wait(job, polls, now, pace, |polls| Step::Finalizing { order, key, polls })
+        }
+        (Step::Keyed { .. } | Step::Finalizing { .. }, Event::Certified { bundle, facts }) => {
+            let announce = Task::Announce(bundle.clone());
+            let step = Step::Issued { bundle, serial: facts.serial, issued_by: facts.issued_by };
+            (Job { step, status: Status::issued(), failures: 0, ..job }, vec![announce])
+        }
+        (step, event) => {
+            let says = format!("an order that is {} can't go on from {}", step.name(), event.name());
+            failed(job, Failure::ours(says, Then::NewOrder), now, pace)
+        }
+    }
+}
+
+/// What a step does when its time comes, whether it was interrupted or waits.
+fn resumed(job: Job) -> (Job, Vec<Task>) {
+    let tasks = match &job.step {
+        Step::Queued => vec![Task::Order],
+        Step::Ordered { order } | Step::Validating { order, .. } => vec![Task::Look { order: order.clone() }],
+        Step::Answering { order } => vec![Task::Publish(job.answers.clone()), Task::Ask { order: order.clone() }],
+        Step::Ready { .. } => vec![Task::MakeKey],
+        Step::Keyed { order, key } => vec![Task::Finalize { order: order.clone(), key: key.clone() }],
+        Step::Finalizing { order, key, .. } => vec![Task::Fetch { order: order.clone(), key: key.clone() }],
+        Step::Issued { .. } | Step::Stopped => vec![],
+    };
+    (job, tasks)
+}
+
+/// The CA has seen what it wanted: the answers go, the key comes.
+fn ready(mut job: Job, order: Option<String>) -> (Job, Vec<Task>) {
+    let answers = std::mem::take(&mut job.answers);
+    let withdraw = (!answers.is_empty()).then_some(Task::Withdraw(answers));
+    let tasks = withdraw.into_iter().chain([Task::MakeKey]);
+    go(job, Step::Ready { order }, "finalizing", "the certificate is asked for", tasks)
+}
+
+fn go(job: Job, step: Step, code: &str, says: &str, tasks: impl IntoIterator<Item = Task>) -> (Job, Vec<Task>) {
+    // What went wrong last stays shown until it is over.
+    let status = match (job.renews(), job.failures) {
+        (_, 1..) => job.status,
+        (true, 0) => Status::renewing(),
+        (false, 0) => Status::working(code, says),
+    };
+    (Job { step, status, ..job }, tasks.into_iter().collect())
+}
+
+fn wait(job: Job, polls: u32, now: u64, pace: &Pace, step: impl FnOnce(u32) -> Step) -> (Job, Vec<Task>) {
+    if polls >= POLLS_MAX {
+        let says = format!("the CA did not come to an end within {POLLS_MAX} looks");
+        return failed(job, Failure { then: Then::NewOrder, ..Failure::unreachable(says, 0) }, now, pace);
+    }
+    let due_at = now + (1 << polls.min(10)).min(POLL_SECONDS_MAX);
+    (Job { step: step(polls + 1), due_at, ..job }, vec![])
+}
+
+fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
+    job.failures = job.failures.saturating_add(1);
+    let pause = pause_seconds(&job, pace);
+    let stays_live = job.renews() && failure.state != State::Live;
+    let state = if stays_live { State::Live } else { failure.state };
+    job.status = Status { state, code: failure.code.into(), says: failure.says, who: failure.who };
+    let mut tasks = Vec::new();
+    if !matches!(failure.then, Then::Retry { .. }) && !job.answers.is_empty() {
+        tasks.push(Task::Withdraw(std::mem::take(&mut job.answers)));
+    }
+    match failure.then {
+        Then::Retry { after } => job.due_at = now + pause.max(after),
+        Then::NewOrder => {
+            job.step = Step::Queued;
+            job.due_at = now + pause;
+        }
+        Then::Stop => job.step = Step::Stopped,
+    }
+    (job, tasks)
+}
+
+/// Doubles with each failure; a quarter of it is jitter that depends on the name, so that names which failed together
+/// don't come back together.
+fn pause_seconds(job: &Job, pace: &Pace) -> u64 {
+    let doublings = job.failures.saturating_sub(1).min(32);
+    let pause = pace.retry_seconds_min.saturating_mul(1 << doublings).min(pace.retry_seconds_max);
+    let digest = contract::bundle::sha256(format!("{} {}", job.domain, job.failures).as_bytes());
+    pause + pause * u64::from(digest[0]) / 1024
+}
+
+impl Event {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Due => "due",
+            Self::Ordered(_) => "ordered",
+            Self::Looked(_) => "looked",
+            Self::Asked => "asked",
+            Self::KeyMade(_) => "key made",
+            Self::Accepted => "accepted",
+            Self::Pending => "pending",
+            Self::Certified { .. } => "certified",
+            Self::Failed(_) => "failed",
+        }
+    }
+}

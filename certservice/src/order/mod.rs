@@ -1,0 +1,14 @@
+//! Orders: from a registered domain to a stored bundle. [`next`] decides, the [`Runner`] stores what was decided and then
+//! acts. Must never act on a state that is not stored.
+
+mod act;
+mod job;
+mod machine;
+mod runner;
+#[cfg(test)]
+mod tests;
+
+pub use self::act::Hands;
+pub use self::job::{Event, Job, SealedKey, Status, Step, Task};
+pub use self::machine::{Pace, next};
+pub use self::runner::Runner;

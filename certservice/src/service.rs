@@ -1,0 +1,117 @@
+//! Puts the rooms together, and runs them until it is told to stop.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use contract::signed::SigningKey;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify as Wake, watch};
+
+use crate::admin::{Api, Server, router};
+use crate::config::{Config, Listen};
+use crate::issue::Issuer;
+use crate::notify::Notify;
+use crate::observe::Metrics;
+use crate::order::{Hands, Pace, Runner};
+use crate::store::Store;
+use crate::{renew, secret_file};
+
+pub struct Service {
+    server: Server,
+    api: Arc<Api>,
+    runner: Runner,
+}
+
+impl Service {
+    /// Opens everything and binds the socket; fails where an operator has to act. CAs and Redis may be down.
+    pub async fn build(config: Config) -> Result<Self, String> {
+        secret_file::make_folder(&config.data_dir)?;
+        let signing_key = Arc::new(signing_key(&config.data_dir)?);
+        let metrics = Arc::new(Metrics::new().map_err(|error| error.to_string())?);
+        let store = Store::open(&config.store).await.map_err(|error| error.to_string())?;
+        let notify = Notify::new(config.redis.as_ref(), signing_key.clone(), metrics.clone())?;
+        let mut issuers = HashMap::new();
+        for issuer in &config.issuers {
+            let opened = Issuer::open(issuer, &config.data_dir);
+            issuers.insert(issuer.name.clone(), opened.map_err(|says| format!("issuer `{}`: {says}", issuer.name))?);
+        }
+        let hands = Hands::new(issuers, config.edges, notify.clone());
+        let pace = Pace {
+            retry_seconds_min: config.issuance.retry_seconds_min,
+            retry_seconds_max: config.issuance.retry_seconds_max,
+        };
+        let runner = Runner::new(store.clone(), hands, metrics.clone(), pace, config.issuance.concurrency);
+        let api = Api {
+            store,
+            notify,
+            signing_key,
+            metrics,
+            tokens: config.tokens,
+            local: matches!(config.listen, Listen::Unix(_)),
+            issuers: config.issuers.into_iter().map(|issuer| issuer.name).collect(),
+            wake: Arc::new(Wake::new()),
+        };
+        let server = Server::bind(&config.listen).await?;
+        Ok(Self { server, api: Arc::new(api), runner })
+    }
+
+    /// Where the API is.
+    pub fn address(&self) -> String {
+        self.server.address()
+    }
+
+    /// Runs until SIGTERM or SIGINT.
+    pub async fn run(self) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("signals can't be received: {error}");
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("told to stop");
+            stop.send_replace(true);
+        });
+        self.run_until(stopping).await;
+        Ok(())
+    }
+
+    pub async fn run_until(self, stopping: watch::Receiver<bool>) {
+        tracing::info!(address = self.address(), "serving");
+        let (store, wake) = (self.api.store.clone(), self.api.wake.clone());
+        let orders = tokio::spawn(self.runner.run(wake.clone()));
+        let renewals = tokio::spawn(renew::run(store.clone(), wake));
+        self.server.run(router(self.api), stopping).await;
+        // Orders are stored before each act, so they can be left at any point.
+        renewals.abort();
+        orders.abort();
+        let _ = tokio::join!(orders, renewals);
+        store.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// What every edge believes CertService by; made on first start.
+fn signing_key(data_dir: &Path) -> Result<SigningKey, String> {
+    let (private, public) = (data_dir.join("signing.pem"), data_dir.join("signing.pub"));
+    if !private.exists() {
+        let (_, pem) = SigningKey::generate().map_err(|error| format!("making the signing key failed: {error}"))?;
+        secret_file::write(&private, &pem)?;
+    }
+    let pem = secret_file::read(&private)?;
+    let key = SigningKey::from_pem(&pem).map_err(|error| format!("{}: {error}", private.display()))?;
+    // Written each time: it may have been lost, or belong to an older key.
+    secret_file::write_public(&public, &key.public_pem())?;
+    Ok(key)
+}
+
+/// Keeps private keys out of core dumps.
+pub fn forbid_core_dumps() -> Result<(), String> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let failed = |error: rustix::io::Errno| format!("core dumps can't be forbidden: {error}");
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(failed)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)
+}

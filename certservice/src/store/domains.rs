@@ -1,0 +1,133 @@
+//! Domains as their owners see them.
+
+use contract::Hostname;
+use contract::api::{CertificateInfo, Domain};
+
+use super::{Store, StoreError, from_sql, in_transaction, on, parse, to_sql, write};
+use crate::order::{Job, Status};
+
+#[derive(Debug, PartialEq)]
+pub enum Registered {
+    New(Domain),
+    /// It was there; nothing was changed.
+    Known(Domain),
+}
+
+/// A row of `domains`, in the order of [`COLUMNS`].
+type Row = (String, String, String, String, String, String, String, i64, Option<i64>, Option<String>);
+
+const BY_NAME: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate \
+    FROM domains WHERE name = ?";
+const PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate \
+    FROM domains WHERE name > ? ORDER BY name LIMIT ?";
+const TENANT_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate \
+    FROM domains WHERE tenant = ? AND name > ? ORDER BY name LIMIT ?";
+const DUE_FOR_RENEWAL: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate \
+    FROM domains WHERE renew_at <= ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.domain = domains.name) \
+    ORDER BY renew_at LIMIT ?";
+const INSERT: &str = "INSERT INTO domains (name, tenant, issuer, state, code, says, who, created_at, next_check_at) \
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const INSERT_JOB: &str = "INSERT INTO jobs (domain, version, due_at, step, body) VALUES (?, 1, ?, ?, ?)";
+
+impl Store {
+    /// A domain and its first order, both or neither.
+    pub async fn register(&self, tenant: &str, job: &Job) -> Result<Registered, StoreError> {
+        match self.insert(tenant, job).await {
+            Ok(()) => {}
+            Err(StoreError::Database(error)) if is_duplicate(&error) => {
+                let known = self.domain(&job.domain).await?;
+                return Ok(Registered::Known(known.ok_or(sqlx::Error::RowNotFound)?));
+            }
+            Err(error) => return Err(error),
+        }
+        let new = self.domain(&job.domain).await?;
+        Ok(Registered::New(new.ok_or(sqlx::Error::RowNotFound)?))
+    }
+
+    async fn insert(&self, tenant: &str, job: &Job) -> Result<(), StoreError> {
+        let name = job.domain.as_str();
+        let body = write("the order", name, job)?;
+        let Status { state, code, says, who } = &job.status;
+        let (state, who) = (word(state)?, word(who)?);
+        let (created_at, due_at) = (to_sql(job.created_at), to_sql(job.due_at));
+        in_transaction!(self, transaction => {
+            sqlx::query(INSERT)
+                .bind(name).bind(tenant).bind(&job.issuer)
+                .bind(&state).bind(code).bind(says).bind(&who)
+                .bind(created_at).bind(due_at)
+                .execute(&mut *transaction).await?;
+            sqlx::query(INSERT_JOB)
+                .bind(name).bind(due_at).bind(job.step.name()).bind(&body)
+                .execute(&mut *transaction).await?;
+        });
+        Ok(())
+    }
+
+    /// An order for a domain that is known; `false` if it has one already.
+    pub async fn enqueue(&self, job: &Job) -> Result<bool, StoreError> {
+        let name = job.domain.as_str();
+        let body = write("the order", name, job)?;
+        let inserted = on!(self, pool => sqlx::query(INSERT_JOB)
+            .bind(name).bind(to_sql(job.due_at)).bind(job.step.name()).bind(&body)
+            .execute(pool).await.map(|_| ()));
+        match inserted {
+            Ok(()) => Ok(true),
+            Err(error) if is_duplicate(&error) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub async fn domain(&self, name: &Hostname) -> Result<Option<Domain>, StoreError> {
+        let row: Option<Row> =
+            on!(self, pool => sqlx::query_as(BY_NAME).bind(name.as_str()).fetch_optional(pool).await?);
+        row.map(domain).transpose()
+    }
+
+    /// In order of name, those that come `after`, of one tenant or of all.
+    pub async fn domains(&self, tenant: Option<&str>, after: &str, limit: u32) -> Result<Vec<Domain>, StoreError> {
+        let rows: Vec<Row> = match tenant {
+            Some(tenant) => on!(self, pool => sqlx::query_as(TENANT_PAGE)
+                .bind(tenant).bind(after).bind(i64::from(limit)).fetch_all(pool).await?),
+            None => on!(self, pool => sqlx::query_as(PAGE)
+                .bind(after).bind(i64::from(limit)).fetch_all(pool).await?),
+        };
+        rows.into_iter().map(domain).collect()
+    }
+
+    /// Domains whose renewal time has come and that have no order yet, longest due first.
+    pub async fn renewals(&self, now: u64, limit: u32) -> Result<Vec<Domain>, StoreError> {
+        let rows: Vec<Row> = on!(self, pool => sqlx::query_as(DUE_FOR_RENEWAL)
+            .bind(to_sql(now)).bind(i64::from(limit)).fetch_all(pool).await?);
+        rows.into_iter().map(domain).collect()
+    }
+}
+
+fn is_duplicate(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
+}
+
+fn domain(row: Row) -> Result<Domain, StoreError> {
+    let (name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate) = row;
+    let damaged = |what| StoreError::Damaged("the domain", name.clone(), format!("{what} is not known"));
+    let certificate = certificate.map(|body| parse::<CertificateInfo>("the certificate", &name, &body)).transpose()?;
+    Ok(Domain {
+        name: Hostname::parse(&name).map_err(|_| damaged("its name"))?,
+        tenant,
+        issuer,
+        state: serde_json::from_value(state.into()).map_err(|_| damaged("its state"))?,
+        code,
+        says,
+        who: serde_json::from_value(who.into()).map_err(|_| damaged("its culprit"))?,
+        created_at: from_sql(created_at),
+        next_check_at: next_check_at.map(from_sql),
+        certificate,
+    })
+}
+
+/// The one word that an API enum is written as.
+pub(super) fn word(value: &impl serde::Serialize) -> Result<String, StoreError> {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => Ok(word),
+        _ => Err(StoreError::Damaged("a state", String::new(), "it is not a word".to_owned())),
+    }
+}

@@ -1,0 +1,124 @@
+//! Orders at work. Each write is one transaction: the order, what edges must find for it, and what its owner sees.
+
+use contract::api::CertificateInfo;
+use contract::{Bundle, Hostname};
+
+use super::domains::word;
+use super::{Store, StoreError, from_sql, in_transaction, on, parse, to_sql, write};
+use crate::order::{Job, Status};
+
+/// An order as it was read; writing it fails if somebody else wrote it meanwhile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    pub job: Job,
+    version: i64,
+}
+
+const DUE: &str = "SELECT domain, version, body FROM jobs WHERE due_at <= ? ORDER BY due_at, domain LIMIT ?";
+const UPDATE: &str =
+    "UPDATE jobs SET version = version + 1, due_at = ?, step = ?, body = ? WHERE domain = ? AND version = ?";
+const REMOVE: &str = "DELETE FROM jobs WHERE domain = ? AND version = ?";
+const SHOW: &str = "UPDATE domains SET state = ?, code = ?, says = ?, who = ?, next_check_at = ? WHERE name = ?";
+const SHOW_CERTIFICATE: &str = "UPDATE domains SET certificate = ?, renew_at = ? WHERE name = ?";
+const REPLACE_BUNDLE: &str = "REPLACE INTO bundles (domain, body) VALUES (?, ?)";
+const FORGET_ANSWERS: &str = "DELETE FROM challenges WHERE domain = ?";
+const ANSWER: &str = "INSERT INTO challenges (domain, token, key_authorization, expires_at) VALUES (?, ?, ?, ?)";
+
+impl Store {
+    /// Orders whose time has come, longest due first.
+    pub async fn due(&self, now: u64, limit: u32) -> Result<Vec<Stored>, StoreError> {
+        let rows: Vec<(String, i64, String)> =
+            on!(self, pool => sqlx::query_as(DUE).bind(to_sql(now)).bind(i64::from(limit)).fetch_all(pool).await?);
+        let stored = |(domain, version, body): (String, i64, String)| {
+            Ok(Stored { job: parse("the order", &domain, &body)?, version })
+        };
+        rows.into_iter().map(stored).collect()
+    }
+
+    /// When the next order has to be looked at.
+    pub async fn next_due_at(&self) -> Result<Option<u64>, StoreError> {
+        let due: Option<i64> =
+            on!(self, pool => sqlx::query_scalar("SELECT MIN(due_at) FROM jobs").fetch_one(pool).await?);
+        Ok(due.map(from_sql))
+    }
+
+    pub async fn jobs_by_step(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        let rows: Vec<(String, i64)> =
+            on!(self, pool => sqlx::query_as("SELECT step, COUNT(*) FROM jobs GROUP BY step").fetch_all(pool).await?);
+        Ok(rows.into_iter().map(|(step, count)| (step, from_sql(count))).collect())
+    }
+
+    /// The state of an order that goes on.
+    pub async fn save(&self, stored: Stored, job: Job) -> Result<Stored, StoreError> {
+        let name = job.domain.as_str();
+        let body = write("the order", name, &job)?;
+        let Status { state, code, says, who } = &job.status;
+        let (state, who) = (word(state)?, word(who)?);
+        let written = in_transaction!(self, transaction => {
+            let written = sqlx::query(UPDATE)
+                .bind(to_sql(job.due_at)).bind(job.step.name()).bind(&body).bind(name).bind(stored.version)
+                .execute(&mut *transaction).await?.rows_affected();
+            if written == 1 {
+                sqlx::query(SHOW)
+                    .bind(&state).bind(code).bind(says).bind(&who).bind(to_sql(job.due_at)).bind(name)
+                    .execute(&mut *transaction).await?;
+                sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
+                for answer in &job.answers {
+                    sqlx::query(ANSWER)
+                        .bind(name).bind(&answer.token).bind(&answer.key_authorization).bind(to_sql(answer.expires_at))
+                        .execute(&mut *transaction).await?;
+                }
+            }
+            written
+        });
+        check(written, &job.domain)?;
+        Ok(Stored { version: stored.version + 1, job })
+    }
+
+    /// The end of an order that was refused for good.
+    pub async fn stop(&self, stored: &Stored, job: &Job) -> Result<(), StoreError> {
+        self.end(stored, job, None).await
+    }
+
+    /// The end of an order that brought a certificate, which is served and shown from here on.
+    pub async fn finish(
+        &self,
+        stored: &Stored,
+        job: &Job,
+        bundle: &Bundle,
+        shown: &CertificateInfo,
+        renew_at: u64,
+    ) -> Result<(), StoreError> {
+        let name = job.domain.as_str();
+        let bundle = write("the bundle", name, bundle)?;
+        let shown = write("the certificate", name, shown)?;
+        self.end(stored, job, Some((bundle, shown, to_sql(renew_at)))).await
+    }
+
+    async fn end(&self, stored: &Stored, job: &Job, issued: Option<(String, String, i64)>) -> Result<(), StoreError> {
+        let name = job.domain.as_str();
+        let Status { state, code, says, who } = &job.status;
+        let (state, who) = (word(state)?, word(who)?);
+        let written = in_transaction!(self, transaction => {
+            let written = sqlx::query(REMOVE).bind(name).bind(stored.version)
+                .execute(&mut *transaction).await?.rows_affected();
+            if written == 1 {
+                sqlx::query(SHOW)
+                    .bind(&state).bind(code).bind(says).bind(&who).bind(None::<i64>).bind(name)
+                    .execute(&mut *transaction).await?;
+                sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
+                if let Some((bundle, shown, renew_at)) = &issued {
+                    sqlx::query(REPLACE_BUNDLE).bind(name).bind(bundle).execute(&mut *transaction).await?;
+                    sqlx::query(SHOW_CERTIFICATE).bind(shown).bind(renew_at).bind(name)
+                        .execute(&mut *transaction).await?;
+                }
+            }
+            written
+        });
+        check(written, &job.domain)
+    }
+}
+
+fn check(written: u64, domain: &Hostname) -> Result<(), StoreError> {
+    if written == 1 { Ok(()) } else { Err(StoreError::Conflict(domain.clone())) }
+}

@@ -1,0 +1,120 @@
+//! The database: SQLite beside the service, or MySQL/MariaDB. Must never see a plaintext key; contains no policy.
+
+mod domains;
+mod jobs;
+mod migrations;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use contract::{Bundle, Challenge, Hostname};
+use sqlx::{MySqlPool, SqlitePool};
+
+pub use self::domains::Registered;
+pub use self::jobs::Stored;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+}
+
+#[derive(Clone)]
+enum Pool {
+    Sqlite(SqlitePool),
+    Mysql(MySqlPool),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database did not answer as expected: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("the database file {0} {1}")]
+    File(String, String),
+    #[error("the database has schema version {0}; this CertService knows versions up to {1}")]
+    TooNew(i64, i64),
+    #[error("{0} of {1} in the database is damaged: {2}")]
+    Damaged(&'static str, String, String),
+    #[error(
+        "the order of {0} was changed by somebody else meanwhile; is a second CertService running on this database?"
+    )]
+    Conflict(Hostname),
+}
+
+/// Runs one query on whichever database it is: the dialects agree on all that stands in these rooms.
+macro_rules! on {
+    ($store:expr, $pool:ident => $body:expr) => {
+        match &$store.pool {
+            $crate::store::Pool::Sqlite($pool) => $body,
+            $crate::store::Pool::Mysql($pool) => $body,
+        }
+    };
+}
+/// The same in a transaction that has the right to write from its start: SQLite can't upgrade one that has read.
+macro_rules! in_transaction {
+    ($store:expr, $transaction:ident => $body:expr) => {
+        match &$store.pool {
+            $crate::store::Pool::Sqlite(pool) => {
+                let mut $transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+                let done = $body;
+                $transaction.commit().await?;
+                done
+            }
+            $crate::store::Pool::Mysql(pool) => {
+                let mut $transaction = pool.begin().await?;
+                let done = $body;
+                $transaction.commit().await?;
+                done
+            }
+        }
+    };
+}
+use {in_transaction, on};
+
+impl Store {
+    /// Whether the database answers.
+    pub async fn ready(&self) -> Result<(), StoreError> {
+        let _: i64 = on!(self, pool => sqlx::query_scalar("SELECT 1").fetch_one(pool).await?);
+        Ok(())
+    }
+
+    pub async fn bundle(&self, domain: &Hostname) -> Result<Option<Bundle>, StoreError> {
+        let query = "SELECT body FROM bundles WHERE domain = ?";
+        let body: Option<String> =
+            on!(self, pool => sqlx::query_scalar(query).bind(domain.as_str()).fetch_optional(pool).await?);
+        body.map(|body| parse("the bundle", domain.as_str(), &body)).transpose()
+    }
+
+    pub async fn challenge(&self, domain: &Hostname, token: &str) -> Result<Option<Challenge>, StoreError> {
+        let query = "SELECT key_authorization, expires_at FROM challenges WHERE domain = ? AND token = ?";
+        let row: Option<(String, i64)> = on!(self, pool =>
+            sqlx::query_as(query).bind(domain.as_str()).bind(token).fetch_optional(pool).await?);
+        Ok(row.map(|(key_authorization, expires_at)| Challenge {
+            domain: domain.clone(),
+            token: token.to_owned(),
+            key_authorization,
+            expires_at: from_sql(expires_at),
+        }))
+    }
+
+    pub async fn close(&self) {
+        on!(self, pool => pool.close().await);
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(what: &'static str, domain: &str, body: &str) -> Result<T, StoreError> {
+    serde_json::from_str(body).map_err(|error| StoreError::Damaged(what, domain.to_owned(), error.to_string()))
+}
+
+fn write<T: serde::Serialize>(what: &'static str, domain: &str, value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Damaged(what, domain.to_owned(), error.to_string()))
+}
+
+/// Both databases have signed 64-bit integers only.
+fn to_sql(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn from_sql(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}

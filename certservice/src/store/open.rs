@@ -1,0 +1,57 @@
+//! Opens the database and brings its schema up to date.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, MySqlPool, SqlitePool};
+
+use super::{Pool, Store, StoreError, migrations};
+use crate::config::StoreUrl;
+
+const CONNECTIONS_MAX: u32 = 8;
+/// How long a query waits for a free connection, and SQLite for its lock.
+const WAIT_SECONDS_MAX: u64 = 10;
+
+impl Store {
+    pub async fn open(url: &StoreUrl) -> Result<Self, StoreError> {
+        let pool = match url {
+            StoreUrl::Sqlite(path) => Pool::Sqlite(sqlite(path).await?),
+            StoreUrl::Mysql(url) => Pool::Mysql(mysql(url.reveal()).await?),
+        };
+        migrations::run(&pool).await?;
+        Ok(Self { pool })
+    }
+}
+
+async fn sqlite(path: &Path) -> Result<SqlitePool, StoreError> {
+    // SQLite gives its other files the mode of this one.
+    let failed =
+        |error: std::io::Error| StoreError::File(path.display().to_string(), format!("can't be opened: {error}"));
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(failed)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    drop(file);
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .foreign_keys(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // What is stored before an act must survive a power cut, too.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(Duration::from_secs(WAIT_SECONDS_MAX))
+        .disable_statement_logging();
+    let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX);
+    Ok(pool.acquire_timeout(Duration::from_secs(WAIT_SECONDS_MAX)).connect_with(options).await?)
+}
+
+async fn mysql(url: &str) -> Result<MySqlPool, StoreError> {
+    // Its error would quote the URL, and with it the password.
+    let options = MySqlConnectOptions::from_str(url)
+        .map_err(|_| sqlx::Error::Configuration("the mysql URL is malformed".into()))?
+        .disable_statement_logging();
+    let pool = MySqlPoolOptions::new().max_connections(CONNECTIONS_MAX);
+    Ok(pool.acquire_timeout(Duration::from_secs(WAIT_SECONDS_MAX)).connect_with(options).await?)
+}
