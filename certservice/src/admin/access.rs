@@ -145,8 +145,3 @@ fn forbidden(needed: &str) -> ApiError {
     let says = format!("this token's role does not allow it; it takes {needed}");
     ApiError::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", says)
 }
-
-#[cfg(test)]
-pub(super) fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
-    RULES.iter().map(|(method, path, _)| (*method, *path))
-}

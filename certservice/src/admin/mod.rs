@@ -6,8 +6,6 @@ mod edges;
 mod health;
 mod listen;
 mod problem;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

@@ -1,1 +1,161 @@
+use std::path::PathBuf;
 
+use contract::document::render;
+
+use super::*;
+
+const GOOD: &str = r#"
+data_dir = "data"
+[listen]
+address = "unix:cs.sock"
+[edges]
+public_keys = ["edge.pub"]
+[[issuers]]
+name = "internal"
+kind = "internal"
+"#;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        let key = contract::sealed::EdgeKey::generate(2048).unwrap();
+        folder.put("edge.pub", &key.public_pem().unwrap());
+        folder.put("edge.pem", &key.private_pem().unwrap());
+        folder
+    }
+
+    fn put(&self, name: &str, text: &str) {
+        std::fs::write(self.0.path().join(name), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn faults(&self, text: &str) -> Vec<String> {
+        let faults = Config::parse(text, self.0.path()).unwrap_err();
+        render(&faults, "f").lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn the_smallest_file_has_defaults() {
+    let folder = Folder::new();
+    let config = Config::parse(GOOD, folder.0.path()).unwrap();
+    assert_eq!(config.data_dir, folder.path("data"));
+    assert!(matches!(config.listen, Listen::Unix(path) if path == folder.path("cs.sock")));
+    assert!(matches!(config.store, StoreUrl::Sqlite(path) if path == folder.path("data/certservice.db")));
+    assert_eq!((config.edges.len(), config.issuers[0].name.as_str()), (1, "internal"));
+    assert!(matches!(config.issuers[0].kind, IssuerKind::Internal { validity_days: 30 }));
+    let Issuance { concurrency, retry_seconds_min, retry_seconds_max } = config.issuance;
+    assert_eq!((concurrency, retry_seconds_min, retry_seconds_max), (8, 20, 3600));
+    assert!(config.redis.is_none() && config.tokens.is_empty());
+}
+
+#[test]
+fn a_full_file_is_read() {
+    let folder = Folder::new();
+    folder.put("db.url", "mysql://user:pass@host/db\n");
+    folder.put("hmac", "c2VjcmV0\n");
+    folder.put("root.pem", "-----BEGIN CERTIFICATE-----\n");
+    let hash = "ab".repeat(32);
+    let text = format!(
+        r#"
+data_dir = "/data"
+listen = {{ address = "127.0.0.1:0" }}
+tokens = [
+    {{ role = "edge", sha256 = "{hash}" }},
+    {{ role = "app", tenant = "shop", sha256 = "{hash}" }},
+    {{ role = "operator", sha256 = "{hash}" }},
+]
+store = {{ url_file = "db.url" }}
+redis = {{ url = "redis://127.0.0.1/" }}
+edges = {{ public_keys = ["edge.pub"] }}
+issuance = {{ concurrency = 3, retry_seconds_min = 1, retry_seconds_max = 2 }}
+[[issuers]]
+name = "le"
+kind = "acme"
+directory = "https://ca.example/dir"
+contact = ["mailto:ops@example.com"]
+root_file = "root.pem"
+eab = {{ kid = "k", hmac_key_file = "hmac" }}
+"#
+    );
+    let config = Config::parse(&text, folder.0.path()).unwrap();
+    assert!(matches!(&config.store, StoreUrl::Mysql(url) if url.reveal() == "mysql://user:pass@host/db"));
+    assert_eq!(config.tokens[1].grant, Grant::App { tenant: "shop".into() });
+    assert_eq!(config.tokens[0].sha256, [0xab; 32]);
+    let IssuerKind::Acme(acme) = &config.issuers[0].kind else { panic!() };
+    assert_eq!(acme.eab.as_ref().unwrap().hmac_key.reveal(), "c2VjcmV0");
+    assert!(acme.root.is_some());
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("pass") && !shown.contains("c2VjcmV0"), "{shown}");
+}
+
+#[test]
+fn all_mistakes_are_shown_at_once_with_their_places() {
+    let folder = Folder::new();
+    let text =
+        GOOD.replace("address =", "adress =").replace("\"internal\"\nkind = \"internal\"", "1\nkind = \"inernal\"");
+    assert_eq!(
+        folder.faults(&text),
+        [
+            "f:3:1: setting `address` is missing",
+            "f:4:1: unknown setting `adress` (did you mean `address`?)",
+            "f:8:8: expected a string, found 1",
+            "f:9:8: unknown value `inernal` (did you mean `internal`?)",
+        ]
+    );
+    let text =
+        GOOD.replace("\"unix:cs.sock\"", "\"0.0.0.0:1\"").replace("edge.pub", "none.pub") + "directory = \"x\"\n";
+    let faults = folder.faults(&text);
+    assert_eq!(faults.len(), 4, "{faults:?}");
+    assert!(faults[0].starts_with("f:4:11: a TCP address needs [[tokens]]"), "{faults:?}");
+    assert!(faults[1].starts_with("f:4:11: 0.0.0.0:1 is not loopback and needs `tls`"), "{faults:?}");
+    assert!(faults[2].starts_with("f:6:16: ") && faults[2].contains("none.pub can't be read"), "{faults:?}");
+    assert_eq!(faults[3], "f:10:13: only kind `acme` has this setting");
+}
+
+#[test]
+fn a_private_key_is_refused_by_the_name_of_its_file() {
+    let folder = Folder::new();
+    let faults = folder.faults(&GOOD.replace("edge.pub", "edge.pem"));
+    assert!(faults.len() == 1 && faults[0].contains("edge.pem: this is a private key"), "{faults:?}");
+}
+
+#[test]
+fn single_mistakes_have_single_faults() {
+    let folder = Folder::new();
+    folder.put("big", &"x".repeat(FILE_BYTES_MAX as usize + 1));
+    let token = |rest: &str| format!("{GOOD}\n[[tokens]]\n{rest}\n");
+    let hash = "00".repeat(32);
+    for (text, says) in [
+        (GOOD.replace("unix:cs.sock", "localhost:1"), "neither unix:/path nor an IP address"),
+        (GOOD.replace("\"edge.pub\"", ""), "0 edge keys, 1 to 16"),
+        (GOOD.replace("\"edge.pub\"", "\"edge.pub\", \"edge.pub\""), "same key as another"),
+        (GOOD.replace("\"edge.pub\"", "\"big\""), "which is the most that is read"),
+        (GOOD.replace("\"internal\"\nkind", "\"../x\"\nkind"), "a name is 1 to 64 characters"),
+        (format!("{GOOD}validity_days = 0\n"), "1 to 398"),
+        (format!("{GOOD}validity_days = 399\n"), "1 to 398"),
+        (format!("{GOOD}[[issuers]]\nname = \"internal\"\nkind = \"internal\"\n"), "stands twice"),
+        (format!("{GOOD}[[issuers]]\nname = \"a\"\nkind = \"acme\"\n"), "needs `directory`"),
+        (
+            format!("{GOOD}[[issuers]]\nname = \"a\"\nkind = \"acme\"\ndirectory = \"http://x\"\n"),
+            "must start with https://",
+        ),
+        (format!("{GOOD}[store]\nurl = \"postgres://x\"\n"), "must start with sqlite: or mysql://"),
+        (format!("{GOOD}[store]\n"), "either `url` or `url_file`"),
+        (format!("{GOOD}[redis]\nurl = \"http://x\"\n"), "must start with redis://"),
+        (format!("{GOOD}[issuance]\nconcurrency = 0\n"), "1 to 256"),
+        (format!("{GOOD}[issuance]\nconcurrency = 257\n"), "1 to 256"),
+        (format!("{GOOD}[issuance]\nretry_seconds_min = 9\nretry_seconds_max = 8\n"), "at most retry_seconds_max"),
+        (token(&format!("role = \"app\"\nsha256 = \"{hash}\"")), "needs a `tenant`"),
+        (token(&format!("role = \"edge\"\ntenant = \"x\"\nsha256 = \"{hash}\"")), "only role `app`"),
+        (token("role = \"edge\"\nsha256 = \"00\""), "64 hexadecimal digits"),
+    ] {
+        let faults = folder.faults(&text);
+        assert!(faults.len() == 1 && faults[0].contains(says), "{text}\n{faults:?}");
+    }
+}

@@ -1,1 +1,220 @@
+use contract::api::{State, Who};
+use contract::sealed::Sealed;
+use contract::{Bundle, Challenge, Hostname};
 
+use super::*;
+use crate::issue::{Facts, Failure, OrderState, Then};
+
+const NOW: u64 = 1_800_000_000;
+const PACE: Pace = Pace { retry_seconds_min: 20, retry_seconds_max: 3600 };
+
+fn name() -> Hostname {
+    Hostname::parse("shop.example").unwrap()
+}
+
+fn job(step: Step) -> Job {
+    Job { step, ..Job::new(name(), "ca".into(), 0, NOW) }
+}
+
+fn url() -> String {
+    "https://ca.example/order/1".into()
+}
+
+fn answer() -> Challenge {
+    Challenge { domain: name(), token: "t".into(), key_authorization: "t.k".into(), expires_at: NOW + 60 }
+}
+
+fn key() -> SealedKey {
+    let empty = String::new;
+    let sealed =
+        Sealed { protected: empty(), recipients: vec![], aad: empty(), iv: empty(), ciphertext: empty(), tag: empty() };
+    SealedKey { csr: vec![1, 2, 255], sealed }
+}
+
+fn bundle() -> Box<Bundle> {
+    let (domain, key) = (name(), key().sealed);
+    let issuer = "ca".into();
+    Box::new(Bundle { domain, revision: 1, issuer, not_before: NOW, not_after: NOW + 90, x5c: vec![], key })
+}
+
+fn facts() -> Facts {
+    Facts { issued_by: "CN=ca".into(), serial: "01".into(), sha256: [1; 32], not_before: NOW, not_after: NOW + 90 }
+}
+
+fn failure(then: Then) -> Failure {
+    Failure::new("challenge_failed", "connection refused", State::ActionNeeded, Who::Customer, then)
+}
+
+fn ordered() -> Step {
+    Step::Ordered { order: url() }
+}
+fn validating(polls: u32) -> Step {
+    Step::Validating { order: url(), polls }
+}
+fn ready() -> Step {
+    Step::Ready { order: Some(url()) }
+}
+fn keyed() -> Step {
+    Step::Keyed { order: Some(url()), key: key() }
+}
+fn finalizing(polls: u32) -> Step {
+    Step::Finalizing { order: url(), key: key(), polls }
+}
+
+#[test]
+fn an_order_goes_from_registration_to_the_bundle() {
+    let script: Vec<(Event, Step, Vec<Task>)> = vec![
+        (Event::Due, Step::Queued, vec![Task::Order]),
+        (Event::Ordered(Some(url())), ordered(), vec![Task::Look { order: url() }]),
+        (
+            Event::Looked(OrderState::Pending(vec![answer()])),
+            Step::Answering { order: url() },
+            vec![Task::Publish(vec![answer()]), Task::Ask { order: url() }],
+        ),
+        (Event::Asked, validating(0), vec![Task::Look { order: url() }]),
+        (Event::Looked(OrderState::Pending(vec![])), validating(1), vec![]),
+        (Event::Due, validating(1), vec![Task::Look { order: url() }]),
+        (Event::Looked(OrderState::Ready), ready(), vec![Task::Withdraw(vec![answer()]), Task::MakeKey]),
+        (Event::KeyMade(key()), keyed(), vec![Task::Finalize { order: Some(url()), key: key() }]),
+        (Event::Accepted, finalizing(0), vec![Task::Fetch { order: url(), key: key() }]),
+        (Event::Pending, finalizing(1), vec![]),
+        (Event::Due, finalizing(1), vec![Task::Fetch { order: url(), key: key() }]),
+        (
+            Event::Certified { bundle: bundle(), facts: facts() },
+            Step::Issued { bundle: bundle(), serial: "01".into(), issued_by: "CN=ca".into() },
+            vec![Task::Announce(bundle())],
+        ),
+    ];
+    let mut job = job(Step::Queued);
+    for (event, step, tasks) in script {
+        let shown = format!("{event:?}");
+        let (next_job, next_tasks) = next(job, event, NOW, &PACE);
+        assert_eq!((&next_job.step, next_tasks), (&step, tasks), "{shown}");
+        let answering = matches!(step, Step::Answering { .. } | Step::Validating { .. });
+        assert_eq!(next_job.answers.len(), usize::from(answering), "{shown}");
+        job = next_job;
+    }
+    assert_eq!((job.status.state, job.status.code.as_str()), (State::Live, "issued"));
+}
+
+#[test]
+fn an_issuer_without_orders_goes_straight_to_the_key() {
+    let (job, tasks) = next(job(Step::Queued), Event::Ordered(None), NOW, &PACE);
+    assert_eq!((&job.step, tasks), (&Step::Ready { order: None }, vec![Task::MakeKey]));
+    let (job, tasks) = next(job, Event::KeyMade(key()), NOW, &PACE);
+    assert_eq!(tasks, vec![Task::Finalize { order: None, key: key() }]);
+    let (job, _) = next(job, Event::Certified { bundle: bundle(), facts: facts() }, NOW, &PACE);
+    assert!(matches!(job.step, Step::Issued { .. }));
+}
+
+#[test]
+fn authorizations_that_are_still_good_need_no_answer() {
+    let (job, tasks) = next(job(ordered()), Event::Looked(OrderState::Ready), NOW, &PACE);
+    assert_eq!((&job.step, tasks), (&ready(), vec![Task::MakeKey]));
+}
+
+/// A crash after a step was stored: what is stored goes on with the same order and the same CSR.
+#[test]
+fn after_a_crash_each_step_goes_on_where_it_stood() {
+    let look = || vec![Task::Look { order: url() }];
+    for (step, tasks) in [
+        (Step::Queued, vec![Task::Order]),
+        (ordered(), look()),
+        (Step::Answering { order: url() }, vec![Task::Publish(vec![answer()]), Task::Ask { order: url() }]),
+        (validating(3), look()),
+        (ready(), vec![Task::MakeKey]),
+        (keyed(), vec![Task::Finalize { order: Some(url()), key: key() }]),
+        (finalizing(3), vec![Task::Fetch { order: url(), key: key() }]),
+    ] {
+        let stored = Job { answers: vec![answer()], ..job(step) };
+        let text = serde_json::to_string(&stored).unwrap();
+        let read: Job = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, stored);
+        let (resumed, resumed_tasks) = next(read, Event::Due, NOW + 9, &PACE);
+        assert_eq!((resumed, resumed_tasks), (stored, tasks));
+    }
+}
+
+#[test]
+fn waits_longer_between_looks_and_gives_up_in_the_end() {
+    let mut job = job(validating(0));
+    let mut pauses = Vec::new();
+    while matches!(job.step, Step::Validating { .. }) {
+        let (next_job, tasks) = next(job, Event::Looked(OrderState::Pending(vec![])), NOW, &PACE);
+        assert!(tasks.is_empty());
+        pauses.push(next_job.due_at - NOW);
+        job = next_job;
+    }
+    assert_eq!(pauses[..6], [1, 2, 4, 8, 15, 15]);
+    assert_eq!(pauses.len(), 121);
+    assert_eq!((&job.step, job.failures, job.status.code.as_str()), (&Step::Queued, 1, "ca_unavailable"));
+}
+
+#[test]
+fn a_failure_keeps_the_order_or_gives_it_up() {
+    let kept = Job { answers: vec![answer()], ..job(validating(2)) };
+    let (job, tasks) = next(kept.clone(), Event::Failed(failure(Then::Retry { after: 0 })), NOW, &PACE);
+    assert_eq!((&job.step, job.answers.len(), tasks), (&validating(2), 1, vec![]));
+    assert_eq!((job.status.state, job.status.who), (State::ActionNeeded, Who::Customer));
+    assert_eq!((job.status.code.as_str(), job.status.says.as_str()), ("challenge_failed", "connection refused"));
+
+    for event in [Event::Failed(failure(Then::NewOrder)), Event::Looked(OrderState::Invalid(failure(Then::NewOrder)))] {
+        let (job, tasks) = next(kept.clone(), event, NOW, &PACE);
+        assert_eq!((&job.step, job.answers.len()), (&Step::Queued, 0));
+        assert_eq!(tasks, vec![Task::Withdraw(vec![answer()])]);
+    }
+    let (job, tasks) = next(kept, Event::Failed(failure(Then::Stop)), NOW, &PACE);
+    assert_eq!((&job.step, tasks), (&Step::Stopped, vec![Task::Withdraw(vec![answer()])]));
+}
+
+#[test]
+fn pauses_double_up_to_the_limit_with_jitter_and_respect_the_ca() {
+    let mut job = job(Step::Queued);
+    let mut pauses = Vec::new();
+    for _ in 0..12 {
+        job = next(job, Event::Failed(failure(Then::Retry { after: 0 })), NOW, &PACE).0;
+        pauses.push(job.due_at - NOW);
+    }
+    for (at, pause) in pauses.iter().enumerate() {
+        let base = (20 << at).min(3600);
+        assert!((base..=base + base / 4).contains(pause), "{pauses:?}");
+    }
+    let (job, _) = next(job, Event::Failed(failure(Then::Retry { after: 90_000 })), NOW, &PACE);
+    assert_eq!(job.due_at, NOW + 90_000);
+    let many = Job { failures: u32::MAX, ..job };
+    assert!(next(many, Event::Failed(failure(Then::NewOrder)), NOW, &PACE).0.due_at <= NOW + 4500);
+}
+
+#[test]
+fn a_failure_stays_shown_until_a_certificate_comes() {
+    let (job, _) = next(job(Step::Queued), Event::Failed(failure(Then::Retry { after: 0 })), NOW, &PACE);
+    let (job, _) = next(job, Event::Ordered(Some(url())), NOW, &PACE);
+    assert_eq!(job.status.code, "challenge_failed");
+    let (job, _) =
+        next(Job { step: keyed(), ..job }, Event::Certified { bundle: bundle(), facts: facts() }, NOW, &PACE);
+    assert_eq!((job.status.code.as_str(), job.failures), ("issued", 0));
+}
+
+#[test]
+fn a_renewal_that_fails_leaves_the_domain_live() {
+    let renewal = Job::new(name(), "ca".into(), 4, NOW);
+    assert_eq!((renewal.revision, renewal.status.state), (5, State::Live));
+    let (job, _) = next(renewal, Event::Ordered(Some(url())), NOW, &PACE);
+    assert_eq!((job.status.state, job.status.code.as_str()), (State::Live, "renewing"));
+    let (job, _) = next(job, Event::Failed(failure(Then::NewOrder)), NOW, &PACE);
+    assert_eq!((job.status.state, job.status.code.as_str()), (State::Live, "challenge_failed"));
+}
+
+#[test]
+fn an_event_out_of_place_costs_the_order_not_the_service() {
+    for (step, event) in [
+        (Step::Queued, Event::Asked),
+        (ordered(), Event::Looked(OrderState::Valid)),
+        (validating(0), Event::Looked(OrderState::Processing)),
+        (ready(), Event::Accepted),
+        (finalizing(0), Event::KeyMade(key())),
+    ] {
+        let (job, _) = next(job(step), event, NOW, &PACE);
+        assert_eq!((&job.step, job.status.code.as_str(), job.failures), (&Step::Queued, "internal_error", 1));
+    }
+}
