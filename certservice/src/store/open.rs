@@ -52,6 +52,10 @@ async fn mysql(url: &str) -> Result<MySqlPool, StoreError> {
     let options = MySqlConnectOptions::from_str(url)
         .map_err(|_| sqlx::Error::Configuration("the mysql URL is malformed".into()))?
         .disable_statement_logging();
-    let pool = MySqlPoolOptions::new().max_connections(CONNECTIONS_MAX);
+    // The default level locks gaps between keys, and orders of neighbouring names would dead-lock.
+    let pool = MySqlPoolOptions::new().max_connections(CONNECTIONS_MAX).after_connect(|connection, _| {
+        let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+        Box::pin(async move { sqlx::query(level).execute(connection).await.map(|_| ()) })
+    });
     Ok(pool.acquire_timeout(Duration::from_secs(WAIT_SECONDS_MAX)).connect_with(options).await?)
 }

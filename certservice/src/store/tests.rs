@@ -215,6 +215,34 @@ async fn finishing_serves_the_bundle_and_ends_the_order() {
 }
 
 #[tokio::test]
+async fn orders_of_neighbouring_names_go_on_side_by_side() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        for n in 0..32 {
+            store.register("shop", &job(&format!("n{n}.example"))).await.unwrap();
+        }
+        let due = store.due(u64::MAX, 100).await.unwrap();
+        let tasks = due.into_iter().map(|mut stored| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let domain = stored.job.domain.to_string();
+                for round in 0..4 {
+                    let answers = vec![answer(&domain, &format!("t{round}"))];
+                    let next = Job { answers, ..stored.job.clone() };
+                    stored = store.save(stored, next).await.unwrap();
+                }
+                let done = issued(&stored.job);
+                store.finish(&stored, &done, &bundle(&domain, 1), &shown(1), NOW).await.unwrap();
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+        assert_eq!(store.renewals(NOW, 100).await.unwrap().len(), 32);
+    }
+}
+
+#[tokio::test]
 async fn stopping_ends_the_order_and_says_why() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
