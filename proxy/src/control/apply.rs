@@ -268,3 +268,7 @@ impl Builder<'_> {
 fn shown(text: &str) -> String {
     text.chars().take(100).flat_map(char::escape_debug).collect()
 }
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

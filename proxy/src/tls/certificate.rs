@@ -146,4 +146,4 @@ fn unix_seconds(time: &Asn1TimeRef) -> Option<u64> {
 
 #[cfg(test)]
 #[path = "certificate_tests.rs"]
-mod tests;
+pub(in crate::tls) mod tests;

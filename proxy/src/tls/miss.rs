@@ -172,3 +172,7 @@ impl From<SupplyError> for Miss {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "miss_tests.rs"]
+mod tests;

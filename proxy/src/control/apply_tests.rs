@@ -1,0 +1,101 @@
+use super::*;
+use crate::wasm::Settings;
+
+struct World {
+    _folder: tempfile::TempDir,
+    host: Host,
+    plugins: Plugins,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Host::new(Settings::default()).unwrap();
+        let plugins = Plugins::open(folder.path().join("plugins"), &host).unwrap();
+        Self { _folder: folder, host, plugins }
+    }
+
+    async fn build(&self, text: &str, previous: &Snapshot, must_resolve: bool) -> Result<Snapshot, Vec<Fault>> {
+        let listeners = ["https".to_owned(), "http".to_owned()];
+        let inputs = Inputs { host: &self.host, plugins: &self.plugins, listeners: &listeners, previous, must_resolve };
+        build(text, 1, &inputs).await
+    }
+
+    async fn faults(&self, text: &str) -> Vec<(String, Option<u32>, String, Option<String>)> {
+        let faults = self.build(text, &Snapshot::empty(), true).await.err().expect("must be refused");
+        faults.into_iter().map(|fault| (fault.at, fault.line, fault.says, fault.hint)).collect()
+    }
+}
+
+#[tokio::test]
+async fn every_fault_is_reported_with_its_place() {
+    let text = r#"{
+  "upstreams": {
+    "shop": {"url": "http://127.0.0.1:9"},
+    "api": {"url": "ftp://127.0.0.1"}
+  },
+  "sites": [
+    {"hosts": ["a.example", "A.example."], "upstream": "shp"},
+    {"hosts": ["a.example"], "upstream": "shop"},
+    {"hosts": ["a.example"], "upstream": "shop"},
+    {"hosts": ["a b"], "upstream": "shop", "plugins": [{"plugin": "hsts"}]},
+    {"hosts": [], "upstream": "shop"}
+  ],
+  "listeners": {"htps": {}}
+}"#;
+    let faults = World::new().faults(text).await;
+    let places: Vec<_> = faults.iter().map(|(at, line, ..)| (at.as_str(), *line)).collect();
+    assert_eq!(
+        places,
+        [
+            ("/upstreams/api/url", Some(4)),
+            ("/sites/0/upstream", Some(7)),
+            ("/sites/2/hosts/0", Some(9)),
+            ("/sites/3/hosts/0", Some(10)),
+            ("/sites/3/plugins/0/plugin", Some(10)),
+            ("/sites/4/hosts", Some(11)),
+            ("/listeners/htps", Some(13)),
+        ],
+        "{faults:#?}"
+    );
+    assert_eq!(faults[1].3.as_deref(), Some("did you mean `shop`?"));
+    assert_eq!(faults[6].3.as_deref(), Some("did you mean `https`?"));
+}
+
+#[tokio::test]
+async fn a_plugin_that_was_never_uploaded_is_named() {
+    let faults = World::new().faults(r#"{"plugins": {"hsts": {"digest": "sha256:00"}}}"#).await;
+    assert_eq!(faults.len(), 1);
+    assert_eq!(faults[0].0, "/plugins/hsts/digest");
+    assert!(faults[0].2.contains("sha256:00"), "{faults:?}");
+}
+
+#[tokio::test]
+async fn what_did_not_change_is_kept() {
+    let world = World::new();
+    let text = |port: u16| {
+        format!(
+            r#"{{"upstreams": {{"a": {{"url": "http://127.0.0.1:{port}"}}, "b": {{"url": "http://127.0.0.1:9"}}}}}}"#
+        )
+    };
+    let first = world.build(&text(1), &Snapshot::empty(), true).await.unwrap();
+    let second = world.build(&text(2), &first, true).await.unwrap();
+    assert!(!Arc::ptr_eq(&first.upstreams["a"], &second.upstreams["a"]));
+    assert!(Arc::ptr_eq(&first.upstreams["b"], &second.upstreams["b"]));
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_a_fault_for_a_person_and_not_for_a_restart() {
+    let world = World::new();
+    let text = r#"{"upstreams": {"a": {"url": "http://nowhere.invalid"}}}"#;
+    assert_eq!(world.faults(text).await[0].0, "/upstreams/a/url");
+    let restored = world.build(text, &Snapshot::empty(), false).await.unwrap();
+    assert!(restored.upstreams["a"].peer().is_none());
+}
+
+#[tokio::test]
+async fn refuses_what_is_no_json() {
+    for text in ["", "{", "[]", "{\"a\":1}", "{} x", "\u{0}"] {
+        assert!(World::new().build(text, &Snapshot::empty(), true).await.is_err(), "{text:?}");
+    }
+}

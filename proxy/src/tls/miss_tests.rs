@@ -1,0 +1,165 @@
+//! Against a CertService of the test's own, over real HTTP: what is asked how often, and what is believed.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use contract::signed::{SigningKey, VerifyKeys, sign};
+use tokio::sync::Notify;
+
+use super::super::certificate::tests::{EDGE, bundle_until};
+use super::super::table::Found;
+use super::*;
+use crate::supply::{Address, CertService, CertServiceConfig};
+
+struct Source {
+    signing: SigningKey,
+    asked: AtomicUsize,
+    /// Answers wait for it, so that a test decides when.
+    open: Notify,
+    waits: bool,
+}
+
+const SIGNS: &str = "a.example";
+
+async fn answer(State(source): State<Arc<Source>>, Path(name): Path<String>) -> Response {
+    source.asked.fetch_add(1, Ordering::SeqCst);
+    if source.waits {
+        source.open.notified().await;
+    }
+    let problem = |status: StatusCode, code: &str| {
+        let body = format!(r#"{{"status":{},"code":"{code}","title":"","detail":""}}"#, status.as_u16());
+        (status, [("content-type", "application/problem+json")], body).into_response()
+    };
+    match name.as_str() {
+        SIGNS => sign(&bundle_until(SIGNS, 3600), &source.signing).unwrap().into_response(),
+        // Signed properly, but another domain's.
+        "swapped.example" => sign(&bundle_until(SIGNS, 3600), &source.signing).unwrap().into_response(),
+        "forged.example" => {
+            let (stranger, _) = SigningKey::generate().unwrap();
+            sign(&bundle_until("forged.example", 3600), &stranger).unwrap().into_response()
+        }
+        "pending.example" => problem(StatusCode::SERVICE_UNAVAILABLE, "not_issued"),
+        "broken.example" => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        _ => problem(StatusCode::NOT_FOUND, "unknown_domain"),
+    }
+}
+
+struct World {
+    source: Arc<Source>,
+    table: Arc<Table>,
+    misses: Arc<Misses>,
+}
+
+async fn world(waits: bool) -> World {
+    let (signing, _) = SigningKey::generate().unwrap();
+    let verify_keys = VerifyKeys::from_pems([&*signing.public_pem()]).unwrap();
+    let source = Arc::new(Source { signing, asked: AtomicUsize::new(0), open: Notify::new(), waits });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let routes = Router::new().route("/v1/bundles/{name}", get(answer)).with_state(source.clone());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let config = CertServiceConfig { address: Address::Url(url), token: None, root: None };
+    let supply = Supply::new(None, CertService::new(&config).unwrap(), verify_keys);
+    let table = Arc::new(Table::new(1 << 20, Duration::from_secs(300)));
+    let edge = EdgeKey::from_pem(EDGE.private_pem().unwrap().as_bytes()).unwrap();
+    let misses = Misses::new(table.clone(), Arc::new(supply), Arc::new(edge));
+    World { source, table, misses }
+}
+
+impl World {
+    async fn wait(&self, name: &str) -> Result<Arc<Certificate>, Miss> {
+        self.misses.wait(&Hostname::parse(name).unwrap(), Duration::from_secs(20)).await
+    }
+
+    fn asked(&self) -> usize {
+        self.source.asked.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn many_visitors_of_a_cold_name_are_one_load() {
+    let world = world(true).await;
+    let visitors = (0..100).map(|_| world.wait(SIGNS));
+    let all = futures_util::future::join_all(visitors);
+    let release = async {
+        while world.asked() == 0 {
+            tokio::task::yield_now().await;
+        }
+        world.source.open.notify_one();
+    };
+    let (answers, ()) = tokio::join!(all, release);
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(world.asked(), 1);
+    assert!(matches!(world.table.find(&Hostname::parse(SIGNS).unwrap(), super::super::now()), Found::Fresh(_)));
+}
+
+#[tokio::test]
+async fn a_visitor_who_leaves_does_not_stop_the_load() {
+    let world = world(true).await;
+    let name = Hostname::parse(SIGNS).unwrap();
+    let gone = world.misses.wait(&name, Duration::from_millis(20)).await;
+    assert!(matches!(gone, Err(Miss::TimedOut(_))));
+    world.source.open.notify_one();
+    assert!(world.wait(SIGNS).await.is_ok());
+    assert_eq!(world.asked(), 1);
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_reason_and_is_remembered() {
+    let world = world(false).await;
+    for (name, reason) in [
+        ("unknown.example", "unknown_sni"),
+        ("pending.example", "not_issued"),
+        ("broken.example", "sources_unavailable"),
+        ("swapped.example", "bundle_rejected"),
+        ("forged.example", "bundle_rejected"),
+    ] {
+        let miss = world.wait(name).await.unwrap_err();
+        assert_eq!(miss.reason(), reason, "{name}: {miss}");
+        assert!(
+            matches!(world.table.find(&Hostname::parse(name).unwrap(), super::super::now()), Found::Absent(_)),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_failed_refresh_leaves_what_is_served() {
+    let world = world(false).await;
+    let name = Hostname::parse("unknown.example").unwrap();
+    let served =
+        Certificate::from_bundle(&bundle_until("unknown.example", 3600), &name, &EDGE, super::super::now()).unwrap();
+    world.table.keep(&name, Arc::new(served));
+    assert_eq!(world.wait("unknown.example").await.unwrap_err(), Miss::Unknown);
+    assert!(matches!(world.table.find(&name, super::super::now()), Found::Fresh(_)));
+}
+
+#[test]
+fn an_older_revision_never_replaces_a_newer_one() {
+    let table = Table::new(1 << 20, Duration::from_secs(300));
+    let name = Hostname::parse(SIGNS).unwrap();
+    let load = |revision| {
+        let bundle = contract::Bundle { revision, ..bundle_until(SIGNS, 3600) };
+        Arc::new(Certificate::from_bundle(&bundle, &name, &EDGE, super::super::now()).unwrap())
+    };
+    assert_eq!(table.keep(&name, load(2)).revision, 2);
+    assert_eq!(table.keep(&name, load(1)).revision, 2);
+    assert_eq!(table.keep(&name, load(3)).revision, 3);
+}
+
+#[test]
+fn memory_is_bounded() {
+    let table = Table::new(64 * 1024, Duration::from_secs(300));
+    for number in 0..200 {
+        let name = Hostname::parse(&format!("n{number}.example")).unwrap();
+        let bundle = bundle_until(name.as_str(), 3600);
+        let loaded = Certificate::from_bundle(&bundle, &name, &EDGE, super::super::now()).unwrap();
+        table.keep(&name, Arc::new(loaded));
+    }
+    let (held, bytes) = table.size();
+    assert!(held > 0 && bytes <= 64 * 1024, "{held} certificates, {bytes} bytes");
+}
