@@ -39,14 +39,9 @@ impl HttpPolicy for Hostile {
 
     fn on_request(&self, _facts: &Facts, request: &Request<'_>) -> Action {
         match self.behaviour.as_str() {
-            "spin" => spin(),
-            "spin-on-odd" if request.path == "/odd" => spin(),
-            "eat" => eat(),
+            "by-path" => return by_path(request.path),
             "leak" => std::mem::forget(vec![1u8; 64 << 10]),
-            "trap" => trap(),
-            "recurse" => return Action::Deny(recurse(request.path.len() as u16)),
-            "count" => return Action::Deny(400 + count()),
-            "log" => (0..10_000).for_each(|n| log::write(Level::Error, || format!("line {n}\nforged"))),
+            "log" => (0..200).for_each(|n| log::write(Level::Error, || format!("line {n}\nforged"))),
             "deny-200" => return Action::Deny(200),
             "respond-100" => return respond(100, vec![], vec![]),
             "respond-204-body" => return respond(204, vec![], b"x".to_vec()),
@@ -92,6 +87,18 @@ impl<'de> Deserialize<'de> for Hostile {
     }
 }
 
+/// One policy that is well or ill by request, to see what a fault leaves behind.
+fn by_path(path: &str) -> Action {
+    match path {
+        "/spin" => spin(),
+        "/eat" => eat(),
+        "/trap" => trap(),
+        "/recurse" => return Action::Deny(recurse(0)),
+        _ => {}
+    }
+    Action::Deny(400 + count())
+}
+
 fn respond(status: u16, headers: Vec<Header>, body: Vec<u8>) -> Action {
     Action::Respond(LocalResponse { status, headers, body })
 }
@@ -111,7 +118,7 @@ fn spin() {
 fn eat() {
     let mut eaten = Vec::new();
     loop {
-        eaten.push(std::hint::black_box(vec![1u8; 1 << 20]));
+        eaten.push(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
     }
 }
 

@@ -99,7 +99,7 @@ impl Host {
 
 impl Inner {
     /// For `describe` and `plan`.
-    pub fn plan_budget(&self) -> Budget {
+    pub(super) fn plan_budget(&self) -> Budget {
         Budget {
             time: self.settings.plan_time,
             memory_bytes: self.settings.plan_memory_bytes_max,

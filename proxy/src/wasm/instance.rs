@@ -22,7 +22,7 @@ enum Guest {
 }
 
 impl Instance {
-    pub fn start(host: &Inner, plugin: &Plugin, budget: Budget, compiled: &[u8]) -> Result<Self, Fault> {
+    pub(super) fn start(host: &Inner, plugin: &Plugin, budget: Budget, compiled: &[u8]) -> Result<Self, Fault> {
         let mut store = limits::store(&host.engine, plugin.shared_name(), budget);
         let guest = match &plugin.policy {
             PolicyPre::Connection(pre) => pre.instantiate(&mut store).map(Guest::Connection),
@@ -40,7 +40,7 @@ impl Instance {
         Ok(Self { store, policy, guest })
     }
 
-    pub fn call_connection<T>(
+    pub(super) fn call_connection<T>(
         &mut self,
         call: impl FnOnce(connection::GuestPolicy<'_>, &mut Store<State>, ResourceAny) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
@@ -52,7 +52,7 @@ impl Instance {
             .map_err(|error| fault(&self.store, &error))
     }
 
-    pub fn call_http<T>(
+    pub(super) fn call_http<T>(
         &mut self,
         call: impl FnOnce(http::GuestPolicy<'_>, &mut Store<State>, ResourceAny) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
@@ -64,7 +64,7 @@ impl Instance {
             .map_err(|error| fault(&self.store, &error))
     }
 
-    pub fn may_be_kept(&self) -> bool {
+    pub(super) fn may_be_kept(&self) -> bool {
         !self.store.data().memory_runs_out()
     }
 }

@@ -60,12 +60,12 @@ pub(super) fn start_call(store: &mut Store<State>) {
 
 impl State {
     /// The guest died of, or will soon die of, its memory limit.
-    pub fn memory_refused(&self) -> bool {
+    pub(super) fn memory_refused(&self) -> bool {
         self.memory_refused
     }
 
     /// Half of the memory is in use: a guest that leaks is replaced before it fails.
-    pub fn memory_runs_out(&self) -> bool {
+    pub(super) fn memory_runs_out(&self) -> bool {
         self.memory_bytes > self.budget.memory_bytes / 2
     }
 }

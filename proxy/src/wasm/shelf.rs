@@ -44,13 +44,13 @@ struct Kept {
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { key: NEXT_KEY.fetch_add(1, Ordering::Relaxed), alive: Arc::new(Alive) }
     }
 
     /// Runs `call` on an instance that this thread kept, or else on one that `start` makes. The instance is kept again
     /// only if all went well: after a fault its memory is in an unknown state.
-    pub fn with<T>(
+    pub(super) fn with<T>(
         &self,
         kept_max: usize,
         start: impl FnOnce() -> Result<Instance, Fault>,

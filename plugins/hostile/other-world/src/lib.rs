@@ -1,4 +1,5 @@
 //! A component that has nothing to do with Latchkey, for the host's tests.
+#![cfg(target_arch = "wasm32")]
 
 // The exports that the macro generates are unsafe functions.
 #[allow(unsafe_code)]
@@ -9,7 +10,6 @@ mod world {
 
     struct Greeter;
 
-    #[cfg(target_arch = "wasm32")]
     export!(Greeter);
 
     impl Guest for Greeter {

@@ -1,0 +1,54 @@
+use std::net::SocketAddr;
+
+use super::*;
+
+const TRUSTED: &str = "10.1.2.3:40000";
+const STRANGER: &str = "203.0.113.9:40000";
+const CLIENT: &str = "192.0.2.7:5555";
+
+fn at(address: &str) -> SocketAddr {
+    address.parse().expect("is an address")
+}
+
+fn header(client: Option<&str>) -> Seen {
+    Seen::Header { version: HeaderVersion::V2, client: client.map(at) }
+}
+
+#[test]
+fn a_header_is_expected_of_trusted_peers_only() {
+    let binding = bind("proxy-policy", r#"{"trusted": ["10.0.0.0/8", "2001:db8::/32"]}"#);
+    let expected = |peer| binding.expect("https", at(peer));
+    assert_eq!(expected(TRUSTED), Ok(Expectation::Require));
+    assert_eq!(expected("[::ffff:10.1.2.3]:1"), Ok(Expectation::Require));
+    assert_eq!(expected("[2001:db8::1]:1"), Ok(Expectation::Require));
+    assert_eq!(expected("[2001:db9::1]:1"), Ok(Expectation::Forbid));
+    assert_eq!(expected(STRANGER), Ok(Expectation::Forbid));
+}
+
+#[test]
+fn the_header_names_the_client() {
+    let binding = bind("proxy-policy", r#"{"trusted": ["10.0.0.0/8"], "deny": ["192.0.2.8/32"]}"#);
+    let judged = |peer, seen| binding.judge("https", at(peer), seen);
+    assert_eq!(judged(TRUSTED, header(Some(CLIENT))), Ok(Outcome::Admit(at(CLIENT))));
+    assert_eq!(judged(TRUSTED, header(Some("192.0.2.8:1"))), Ok(Outcome::Reset));
+    assert_eq!(judged(TRUSTED, header(None)), Ok(Outcome::Admit(at(TRUSTED))));
+    assert_eq!(judged(TRUSTED, Seen::Failure(HeaderFailure::Malformed)), Ok(Outcome::Reset));
+    assert_eq!(judged(STRANGER, Seen::Nothing), Ok(Outcome::Admit(at(STRANGER))));
+    assert_eq!(judged(STRANGER, header(Some(CLIENT))), Ok(Outcome::Reset));
+}
+
+#[test]
+fn an_ipv6_client_keeps_its_address() {
+    let binding = bind("proxy-policy", r#"{"trusted": ["::1"], "deny": ["2001:db8::/33"]}"#);
+    let judged = |client| binding.judge("https", at("[::1]:1"), header(Some(client)));
+    assert_eq!(judged("[2001:db8:8000::1]:9"), Ok(Outcome::Admit(at("[2001:db8:8000::1]:9"))));
+    assert_eq!(judged("[2001:db8:7fff::1]:9"), Ok(Outcome::Reset));
+}
+
+#[test]
+fn a_bad_network_is_refused_with_its_place() {
+    let config = r#"{"trusted": ["10.0.0.1/8"], "deny": ["x"], "header": "maybe"}"#;
+    let faults = faults("proxy-policy", config);
+    let at: Vec<_> = faults.iter().filter_map(|fault| fault.split(':').next()).collect();
+    assert_eq!(at, ["/trusted/0", "/header", "/deny/0"]);
+}

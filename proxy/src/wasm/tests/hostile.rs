@@ -1,0 +1,224 @@
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::super::shelf::kept_here;
+use super::*;
+
+fn asked(binding: &Binding, path: &'static str) -> Result<Action, Fault> {
+    binding.on_request(&FACTS, &get(path))
+}
+
+fn reason<T>(result: Result<T, Fault>) -> Option<&'static str> {
+    result.err().map(|fault| fault.reason())
+}
+
+fn healthy() -> Arc<Binding> {
+    bind("hsts", r#"{"max_age": 1}"#)
+}
+
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
+    let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("is a number");
+    pages * 4096
+}
+
+#[test]
+fn each_misdeed_is_a_fault_of_its_own_kind() {
+    let binding = hostile("by-path").expect("is accepted");
+    for (path, kind) in [("/spin", "deadline"), ("/eat", "memory"), ("/trap", "trap"), ("/recurse", "trap")] {
+        assert_eq!(reason(asked(&binding, path)), Some(kind), "{path}");
+        assert_eq!(healthy().on_response(&FACTS, &get("/"), &get("/")).map(|edits| edits.len()), Ok(1), "{path}");
+    }
+}
+
+#[test]
+fn an_instance_is_kept_until_it_fails() {
+    let binding = hostile("by-path").expect("is accepted");
+    // The guest counts its calls up to 199.
+    for calls in 1..=10_000 {
+        assert_eq!(asked(&binding, "/"), Ok(Action::Deny(400 + calls.min(199))));
+    }
+    for path in ["/trap", "/spin", "/eat"] {
+        assert!(asked(&binding, path).is_err());
+        assert_eq!(asked(&binding, "/"), Ok(Action::Deny(401)), "{path}");
+    }
+}
+
+#[test]
+fn an_endless_loop_is_stopped_in_time() {
+    let binding = hostile("by-path").expect("is accepted");
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(asked(&binding, "/spin"), Err(Fault::Deadline));
+    }
+    // Four milliseconds each on a quiet machine.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn memory_stays_flat_over_a_thousand_faults() {
+    let binding = hostile("by-path").expect("is accepted");
+    let fault = |path| assert!(asked(&binding, path).is_err());
+    (0..100).for_each(|_| fault("/trap"));
+    fault("/eat");
+    let before = resident_bytes();
+    (0..1000).for_each(|_| fault("/trap"));
+    (0..20).for_each(|_| fault("/eat"));
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes more after 1,020 faults");
+}
+
+#[test]
+fn a_guest_that_leaks_is_replaced_before_it_fails() {
+    let binding = hostile("leak").expect("is accepted");
+    for call in 0..1000 {
+        assert_eq!(asked(&binding, "/"), Ok(Action::Next), "call {call}");
+    }
+}
+
+#[test]
+fn nothing_illegal_leaves_the_room() {
+    for behaviour in [
+        "deny-200",
+        "respond-100",
+        "respond-204-body",
+        "respond-framing",
+        "respond-huge",
+        "respond-vast",
+        "redirect-crlf",
+        "redirect-script",
+        "redirect-slashes",
+        "redirect-nowhere",
+    ] {
+        let binding = hostile(behaviour).expect("is accepted");
+        assert_eq!(reason(asked(&binding, "/")), Some("output"), "{behaviour}");
+    }
+    for behaviour in ["edit-crlf", "edit-nul", "edit-name", "edit-framing", "edit-hop", "edit-many", "edit-huge"] {
+        let binding = hostile(behaviour).expect("is accepted");
+        assert_eq!(reason(binding.on_response(&FACTS, &get("/"), &get("/"))), Some("output"), "{behaviour}");
+    }
+}
+
+#[test]
+fn output_at_the_limit_is_accepted() {
+    let respond = hostile("respond-limit").expect("is accepted");
+    assert!(matches!(asked(&respond, "/"), Ok(Action::Respond { body, .. }) if body.len() == 64 << 10));
+    let edits = hostile("edit-limit").expect("is accepted").on_response(&FACTS, &get("/"), &get("/"));
+    let edits = edits.expect("is accepted");
+    assert_eq!(edits.len(), 64);
+    assert_eq!(edits[0], Edit::Append { name: "x-a".to_owned(), value: b"1".to_vec() });
+}
+
+#[test]
+fn a_plan_has_limits_too() {
+    let refused = |behaviour| hostile(behaviour).err().expect("is refused");
+    for (behaviour, kind) in [
+        ("plan-spin", "deadline"),
+        ("plan-eat", "memory"),
+        ("plan-trap", "trap"),
+        ("plan-big", "output"),
+        ("start-spin", "deadline"),
+        ("start-trap", "trap"),
+    ] {
+        match refused(behaviour) {
+            BindError::Fault(fault) => assert_eq!(fault.reason(), kind, "{behaviour}"),
+            other => panic!("{behaviour}: {other}"),
+        }
+    }
+    match refused("plan-many") {
+        BindError::Diagnostics(list) => {
+            assert_eq!((list.len(), list[0].message.as_str()), (100, r"fault 0\r\n"));
+        }
+        other => panic!("{other}"),
+    }
+    assert!(matches!(refused("plan-silent"), BindError::Diagnostics(list) if list.len() == 1));
+}
+
+#[test]
+fn a_flood_of_log_lines_is_cut_and_cannot_forge_one() {
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("is not poisoned").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let binding = hostile("log").expect("is accepted");
+    tracing::subscriber::with_default(subscriber, || assert_eq!(asked(&binding, "/"), Ok(Action::Next)));
+    let text = String::from_utf8(captured.0.lock().expect("is not poisoned").clone()).expect("is text");
+    assert!(text.contains(r"line 0\nforged") && text.contains("hostile"), "{text}");
+    let lines = text.lines().count();
+    assert!((2..150).contains(&lines), "{lines} of 200 lines were written");
+}
+
+#[test]
+fn instances_of_a_dropped_binding_are_freed() {
+    let (first, second) = (hostile("by-path").expect("is accepted"), healthy());
+    let before = kept_here();
+    asked(&first, "/").expect("is well");
+    second.on_response(&FACTS, &get("/"), &get("/")).expect("is well");
+    assert_eq!(kept_here(), before + 2);
+    drop(first);
+    assert_eq!(kept_here(), before + 1);
+}
+
+#[test]
+fn a_thread_keeps_a_bounded_number_of_instances() {
+    let host = Host::new(Settings { threads: 1, instances_per_thread_max: 2, ..Settings::default() }).expect("starts");
+    let plugin = host.load(&guest("hostile")).expect("is a plugin");
+    let bound = |_| host.bind(&plugin, r#"{"behaviour": "by-path"}"#).expect("is accepted");
+    let bindings: Vec<_> = (0..3).map(bound).collect();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for binding in &bindings {
+                assert_eq!(asked(binding, "/"), Ok(Action::Deny(401)));
+                assert!(kept_here() <= 2);
+            }
+            // The first made room for the third; the other two are still there.
+            assert_eq!(asked(&bindings[1], "/"), Ok(Action::Deny(402)));
+            assert_eq!(asked(&bindings[2], "/"), Ok(Action::Deny(402)));
+            assert_eq!(asked(&bindings[0], "/"), Ok(Action::Deny(401)));
+        });
+    });
+}
+
+#[test]
+fn an_exhausted_pool_is_a_fault_and_passes() {
+    // Sixteen are spare: together with one thread's one, seventeen threads fit and the eighteenth does not.
+    let host = Host::new(Settings { threads: 1, instances_per_thread_max: 1, ..Settings::default() }).expect("starts");
+    let plugin = host.load(&guest("hsts")).expect("is a plugin");
+    let binding = host.bind(&plugin, r#"{"max_age": 1}"#).expect("is accepted");
+    let ask = || binding.on_response(&FACTS, &get("/"), &get("/"));
+    let all_asked = std::sync::Barrier::new(18);
+    let faults = thread::scope(|scope| {
+        let threads: Vec<_> = (0..18)
+            .map(|_| {
+                scope.spawn(|| {
+                    let fault = reason(ask());
+                    all_asked.wait();
+                    fault
+                })
+            })
+            .collect();
+        threads.into_iter().filter_map(|thread| thread.join().expect("does not panic")).collect::<Vec<_>>()
+    });
+    assert_eq!(faults, ["unavailable"]);
+    assert_eq!(ask().map(|edits| edits.len()), Ok(1));
+}
+
+#[test]
+fn threads_share_a_binding_and_no_instance() {
+    let binding = hostile("by-path").expect("is accepted");
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (1..=199).for_each(|n| assert_eq!(asked(&binding, "/"), Ok(Action::Deny(400 + n)))));
+        }
+    });
+}

@@ -1,0 +1,90 @@
+use super::*;
+
+fn set(name: &str, value: &str) -> Edit {
+    Edit::Set { name: name.to_owned(), value: value.as_bytes().to_vec() }
+}
+
+#[test]
+fn hsts_is_asked_about_responses_only() {
+    let binding = bind("hsts", r#"{"max_age": 86400}"#);
+    assert_eq!(binding.hooks(), Hooks { request: false, response: true });
+    assert_eq!(binding.plugin().name(), "hsts");
+}
+
+#[test]
+fn hsts_sends_the_header_over_https_to_names_in_the_rollout() {
+    let binding = bind("hsts", r#"{"max_age": 86400, "include_subdomains": true, "rollout_percent": 26}"#);
+    let sent = |facts| binding.on_response(facts, &get("/"), &get("/"));
+    let header = set("strict-transport-security", "max-age=86400; includeSubDomains");
+    assert_eq!(sent(&FACTS), Ok(vec![header]));
+    assert_eq!(sent(&RequestFacts { https: false, ..FACTS }), Ok(vec![]));
+    assert_eq!(sent(&RequestFacts { ip_host: true, ..FACTS }), Ok(vec![]));
+    assert_eq!(sent(&RequestFacts { rollout_bucket: 2600, ..FACTS }), Ok(vec![]));
+}
+
+#[test]
+fn hsts_refuses_a_bad_configuration_with_every_fault() {
+    let faults = faults("hsts", r#"{"max_age": 300, "preload": true, "rollout": 5}"#);
+    let at: Vec<_> = faults.iter().filter_map(|fault| fault.split(':').next()).collect();
+    assert_eq!(at, ["/rollout", "/preload", "/preload"]);
+}
+
+#[test]
+fn warnings_come_with_the_binding() {
+    let binding = bind("hsts", r#"{"max_age": 1, "rollout_percent": 0}"#);
+    let warnings: Vec<_> = binding.warnings().iter().map(|d| (d.severity, d.at.as_str())).collect();
+    assert_eq!(warnings, [(Severity::Warning, "/rollout_percent")]);
+    assert!(bind("hsts", r#"{"max_age": 1}"#).warnings().is_empty());
+}
+
+#[test]
+fn redirects_answer_or_let_pass() {
+    let config = r#"{"rules": [{"from": "/old", "to": "/new", "status": 308, "match": "prefix"},
+                               {"from": "/gone", "to": "https://other.example/", "query": "drop"}]}"#;
+    let binding = bind("redirects", config);
+    assert_eq!(binding.hooks(), Hooks { request: true, response: false });
+    let asked = |path, query| binding.on_request(&FACTS, &Exchange { query, ..get(path) });
+    let redirect =
+        |status, location: &str| Ok(Action::Redirect { status, location: location.to_owned(), edits: Vec::new() });
+    assert_eq!(asked("/old/a", Some("q=1")), redirect(308, "/new/a?q=1"));
+    assert_eq!(asked("/gone", Some("q=1")), redirect(301, "https://other.example/"));
+    assert_eq!(asked("/older", None), Ok(Action::Next));
+}
+
+#[test]
+fn a_large_configuration_starts_within_the_deadline() {
+    let rules: Vec<_> = (0..1000).map(|n| format!(r#"{{"from": "/page/{n}", "to": "/other/{n}"}}"#)).collect();
+    let binding = bind("redirects", &format!(r#"{{"rules": [{}]}}"#, rules.join(",")));
+    let action = binding.on_request(&FACTS, &get("/page/999"));
+    assert!(matches!(action, Ok(Action::Redirect { location, .. }) if location == "/other/999"));
+}
+
+#[test]
+fn only_wanted_fields_are_passed() {
+    let binding = bind("require-header", r#"{"header": "X-Edge-Key", "status": 401}"#);
+    let asked = |name| {
+        let request = BTreeMap::from([(name, "any")]);
+        binding.on_request(&FACTS, &Exchange { request, ..get("/") })
+    };
+    assert_eq!(asked("x-edge-key"), Ok(Action::Next));
+    assert_eq!(asked("x-other"), Ok(Action::Deny(401)));
+}
+
+#[test]
+fn a_plugin_is_not_asked_about_what_is_not_its_class() {
+    let http = bind("hsts", r#"{"max_age": 1}"#);
+    let fault = http.expect("https", ([192, 0, 2, 1], 1).into()).err().map(|fault| fault.reason());
+    assert_eq!(fault, Some("unavailable"));
+    let connection = bind("proxy-policy", r#"{"trusted": []}"#);
+    let fault = connection.on_request(&FACTS, &get("/")).err().map(|fault| fault.reason());
+    assert_eq!(fault, Some("unavailable"));
+    assert_eq!(connection.hooks(), Hooks::default());
+}
+
+#[test]
+fn rollout_buckets_are_stable_and_spread() {
+    // Written down so that a change of the hash, which would shuffle every rollout, is seen.
+    assert_eq!([rollout_bucket("shop.example"), rollout_bucket("example.com")], [8924, 8806]);
+    let low = (0..10_000).filter(|n| rollout_bucket(&format!("{n}.example")) < 1000).count();
+    assert!((900..1100).contains(&low), "{low} of 10,000 domains are in the first tenth");
+}
