@@ -13,7 +13,7 @@ pub struct Admin {
 pub struct Readiness {
     pub ready: bool,
     /// Why not.
-    pub why: Option<String>,
+    pub reasons: Vec<String>,
     pub revision: u64,
     /// `ok`, or why it does not answer; a proxy that has its certificates serves without it.
     pub certservice: String,
@@ -72,7 +72,7 @@ impl Admin {
     async fn put_config(&self, config: String, if_match: Option<&str>, intent: Intent) -> Result<u64, ClientError> {
         let path = match intent {
             Intent::Apply => "/v1/config",
-            Intent::Check => "/v1/config?check=true",
+            Intent::Check => "/v1/config?dry_run=true",
         };
         let mut request =
             self.client.put(self.target.url(path)).header("content-type", "application/json").body(config);

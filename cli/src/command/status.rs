@@ -37,7 +37,7 @@ async fn proxy(args: &AdminArgs) -> Result<String, String> {
     let readiness = async { Admin::new(&args.admin)?.readiness().await };
     let readiness = readiness.await.map_err(|error| error.to_string())?;
     let state = format!("configuration revision {}; CertService: {}", readiness.revision, readiness.certservice);
-    if readiness.ready { Ok(state) } else { Err(readiness.why.unwrap_or(state)) }
+    if readiness.ready { Ok(state) } else { Err(readiness.reasons.join("; ")) }
 }
 
 async fn reach_certservice(args: &CertServiceArgs) -> Result<String, String> {

@@ -77,7 +77,7 @@ impl Demo {
     pub(super) async fn until_ready(&self) -> Result<()> {
         let ready = until("the proxy to be ready", support::wait::PATIENCE, async || {
             let readiness = self.admin.readiness().await?;
-            if readiness.ready { Ok(()) } else { fail(readiness.why.unwrap_or_default()) }
+            if readiness.ready { Ok(()) } else { fail(readiness.reasons.join("; ")) }
         });
         ready.await
     }

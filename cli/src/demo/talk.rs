@@ -30,7 +30,7 @@ impl Talk {
     }
 
     pub(super) fn evidence(&self, label: &str, value: impl std::fmt::Display) {
-        println!("     {label:<17} {value}");
+        println!("     {label:<23} {value}");
     }
 
     /// A claim that must hold; the walk ends where it does not.

@@ -101,9 +101,9 @@ async fn a_checked_configuration_is_not_applied() {
     let etag = admin.get("/v1/config").await.unwrap().etag;
     let mut config = world.config();
     config["sites"][0]["hosts"] = json!(["other.example"]);
-    admin.put("/v1/config?check=true", config.to_string()).await.unwrap().expect(200).unwrap();
+    admin.put("/v1/config?dry_run=true", config.to_string()).await.unwrap().expect(200).unwrap();
     config["sites"][0]["upstream"] = "nowhere".into();
-    admin.put("/v1/config?check=true", config.to_string()).await.unwrap().expect(422).unwrap();
+    admin.put("/v1/config?dry_run=true", config.to_string()).await.unwrap().expect(422).unwrap();
     assert_eq!(admin.get("/v1/config").await.unwrap().etag, etag);
 }
 

@@ -17,6 +17,7 @@ const ONLY_IN: [(&str, &[&str]); 9] = [
             "proxy/src/http/",
             "proxy/src/upstream/",
             "proxy/src/control/",
+            "proxy/src/connection.rs",
             "proxy/src/serve.rs",
             "proxy/src/main.rs",
         ],

@@ -70,7 +70,8 @@ impl Api {
             let rest = line.strip_prefix(name);
             rest.is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
         };
-        Ok(text.lines().filter(of_metric).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+        let values = text.lines().filter(of_metric).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        Ok(values.fold(0.0, |sum, value| sum + value))
     }
 }
 

@@ -3,13 +3,15 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use reqwest::{Certificate, Client};
 use serde_json::json;
+use tokio::net::TcpStream;
 
 use crate::authority::Authority;
 use crate::process::Process;
-use crate::{Result, folder, port, program};
+use crate::{Context, Result, folder, port, program};
 
 pub struct Pebble {
     pub process: Process,
@@ -48,7 +50,7 @@ impl Pebble {
         }});
         folder::write(&config, content.to_string())?;
 
-        let names = start_names(folder, dns, dns_management)?;
+        let names = start_names(folder, dns, dns_management).await?;
         let mut process = Process::start("pebble", &program::other("pebble")?, folder, |command| {
             command.arg("-config").arg(&config).args(["-dnsserver", &dns.to_string()]);
             command.env("PEBBLE_VA_NOSLEEP", "1");
@@ -67,11 +69,28 @@ impl Pebble {
     }
 }
 
-fn start_names(folder: &Path, dns: SocketAddr, management: SocketAddr) -> Result<Process> {
+async fn start_names(folder: &Path, dns: SocketAddr, management: SocketAddr) -> Result<Process> {
     let program = program::other("pebble-challtestsrv")?;
-    Process::start("challtestsrv", &program, folder, |command| {
-        command.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""]);
-        command.args(["-dns01", &dns.to_string(), "-management", &management.to_string()]);
-        command.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", ""]);
-    })
+    // Its options changed their names between releases, and each release refuses those of another.
+    let help = Command::new(&program).arg("-h").output().context("pebble-challtestsrv -h")?;
+    let help = String::from_utf8_lossy(&help.stderr).into_owned();
+    let (dns, management) = (dns.to_string(), management.to_string());
+    let options = [
+        ("-dnsserver", dns.as_str()),
+        ("-dns01", dns.as_str()),
+        ("-management", management.as_str()),
+        ("-defaultIPv4", "127.0.0.1"),
+        ("-defaultIPv6", ""),
+        ("-http01", ""),
+        ("-https01", ""),
+        ("-tlsalpn01", ""),
+        ("-doh", ""),
+    ];
+    let mut process = Process::start("challtestsrv", &program, folder, |command| {
+        for (option, value) in options.iter().filter(|(option, _)| help.contains(&format!("{option} string"))) {
+            command.args([option, value]);
+        }
+    })?;
+    process.until_ready(async || TcpStream::connect(&management).await.map(drop).context("connect")).await?;
+    Ok(process)
 }

@@ -39,12 +39,13 @@ pub(super) async fn refuses_untrusted_header(demo: &Demo, talk: &mut Talk) -> Re
         "The same bytes from 127.0.0.1, which is not a load balancer of ours: who could choose its own address could\n\
          walk around every rule that is made by address.",
     );
-    let before = demo.fleet.edge.admin.metric(REFUSALS, "untrusted").await?;
+    const LABEL: &str = "reason=\"proxy_header_untrusted_peer\"";
+    let before = demo.fleet.edge.admin.metric(REFUSALS, LABEL).await?;
     let pretender = demo.fleet.visitor().await?.beginning_with(header(demo));
     let refused = pretender.https("shop.localhost").await.err();
-    let after = demo.fleet.edge.admin.metric(REFUSALS, "untrusted").await?;
+    let after = demo.fleet.edge.admin.metric(REFUSALS, LABEL).await?;
     talk.evidence("the pretender got", refused.as_ref().map_or("a connection".into(), ToString::to_string));
-    talk.evidence("counter", format!("{REFUSALS}{{reason=\"…untrusted…\"}}: {before} → {after}"));
+    talk.evidence("counter", format!("{REFUSALS}{{{LABEL}}}: {before} → {after}"));
     talk.check(refused.is_some() && after > before, "closed before TLS, and counted")
 }
 
@@ -67,11 +68,12 @@ pub(super) async fn refuses_unknown_name(demo: &Demo, talk: &mut Talk) -> Result
         "A name that nobody registered is refused clearly",
         "No wrong certificate, no hanging: the TLS alert `unrecognized_name` (RFC 6066).",
     );
-    let before = demo.fleet.edge.admin.metric(HANDSHAKES, "unknown").await?;
+    const LABEL: &str = "outcome=\"unknown_sni\"";
+    let before = demo.fleet.edge.admin.metric(HANDSHAKES, LABEL).await?;
     let refused = Visitor::to(demo.fleet.edge_setup.https).https("stranger.localhost").await.err();
-    let after = demo.fleet.edge.admin.metric(HANDSHAKES, "unknown").await?;
+    let after = demo.fleet.edge.admin.metric(HANDSHAKES, LABEL).await?;
     let told = refused.map_or("a connection".into(), |error| error.to_string());
     talk.evidence("the visitor got", &told);
-    talk.evidence("counter", format!("{HANDSHAKES}{{outcome=\"unknown…\"}}: {before} → {after}"));
+    talk.evidence("counter", format!("{HANDSHAKES}{{{LABEL}}}: {before} → {after}"));
     talk.check(told.contains("unrecognized name") && after > before, "refused by alert, and counted")
 }
