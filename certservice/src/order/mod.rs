@@ -11,4 +11,4 @@ mod tests;
 pub use self::act::Hands;
 pub use self::job::{Event, Job, SealedKey, Status, Step, Task};
 pub use self::machine::{Pace, next};
-pub use self::runner::Runner;
+pub use self::runner::{Recorded, Runner};

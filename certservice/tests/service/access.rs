@@ -1,0 +1,149 @@
+//! Who may do what, on every route.
+
+use std::net::TcpStream;
+
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+
+use crate::http::exchange;
+use crate::process::{CertService, INTERNAL, free_port, wait_for};
+
+const EDGE: &str = "edge-token";
+const APP: &str = "app-token";
+const OTHER_APP: &str = "other-app-token";
+const OPERATOR: &str = "operator-token";
+
+fn tokens() -> String {
+    let table = |role: &str, token: &str| {
+        let hash: String = contract::bundle::sha256(token.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+        format!("[[tokens]]\n{role}\nsha256 = \"{hash}\"\n")
+    };
+    [
+        table("role = \"edge\"", EDGE),
+        table("role = \"app\"\ntenant = \"one\"", APP),
+        table("role = \"app\"\ntenant = \"two\"", OTHER_APP),
+        table("role = \"operator\"", OPERATOR),
+    ]
+    .concat()
+}
+
+const CALLERS: [Option<&str>; 5] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR)];
+
+/// What each route answers to each of `CALLERS` on the Unix socket.
+const TABLE: [(&str, &str, [u16; 5]); 11] = [
+    ("GET", "/v1/domains", [401, 401, 403, 200, 200]),
+    ("HEAD", "/v1/domains", [401, 401, 403, 200, 200]),
+    ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200]),
+    ("PUT", "/v1/domains/live.example", [401, 401, 403, 200, 409]),
+    ("GET", "/v1/bundles/live.example", [401, 401, 200, 403, 403]),
+    ("GET", "/v1/challenges/live.example/t", [401, 401, 404, 403, 403]),
+    ("GET", "/healthz", [200, 401, 403, 403, 200]),
+    ("GET", "/readyz", [200, 401, 403, 403, 200]),
+    ("GET", "/metrics", [200, 401, 403, 403, 200]),
+    ("GET", "/v2/anything", [401, 401, 404, 404, 404]),
+    ("DELETE", "/v1/domains/live.example", [401, 401, 405, 405, 405]),
+];
+
+#[test]
+fn each_role_may_do_its_own_and_nothing_else() {
+    let service = CertService::started(&format!("{INTERNAL}{}", tokens()));
+    assert_eq!(service.call("PUT", "/v1/domains/live.example", Some(APP), "").status, 201);
+    wait_for("the certificate", || {
+        let answer = service.call("GET", "/v1/bundles/live.example", Some(EDGE), "");
+        (answer.status == 200).then_some(())
+    });
+    for (method, path, expected) in TABLE {
+        for (caller, expected) in CALLERS.iter().zip(expected) {
+            let answer = service.call(method, path, *caller, "");
+            assert_eq!(answer.status, expected, "{method} {path} by {caller:?}: {answer:?}");
+            if answer.status >= 400 && method != "HEAD" {
+                assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+                assert_eq!(answer.json()["status"], expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn tenants_do_not_see_each_other() {
+    let service = CertService::started(&format!("{INTERNAL}{}", tokens()));
+    assert_eq!(service.call("PUT", "/v1/domains/one.example", Some(APP), "").status, 201);
+    let theirs = service.call("GET", "/v1/domains/one.example", Some(OTHER_APP), "");
+    let none = service.call("GET", "/v1/domains/none.example", Some(OTHER_APP), "");
+    assert_eq!((theirs.status, none.status), (404, 404));
+    assert_eq!(theirs.json()["code"], none.json()["code"]);
+    assert_eq!(service.call("PUT", "/v1/domains/one.example", Some(OTHER_APP), "").json()["code"], "domain_taken");
+    let page = service.call("GET", "/v1/domains", Some(OTHER_APP), "").json();
+    assert_eq!(page["domains"].as_array().unwrap().len(), 0);
+    let body = r#"{"tenant": "one"}"#;
+    assert_eq!(service.call("PUT", "/v1/domains/x.example", Some(OTHER_APP), body).status, 403);
+    assert_eq!(service.call("PUT", "/v1/domains/x.example", Some(OPERATOR), body).status, 201);
+    let seen = service.call("GET", "/v1/domains/x.example", Some(APP), "").json();
+    assert_eq!(seen["tenant"], "one");
+}
+
+#[test]
+fn bad_input_is_refused_with_a_reason() {
+    let service = CertService::started(INTERNAL);
+    let limit = format!("{{\"tenant\": \"t\"{}}}", " ".repeat(4096 - 15));
+    assert_eq!(limit.len(), 4096);
+    for (method, path, body, status, code) in [
+        ("PUT", "/v1/domains/not_a_name", "", 400, "invalid_name"),
+        ("PUT", "/v1/domains/localhost", "", 400, "invalid_name"),
+        ("PUT", "/v1/domains/127.0.0.1", "", 400, "invalid_name"),
+        ("PUT", "/v1/domains/a.example%2Fb", "", 400, "invalid_name"),
+        ("PUT", "/v1/domains/a.example", "{", 400, "invalid_body"),
+        ("PUT", "/v1/domains/a.example", r#"{"tenat": "x"}"#, 400, "invalid_body"),
+        ("PUT", "/v1/domains/a.example", r#"{"tenant": ""}"#, 400, "invalid_tenant"),
+        ("PUT", "/v1/domains/a.example", r#"{"tenant": "a b"}"#, 400, "invalid_tenant"),
+        ("PUT", "/v1/domains/a.example", r#"{"issuer": "none"}"#, 400, "unknown_issuer"),
+        ("PUT", "/v1/domains/a.example", &format!("{limit} "), 413, "body_too_large"),
+        ("GET", "/v1/domains?limit=0", "", 400, "invalid_limit"),
+        ("GET", "/v1/domains?limit=1001", "", 400, "invalid_limit"),
+        ("GET", "/v1/domains?after=-", "", 400, "invalid_name"),
+        ("GET", "/v1/challenges/a.example/..", "", 404, "unknown_challenge"),
+    ] {
+        let answer = service.call(method, path, None, body);
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (status, Some(code)), "{method} {path} {body}");
+        assert!(answer.json()["detail"].as_str().unwrap().len() > 10);
+    }
+    assert_eq!(service.put("a.example", &limit).status, 201);
+    assert_eq!(service.put("xn--bcher-kva.example", "").status, 201);
+    assert_eq!(service.put("b%C3%BCcher.example", "").status, 200);
+    assert!(service.get("/metrics").text().contains(r#"route="/v1/domains/{name}",status="413"} 1"#));
+}
+
+#[test]
+fn tcp_takes_tokens_and_tls_works() {
+    let mut service = CertService::new("");
+    let key = openssl::rsa::Rsa::generate(2048).unwrap();
+    std::fs::write(service.path("tls.key"), key.private_key_to_pem().unwrap()).unwrap();
+    let key = openssl::pkey::PKey::from_rsa(key).unwrap();
+    std::fs::write(service.path("tls.pem"), self_signed(&key).to_pem().unwrap()).unwrap();
+    let port = free_port();
+    let tls = "tls = { certificate_file = \"tls.pem\", key_file = \"tls.key\" }";
+    service.configure(&format!("[listen]\naddress = \"0.0.0.0:{port}\"\n{tls}\n"), &format!("{INTERNAL}{}", tokens()));
+    service.spawn();
+    let mut connector = SslConnector::builder(SslMethod::tls()).unwrap();
+    connector.set_verify(SslVerifyMode::NONE);
+    let connector = connector.build();
+    let call = |path: &str, token| {
+        let tcp = wait_for("the port", || TcpStream::connect(("127.0.0.1", port)).ok());
+        exchange(connector.connect("certservice", tcp).unwrap(), "GET", path, token, b"")
+    };
+    assert_eq!(call("/healthz", None).status, 401);
+    assert_eq!(call("/healthz", Some(OPERATOR)).status, 200);
+    assert_eq!(call("/v1/domains", Some(APP)).status, 200);
+    // Somebody who says nothing holds up nobody.
+    let _silent: Vec<_> = (0..20).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    assert_eq!(call("/readyz", Some(OPERATOR)).status, 200);
+}
+
+fn self_signed(key: &openssl::pkey::PKey<openssl::pkey::Private>) -> openssl::x509::X509 {
+    let mut certificate = openssl::x509::X509Builder::new().unwrap();
+    certificate.set_version(2).unwrap();
+    certificate.set_pubkey(key).unwrap();
+    certificate.set_not_before(&openssl::asn1::Asn1Time::days_from_now(0).unwrap()).unwrap();
+    certificate.set_not_after(&openssl::asn1::Asn1Time::days_from_now(1).unwrap()).unwrap();
+    certificate.sign(key, openssl::hash::MessageDigest::sha256()).unwrap();
+    certificate.build()
+}

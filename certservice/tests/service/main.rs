@@ -1,0 +1,11 @@
+//! CertService as it runs: the real binary on a socket, real CAs, real crashes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+mod access;
+mod crash;
+mod edge;
+mod http;
+mod internal;
+mod pebble;
+mod process;
+mod redis;
