@@ -7,9 +7,11 @@ if ! has cargo-deny; then
   echo "cargo-deny is not installed: licences and advisories are not checked (cargo install --locked cargo-deny)"
   exit 0
 fi
-if cargo deny fetch db >/dev/null 2>&1; then
-  cargo deny --locked check advisories bans licenses sources
-else
-  echo "the advisory database can't be fetched: advisories are not checked, bans, licences and sources are"
-  cargo deny --locked --offline check bans licenses sources
+checks="bans licenses sources"
+if cargo deny fetch db >/dev/null 2>&1; then checks="advisories $checks"
+else echo "the advisory database can't be fetched: advisories are not checked, $checks are"
 fi
+for manifest in Cargo.toml plugins/Cargo.toml; do
+  echo "cargo deny: $manifest"
+  cargo deny --locked --manifest-path $manifest check --config .deny.toml $checks
+done
