@@ -15,7 +15,7 @@ use crate::accept::{self, Door};
 use crate::config::{Config, Listener, Protocol};
 use crate::control::{Control, ControlError};
 use crate::http::Edge;
-use crate::supply::{CertService, Redis, Supply};
+use crate::supply::{CertService, Disk, Redis, Supply};
 use crate::tls::{Misses, Table, Terminator};
 
 /// Threads of the admin API and background work, apart from those that serve requests.
@@ -49,7 +49,9 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let (admin_socket, drain, tls) = (config.admin_socket.clone(), config.drain, config.tls);
     let table = Arc::new(Table::new(tls.certificate_bytes_max, tls.refresh_after));
     let certservice = CertService::new(&config.certservice).map_err(ServeError::Setting)?;
-    let supply = Arc::new(Supply::new(redis, certservice, config.verify_keys.clone()));
+    let disk = Disk::open(config.data_dir.join("bundles"))
+        .map_err(|error| ServeError::Setting(format!("data_dir: {error}")))?;
+    let supply = Arc::new(Supply::new(disk, redis, certservice, config.verify_keys.clone()));
     let control = Arc::new(Control::new(&config, supply.clone(), table.clone())?);
     control_runtime.block_on(control.restore())?;
 

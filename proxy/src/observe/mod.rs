@@ -20,10 +20,11 @@ pub struct Metrics {
     pub connection_refusals: IntCounterVec,
     /// outcome: `ok`, or the reason that there was none
     pub handshakes: IntCounterVec,
-    /// tier: `memory`, `redis`, `certservice`; result
+    /// tier: `memory`, `disk`, `redis`, `certservice`; result
     pub certificate_lookups: IntCounterVec,
     /// reason
     pub bundles_rejected: IntCounterVec,
+    pub disk_errors: IntCounter,
     pub certificates_held: IntGauge,
     pub certificates_held_bytes: IntGauge,
     /// class: `2xx` …
@@ -93,6 +94,7 @@ impl Metrics {
                 "Bundles and tokens that failed a check, by reason",
                 &["reason"],
             ),
+            disk_errors: counter("latchkey_disk_errors_total", "Failed reads and writes of bundles on disk"),
             certificates_held: gauge("latchkey_certificates_held", "Certificates in memory"),
             certificates_held_bytes: gauge("latchkey_certificates_held_bytes", "Memory they take, estimated"),
             responses: counters("latchkey_http_responses_total", "Responses by status class", &["class"]),

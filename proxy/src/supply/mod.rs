@@ -1,19 +1,24 @@
-//! Where bundles and challenge answers come from: Redis, then CertService. Both are asked for signed tokens, and only
-//! what verifies is returned.
+//! Where bundles and challenge answers come from: this edge's disk, Redis, then CertService. All hold signed tokens, and
+//! only what verifies is returned.
 //!
 //! Must never be reached by a request whose certificate is at hand, trust what it reads, or outlast its time-outs.
 
 mod certservice;
+mod disk;
 mod redis;
+
+use std::sync::Arc;
 
 use contract::signed::{Payload, VerifyKeys, verify};
 use contract::{Bundle, Challenge, Hostname, redis_keys};
 
 pub use self::certservice::{Address, CertService, CertServiceConfig};
+pub use self::disk::Disk;
 pub use self::redis::Redis;
 use crate::observe::METRICS;
 
 pub struct Supply {
+    disk: Arc<Disk>,
     redis: Option<Redis>,
     certservice: CertService,
     verify_keys: VerifyKeys,
@@ -41,41 +46,117 @@ impl SupplyError {
     }
 }
 
+/// A bundle whose signature is good, and where it came from.
 pub struct Supplied {
     pub bundle: Bundle,
-    /// From Redis, which may be stale: CertService has the last word.
-    pub from_cache: bool,
+    token: String,
+    pub tier: Tier,
+    /// Unix seconds; when CertService or Redis last said that it is the current one.
+    pub checked_at: u64,
+}
+
+/// Nearest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    Disk,
+    Redis,
+    CertService,
+}
+
+impl Tier {
+    pub const ALL: [Self; 3] = [Self::Disk, Self::Redis, Self::CertService];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Redis => "redis",
+            Self::CertService => "certservice",
+        }
+    }
 }
 
 impl Supply {
-    pub fn new(redis: Option<Redis>, certservice: CertService, verify_keys: VerifyKeys) -> Self {
-        Self { redis, certservice, verify_keys }
+    pub fn new(disk: Disk, redis: Option<Redis>, certservice: CertService, verify_keys: VerifyKeys) -> Self {
+        Self { disk: Arc::new(disk), redis, certservice, verify_keys }
     }
 
-    pub async fn bundle(&self, name: &Hostname) -> Result<Supplied, SupplyError> {
-        if let Some(bundle) = self.cached::<Bundle>(&redis_keys::bundle(name)).await {
-            return Ok(Supplied { bundle, from_cache: true });
+    /// Asks one tier. All that is wrong with disk or Redis, and with what they hold, is a miss; CertService has the last
+    /// word.
+    pub async fn bundle(&self, name: &Hostname, tier: Tier) -> Result<Option<Supplied>, SupplyError> {
+        let now = crate::tls::now();
+        let supplied = |(token, bundle, checked_at)| Supplied { bundle, token, tier, checked_at };
+        let found = match tier {
+            Tier::Disk => self.kept(name).await,
+            Tier::Redis => self.cached(&redis_keys::bundle(name)).await.map(|(token, bundle)| (token, bundle, now)),
+            Tier::CertService => {
+                let (token, bundle) = self.checked(self.certservice.bundle(name).await)?;
+                Some((token, bundle, now))
+            }
+        };
+        Ok(found.map(supplied))
+    }
+
+    /// Keeps on disk what was opened, or notes that it is still the current one. Not waited for.
+    pub fn keep(&self, name: &Hostname, supplied: Supplied) {
+        if supplied.tier == Tier::Disk {
+            return;
         }
-        self.bundle_from_certservice(name).await.map(|bundle| Supplied { bundle, from_cache: false })
+        let (disk, name) = (self.disk.clone(), name.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = disk.put(&name, &supplied.token) {
+                METRICS.disk_errors.inc();
+                tracing::warn!(%name, %error, "the bundle could not be kept on disk; it is served from memory");
+            }
+        });
     }
 
-    pub async fn bundle_from_certservice(&self, name: &Hostname) -> Result<Bundle, SupplyError> {
-        let token = self.certservice.bundle(name).await;
-        self.checked(token)
+    /// Removes from disk what did not open or is no longer to be served. Not waited for.
+    pub fn forget(&self, name: &Hostname) {
+        let (disk, name) = (self.disk.clone(), name.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = disk.remove(&name) {
+                METRICS.disk_errors.inc();
+                tracing::warn!(%name, %error, "a bundle could not be removed from disk");
+            }
+        });
+    }
+
+    async fn kept(&self, name: &Hostname) -> Option<(String, Bundle, u64)> {
+        let (disk, asked) = (self.disk.clone(), name.clone());
+        let read = tokio::task::spawn_blocking(move || disk.get(&asked)).await.map_err(std::io::Error::other);
+        let (label, value) = match read.and_then(|read| read) {
+            Ok(None) => ("miss", None),
+            Err(error) => {
+                METRICS.disk_errors.inc();
+                tracing::warn!(%name, %error, "the disk can't be read; the next tier is asked");
+                ("error", None)
+            }
+            Ok(Some(kept)) => match verify(&kept.token, &self.verify_keys) {
+                Ok(bundle) => ("hit", Some((kept.token, bundle, kept.checked_at))),
+                Err(error) => {
+                    METRICS.bundles_rejected.with_label_values(&["signature"]).inc();
+                    tracing::warn!(%name, source = "disk", "token refused: {error}");
+                    self.forget(name);
+                    ("rejected", None)
+                }
+            },
+        };
+        METRICS.certificate_lookups.with_label_values(&["disk", label]).inc();
+        value
     }
 
     /// The answer to an http-01 challenge of this domain, if there is one.
     pub async fn challenge(&self, name: &Hostname, token: &str) -> Result<Challenge, SupplyError> {
         let answer = match self.cached::<Challenge>(&redis_keys::challenge(name, token)).await {
-            Some(answer) => answer,
-            None => self.checked(self.certservice.challenge(name, token).await)?,
+            Some((_, answer)) => answer,
+            None => self.checked(self.certservice.challenge(name, token).await)?.1,
         };
         let is_it = answer.domain == *name && answer.token == token && answer.expires_at > crate::tls::now();
         if is_it { Ok(answer) } else { Err(SupplyError::Unknown) }
     }
 
     /// A verified token from Redis; all that is wrong with Redis or its content counts as a miss.
-    async fn cached<T: Payload>(&self, key: &str) -> Option<T> {
+    async fn cached<T: Payload>(&self, key: &str) -> Option<(String, T)> {
         let found = self.redis.as_ref()?.get(key).await;
         let (label, value) = match found {
             Ok(None) => ("miss", None),
@@ -84,7 +165,7 @@ impl Supply {
                 ("error", None)
             }
             Ok(Some(token)) => match verify::<T>(&token, &self.verify_keys) {
-                Ok(value) => ("hit", Some(value)),
+                Ok(value) => ("hit", Some((token, value))),
                 Err(error) => {
                     METRICS.bundles_rejected.with_label_values(&["signature"]).inc();
                     tracing::warn!(key, source = "redis", "token refused: {error}");
@@ -96,13 +177,14 @@ impl Supply {
         value
     }
 
-    fn checked<T: Payload>(&self, token: Result<String, SupplyError>) -> Result<T, SupplyError> {
+    fn checked<T: Payload>(&self, token: Result<String, SupplyError>) -> Result<(String, T), SupplyError> {
         let value = token.and_then(|token| {
-            verify(&token, &self.verify_keys).map_err(|error| {
+            let verified = verify(&token, &self.verify_keys).map_err(|error| {
                 METRICS.bundles_rejected.with_label_values(&["signature"]).inc();
                 tracing::warn!(source = "certservice", "token refused: {error}");
                 SupplyError::Rejected(error.to_string())
-            })
+            })?;
+            Ok((token, verified))
         });
         let label = value.as_ref().map_or_else(SupplyError::label, |_| "hit");
         METRICS.certificate_lookups.with_label_values(&["certservice", label]).inc();

@@ -19,7 +19,7 @@ pub struct Certificate {
     pub not_after: u64,
     pub revision: u64,
     /// Unix seconds; when it was last known to be the current one.
-    pub loaded_at: u64,
+    pub checked_at: u64,
     /// What it holds in memory, roughly, in bytes.
     pub weight: u64,
 }
@@ -86,7 +86,7 @@ impl Certificate {
         // A parsed certificate takes about 3.5 times its DER, a parsed P-256 key about 1 KB.
         let weight = 1024 + chain.iter().map(|der| der.len() as u64 * 7 / 2).sum::<u64>();
         let (revision, intermediates) = (bundle.revision, parsed.collect());
-        Ok(Self { leaf, intermediates, key, not_after, revision, loaded_at: now, weight })
+        Ok(Self { leaf, intermediates, key, not_after, revision, checked_at: now, weight })
     }
 
     pub fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {

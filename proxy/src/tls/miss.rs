@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use super::certificate::{Certificate, CertificateError};
 use super::table::Table;
 use crate::observe::METRICS;
-use crate::supply::{Supply, SupplyError};
+use crate::supply::{Supplied, Supply, SupplyError, Tier};
 
 /// Loads in flight at once; a visitor over it is turned away at once.
 const LOADS_MAX: usize = 512;
@@ -26,7 +26,7 @@ pub enum Miss {
     NotIssued,
     #[error("its bundle was refused: {0}")]
     Rejected(String),
-    #[error("neither Redis nor CertService answers: {0}")]
+    #[error("not on disk, and neither Redis nor CertService answers: {0}")]
     Unavailable(String),
     #[error("{LOADS_MAX} other names are being loaded already")]
     Busy,
@@ -75,7 +75,7 @@ impl Misses {
 
     /// Waits for the name's certificate, at most until the deadline. The load goes on if the visitor gives up.
     pub async fn wait(self: &Arc<Self>, name: &Hostname, deadline: Duration) -> Result<Arc<Certificate>, Miss> {
-        let mut answer = self.join(name).ok_or(Miss::Busy)?;
+        let mut answer = self.join(name, false).ok_or(Miss::Busy)?;
         let answered = tokio::time::timeout(deadline, answer.wait_for(Option::is_some)).await;
         match answered {
             Err(_) => Err(Miss::TimedOut(deadline)),
@@ -86,10 +86,10 @@ impl Misses {
 
     /// Asks again for a name that is being served meanwhile.
     pub fn refresh(self: &Arc<Self>, name: &Hostname) {
-        self.join(name);
+        self.join(name, true);
     }
 
-    fn join(self: &Arc<Self>, name: &Hostname) -> Option<watch::Receiver<Answer>> {
+    fn join(self: &Arc<Self>, name: &Hostname, refresh: bool) -> Option<watch::Receiver<Answer>> {
         let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(answer) = loading.get(name) {
             return Some(answer.clone());
@@ -99,7 +99,7 @@ impl Misses {
         loading.insert(name.clone(), answer.clone());
         let (misses, name) = (self.clone(), name.clone());
         tokio::spawn(async move {
-            let loaded = misses.load(&name).await;
+            let loaded = misses.load(&name, refresh).await;
             misses.loading.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
             tell.send_replace(Some(loaded));
             drop(permit);
@@ -107,58 +107,48 @@ impl Misses {
         Some(answer)
     }
 
-    async fn load(&self, name: &Hostname) -> Result<Arc<Certificate>, Miss> {
-        match self.supply.bundle(name).await {
-            Ok(candidates) => self.first_that_opens(name, candidates).await,
-            Err(error) => self.absent(name, error.into()),
-        }
-    }
-
-    async fn first_that_opens(
-        &self,
-        name: &Hostname,
-        supplied: crate::supply::Supplied,
-    ) -> Result<Arc<Certificate>, Miss> {
-        let opened = self.open(name, supplied.bundle).await;
-        match opened {
-            Ok(certificate) => Ok(self.table.keep(name, Arc::new(certificate))),
-            Err(error) if supplied.from_cache => {
-                self.rejected(name, "redis", &error);
-                // Redis may be stale or tampered with; CertService has the last word.
-                match self.supply.bundle_from_certservice(name).await {
-                    Ok(bundle) => match self.open(name, bundle).await {
-                        Ok(certificate) => Ok(self.table.keep(name, Arc::new(certificate))),
-                        Err(error) => {
-                            self.rejected(name, "certservice", &error);
-                            self.absent(name, Miss::Rejected(error.to_string()))
-                        }
-                    },
-                    Err(_) => self.absent(name, Miss::Rejected(error.to_string())),
+    /// The nearest tier whose bundle opens. A refresh passes over the disk: it wants news.
+    async fn load(&self, name: &Hostname, refresh: bool) -> Result<Arc<Certificate>, Miss> {
+        let mut miss = Miss::Unknown;
+        for tier in Tier::ALL.into_iter().skip(usize::from(refresh)) {
+            let supplied = match self.supply.bundle(name, tier).await {
+                Ok(Some(supplied)) => supplied,
+                Ok(None) => continue,
+                Err(error) => {
+                    // A refused bundle of a nearer tier says more than that this one has none.
+                    miss = if matches!(miss, Miss::Rejected(_)) { miss } else { error.into() };
+                    continue;
+                }
+            };
+            match self.open(name, &supplied).await {
+                Ok(certificate) => {
+                    self.supply.keep(name, supplied);
+                    return Ok(self.table.keep(name, Arc::new(certificate)));
+                }
+                Err(error) => {
+                    METRICS.bundles_rejected.with_label_values(&[error.reason()]).inc();
+                    tracing::warn!(%name, source = tier.label(), reason = error.reason(), "bundle refused: {error}");
+                    if tier == Tier::Disk {
+                        self.supply.forget(name);
+                    }
+                    miss = Miss::Rejected(error.to_string());
                 }
             }
-            Err(error) => {
-                self.rejected(name, "certservice", &error);
-                self.absent(name, Miss::Rejected(error.to_string()))
-            }
         }
-    }
-
-    async fn open(&self, name: &Hostname, bundle: contract::Bundle) -> Result<Certificate, CertificateError> {
-        let (edge_key, name) = (self.edge_key.clone(), name.clone());
-        let opened =
-            tokio::task::spawn_blocking(move || Certificate::from_bundle(&bundle, &name, &edge_key, super::now()));
-        opened.await.unwrap_or(Err(CertificateError::Malformed))
-    }
-
-    fn rejected(&self, name: &Hostname, source: &str, error: &CertificateError) {
-        METRICS.bundles_rejected.with_label_values(&[error.reason()]).inc();
-        tracing::warn!(%name, source, reason = error.reason(), "bundle refused: {error}");
-    }
-
-    /// What is served already stays: only a name without a certificate is remembered as absent.
-    fn absent<T>(&self, name: &Hostname, miss: Miss) -> Result<T, Miss> {
+        // What is served already stays: only a name without a certificate is turned away by this.
         self.table.keep_absent(name, miss.clone());
         Err(miss)
+    }
+
+    async fn open(&self, name: &Hostname, supplied: &Supplied) -> Result<Certificate, CertificateError> {
+        let (edge_key, name, bundle, checked_at) =
+            (self.edge_key.clone(), name.clone(), supplied.bundle.clone(), supplied.checked_at);
+        let opened = tokio::task::spawn_blocking(move || {
+            let mut opened = Certificate::from_bundle(&bundle, &name, &edge_key, super::now())?;
+            opened.checked_at = checked_at;
+            Ok(opened)
+        });
+        opened.await.unwrap_or(Err(CertificateError::Malformed))
     }
 }
 

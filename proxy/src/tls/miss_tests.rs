@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::super::certificate::tests::{EDGE, bundle_until};
 use super::super::table::Found;
 use super::*;
-use crate::supply::{Address, CertService, CertServiceConfig};
+use crate::supply::{Address, CertService, CertServiceConfig, Disk};
 
 struct Source {
     signing: SigningKey,
@@ -49,6 +49,7 @@ async fn answer(State(source): State<Arc<Source>>, Path(name): Path<String>) -> 
 }
 
 struct World {
+    folder: tempfile::TempDir,
     source: Arc<Source>,
     table: Arc<Table>,
     misses: Arc<Misses>,
@@ -56,6 +57,10 @@ struct World {
 
 async fn world(waits: bool) -> World {
     let (signing, _) = SigningKey::generate().unwrap();
+    world_with(waits, signing, tempfile::tempdir().unwrap()).await
+}
+
+async fn world_with(waits: bool, signing: SigningKey, folder: tempfile::TempDir) -> World {
     let verify_keys = VerifyKeys::from_pems([&*signing.public_pem()]).unwrap();
     let source = Arc::new(Source { signing, asked: AtomicUsize::new(0), open: Notify::new(), waits });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -63,11 +68,12 @@ async fn world(waits: bool) -> World {
     let routes = Router::new().route("/v1/bundles/{name}", get(answer)).with_state(source.clone());
     tokio::spawn(async move { axum::serve(listener, routes).await });
     let config = CertServiceConfig { address: Address::Url(url), token: None, root: None };
-    let supply = Supply::new(None, CertService::new(&config).unwrap(), verify_keys);
+    let disk = Disk::open(folder.path().to_owned()).unwrap();
+    let supply = Supply::new(disk, None, CertService::new(&config).unwrap(), verify_keys);
     let table = Arc::new(Table::new(1 << 20, Duration::from_secs(300)));
     let edge = EdgeKey::from_pem(EDGE.private_pem().unwrap().as_bytes()).unwrap();
     let misses = Misses::new(table.clone(), Arc::new(supply), Arc::new(edge));
-    World { source, table, misses }
+    World { folder, source, table, misses }
 }
 
 impl World {
@@ -106,6 +112,73 @@ async fn a_visitor_who_leaves_does_not_stop_the_load() {
     world.source.open.notify_one();
     assert!(world.wait(SIGNS).await.is_ok());
     assert_eq!(world.asked(), 1);
+}
+
+/// The files of bundles below a folder.
+fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+impl World {
+    /// Once the bundle is on disk, which no visitor waits for.
+    async fn kept(&self) -> std::path::PathBuf {
+        loop {
+            if let [file] = &*files(self.folder.path())
+                && file.extension().is_some_and(|extension| extension == "jws")
+            {
+                return file.clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A new process on the same disk, whose CertService knows nobody.
+    async fn restarted(self) -> World {
+        let (_, pem) = SigningKey::generate().unwrap();
+        let keys = VerifyKeys::from_pems([&*self.source.signing.public_pem()]).unwrap();
+        let mut world = world_with(false, SigningKey::from_pem(&pem).unwrap(), self.folder).await;
+        let nowhere = CertServiceConfig { address: Address::Url("http://127.0.0.1:9".into()), token: None, root: None };
+        let disk = Disk::open(world.folder.path().to_owned()).unwrap();
+        let supply = Supply::new(disk, None, CertService::new(&nowhere).unwrap(), keys);
+        let edge = EdgeKey::from_pem(EDGE.private_pem().unwrap().as_bytes()).unwrap();
+        world.misses = Misses::new(world.table.clone(), Arc::new(supply), Arc::new(edge));
+        world
+    }
+}
+
+#[tokio::test]
+async fn a_restart_serves_from_disk_while_everything_is_down() {
+    let world = world(false).await;
+    world.wait(SIGNS).await.unwrap();
+    world.kept().await;
+    let world = world.restarted().await;
+    assert!(world.wait(SIGNS).await.is_ok());
+    assert_eq!(world.wait("unknown.example").await.unwrap_err().reason(), "sources_unavailable");
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_a_miss_and_goes() {
+    for damage in [&b""[..], b"garbage", b"\xff\xfe"] {
+        let world = world(false).await;
+        world.wait(SIGNS).await.unwrap();
+        let file = world.kept().await;
+        std::fs::write(&file, damage).unwrap();
+        let world = world.restarted().await;
+        assert_eq!(world.wait(SIGNS).await.unwrap_err().reason(), "sources_unavailable");
+    }
+}
+
+#[tokio::test]
+async fn another_domains_file_is_refused() {
+    let world = world(false).await;
+    world.wait(SIGNS).await.unwrap();
+    let file = world.kept().await;
+    let token = std::fs::read(&file).unwrap();
+    let disk = Disk::open(world.folder.path().to_owned()).unwrap();
+    disk.put(&Hostname::parse("swapped.example").unwrap(), std::str::from_utf8(&token).unwrap()).unwrap();
+    let world = world.restarted().await;
+    assert_eq!(world.wait("swapped.example").await.unwrap_err().reason(), "bundle_rejected");
 }
 
 #[tokio::test]

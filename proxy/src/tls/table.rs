@@ -53,15 +53,18 @@ impl Table {
     pub fn find(&self, name: &Hostname, now: u64) -> Found {
         if let Some(certificate) = self.present.get(name) {
             if certificate.not_after > now {
-                let aging = now.saturating_sub(certificate.loaded_at) >= self.refresh_after;
-                return if aging { Found::Aging(certificate) } else { Found::Fresh(certificate) };
+                let aging = now.saturating_sub(certificate.checked_at) >= self.refresh_after;
+                // A refresh that failed moments ago is not tried again at once: the sources may be down.
+                let again = aging && self.absent(name).is_none();
+                return if again { Found::Aging(certificate) } else { Found::Fresh(certificate) };
             }
             self.present.remove(name);
         }
-        match self.absent.get(name) {
-            Some((miss, until)) if until > Instant::now() => Found::Absent(miss),
-            _ => Found::Nothing,
-        }
+        self.absent(name).map_or(Found::Nothing, Found::Absent)
+    }
+
+    fn absent(&self, name: &Hostname) -> Option<Miss> {
+        self.absent.get(name).filter(|(_, until)| *until > Instant::now()).map(|(miss, _)| miss)
     }
 
     /// Keeps the newer of what is there and what was loaded, and returns it.

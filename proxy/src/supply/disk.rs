@@ -1,0 +1,132 @@
+//! Sealed bundles on this edge's disk: what it has served before, it can serve again after a restart while Redis,
+//! CertService and its database are all down. A bundle is sealed and signed, so the disk need not be trusted.
+//!
+//! One file a domain, replaced whole. A damaged one is a miss, and is removed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use contract::Hostname;
+use contract::bundle::sha256;
+use contract::signed::TOKEN_BYTES_MAX;
+
+pub struct Disk {
+    folder: PathBuf,
+    /// Makes names of partial files unique within this process.
+    turn: AtomicU64,
+}
+
+/// A token, and when it was last known to be the current one (Unix seconds).
+pub(super) struct Kept {
+    pub(super) token: String,
+    pub(super) checked_at: u64,
+}
+
+impl Disk {
+    pub fn open(folder: PathBuf) -> std::io::Result<Self> {
+        fs::create_dir_all(&folder)?;
+        Ok(Self { folder, turn: AtomicU64::new(0) })
+    }
+
+    /// Blocks.
+    pub(super) fn get(&self, name: &Hostname) -> std::io::Result<Option<Kept>> {
+        let file = match File::open(self.path(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let checked_at = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut token = String::new();
+        file.take(TOKEN_BYTES_MAX as u64 + 1).read_to_string(&mut token)?;
+        Ok(Some(Kept { token, checked_at }))
+    }
+
+    /// Blocks. What is there already only becomes newly checked.
+    pub(crate) fn put(&self, name: &Hostname, token: &str) -> std::io::Result<()> {
+        let path = self.path(name);
+        if let Ok(Some(kept)) = self.get(name)
+            && kept.token == token
+        {
+            return OpenOptions::new().write(true).open(&path)?.set_modified(SystemTime::now());
+        }
+        let Some(folder) = path.parent() else {
+            return Ok(());
+        };
+        fs::create_dir_all(folder)?;
+        let partial = folder.join(format!(".{}.partial", self.turn.fetch_add(1, Ordering::Relaxed)));
+        let written = write(&partial, token).and_then(|()| fs::rename(&partial, &path));
+        if written.is_err() {
+            // A full disk: nothing half written stays, and the bundle of before is untouched.
+            let _ = fs::remove_file(&partial);
+        }
+        written
+    }
+
+    /// Blocks.
+    pub(super) fn remove(&self, name: &Hostname) -> std::io::Result<()> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// Two levels of 256 folders: a million domains are about 16 files in each.
+    fn path(&self, name: &Hostname) -> PathBuf {
+        // Not the name itself: with an ending it may be longer than a file name can be.
+        let hex: String = sha256(name.as_str().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        self.folder.join(&hex[..2]).join(&hex[2..4]).join(format!("{hex}.jws"))
+    }
+}
+
+/// Without fsync: a file lost in a power failure is a miss, and one half written does not verify.
+fn write(path: &Path, token: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(token.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Hostname {
+        Hostname::parse(text).unwrap()
+    }
+
+    #[test]
+    fn keeps_replaces_and_removes() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path().join("bundles")).unwrap();
+        let token = |n: &str| disk.get(&name(n)).unwrap().map(|kept| kept.token);
+        assert_eq!(token("a.example"), None);
+        disk.put(&name("a.example"), "one").unwrap();
+        disk.put(&name("b.example"), "two").unwrap();
+        disk.put(&name("a.example"), "three").unwrap();
+        assert_eq!((token("a.example").as_deref(), token("b.example").as_deref()), (Some("three"), Some("two")));
+        disk.remove(&name("a.example")).unwrap();
+        disk.remove(&name("a.example")).unwrap();
+        assert_eq!(token("a.example"), None);
+    }
+
+    #[test]
+    fn the_same_token_again_is_checked_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path().to_owned()).unwrap();
+        disk.put(&name("a.example"), "one").unwrap();
+        let long_ago = UNIX_EPOCH + std::time::Duration::from_secs(1000);
+        OpenOptions::new().write(true).open(disk.path(&name("a.example"))).unwrap().set_modified(long_ago).unwrap();
+        assert_eq!(disk.get(&name("a.example")).unwrap().unwrap().checked_at, 1000);
+        disk.put(&name("a.example"), "one").unwrap();
+        assert!(disk.get(&name("a.example")).unwrap().unwrap().checked_at > 1000);
+    }
+
+    #[test]
+    fn an_overlong_file_is_read_no_further_than_the_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path().to_owned()).unwrap();
+        disk.put(&name("a.example"), &"x".repeat(TOKEN_BYTES_MAX * 2)).unwrap();
+        assert_eq!(disk.get(&name("a.example")).unwrap().unwrap().token.len(), TOKEN_BYTES_MAX + 1);
+    }
+}
