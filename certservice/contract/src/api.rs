@@ -113,3 +113,26 @@ pub struct Fault {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
+
+/// Answer of `GET /v1/changes?since=CURSOR&limit=N`: what became of which domain, oldest first. A domain stands in it
+/// once, with its latest change, so that reading from 0 lists every domain that has a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangePage {
+    pub changes: Vec<Change>,
+    /// Give it as `since` next time.
+    pub cursor: u64,
+    /// There is more after `cursor` already.
+    pub more: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub cursor: u64,
+    pub domain: Hostname,
+    /// Of the bundle to be served; absent for a domain that is off-boarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+}
+
+/// Most changes in one page, and the default.
+pub const CHANGES_MAX: u32 = 10_000;

@@ -11,3 +11,7 @@ pub fn bundle(domain: &Hostname) -> String {
 pub fn challenge(domain: &Hostname, token: &str) -> String {
     format!("latchkey:challenge:{domain}:{token}")
 }
+
+/// Pub/sub channel on which CertService says that there are changes. The message is empty of meaning: it is a hint to ask
+/// `GET /v1/changes` now instead of at the next poll.
+pub const CHANGES_CHANNEL: &str = "latchkey:changes";
