@@ -7,6 +7,7 @@ use std::sync::Arc;
 use contract::signed::SigningKey;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify as Wake, watch};
+use tokio::task::JoinSet;
 
 use crate::admin::{Api, Server, router};
 use crate::config::{Config, Listen};
@@ -75,22 +76,25 @@ impl Service {
             tracing::info!("told to stop");
             stop.send_replace(true);
         });
-        self.run_until(stopping).await;
-        Ok(())
+        self.run_until(stopping).await
     }
 
-    pub async fn run_until(self, stopping: watch::Receiver<bool>) {
+    /// An API without its runner would take domains and never serve them: if one part ends, all do.
+    pub async fn run_until(self, stopping: watch::Receiver<bool>) -> Result<(), String> {
         tracing::info!(address = self.address(), "serving");
         let (store, wake) = (self.api.store.clone(), self.api.wake.clone());
-        let orders = tokio::spawn(self.runner.run(wake.clone()));
-        let renewals = tokio::spawn(renew::run(store.clone(), wake));
-        self.server.run(router(self.api), stopping).await;
+        let mut background = JoinSet::new();
+        background.spawn(self.runner.run(wake.clone()));
+        background.spawn(renew::run(store.clone(), wake));
+        let ended = tokio::select! {
+            () = self.server.run(router(self.api), stopping) => Ok(()),
+            _ = background.join_next() => Err("a background task ended, which it never should".to_owned()),
+        };
         // Orders are stored before each act, so they can be left at any point.
-        renewals.abort();
-        orders.abort();
-        let _ = tokio::join!(orders, renewals);
+        background.shutdown().await;
         store.close().await;
         tracing::info!("stopped");
+        ended
     }
 }
 

@@ -1,6 +1,7 @@
 //! `/v1/domains`: registering domains and seeing where they stand.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Extension, Path, Query, State};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +21,7 @@ use crate::store::Registered;
 
 const PAGE_DEFAULT: u32 = 100;
 const PAGE_MAX: u32 = 1000;
+const BODY_SECONDS_MAX: u64 = 10;
 const DEFAULT_TENANT: &str = "default";
 
 pub(super) async fn put(
@@ -31,16 +33,25 @@ pub(super) async fn put(
     let name = hostname(&name)?;
     let wanted = read_body(request).await?;
     let tenant = tenant(&caller, wanted.tenant)?;
-    let issuer = issuer(&api, wanted.issuer)?;
+    let issuer = issuer(&api, wanted.issuer.as_ref())?;
     let job = Job::new(name, issuer, 0, clock::now());
-    match api.store.register(&tenant, &job).await? {
+    match api.store.register(tenant.as_deref().unwrap_or(DEFAULT_TENANT), &job).await? {
         Registered::New(domain) => {
-            tracing::info!(domain = %domain.name, tenant, issuer = domain.issuer, "domain registered");
+            tracing::info!(domain = %domain.name, domain.tenant, domain.issuer, "domain registered");
             api.wake.notify_one();
             Ok((StatusCode::CREATED, Json(domain)).into_response())
         }
-        Registered::Known(domain) if domain.tenant != tenant => Err(taken(&domain)),
-        Registered::Known(domain) => Ok(Json(lift(&api, &caller, domain).await?).into_response()),
+        Registered::Known(domain) => {
+            if tenant.is_some_and(|tenant| tenant != domain.tenant) {
+                let says = format!("{} belongs to another tenant", domain.name);
+                return Err(ApiError::new(StatusCode::CONFLICT, "domain_taken", "Domain taken", says));
+            }
+            if wanted.issuer.is_some_and(|wanted| wanted != domain.issuer) {
+                let says = format!("{} is with issuer `{}`, which can't be changed here", domain.name, domain.issuer);
+                return Err(ApiError::new(StatusCode::CONFLICT, "other_issuer", "Other issuer", says));
+            }
+            Ok(Json(lift(&api, &caller, domain).await?).into_response())
+        }
     }
 }
 
@@ -106,7 +117,12 @@ pub(super) fn unknown_domain(name: &Hostname) -> ApiError {
 }
 
 async fn read_body(request: axum::extract::Request) -> Result<PutDomain, ApiError> {
-    let bytes = body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(|_| {
+    let read = body::to_bytes(request.into_body(), BODY_BYTES_MAX);
+    let read = tokio::time::timeout(Duration::from_secs(BODY_SECONDS_MAX), read).await.map_err(|_| {
+        let says = format!("the body did not arrive within {BODY_SECONDS_MAX} s");
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "Body too slow", says)
+    })?;
+    let bytes = read.map_err(|_| {
         let says = format!(
             "the body is not to be read, or more than {BODY_BYTES_MAX} bytes, which is the most that is accepted"
         );
@@ -121,31 +137,27 @@ async fn read_body(request: axum::extract::Request) -> Result<PutDomain, ApiErro
     })
 }
 
-fn tenant(caller: &Caller, wanted: Option<String>) -> Result<String, ApiError> {
+/// The tenant that the caller speaks for; an operator may leave it open.
+fn tenant(caller: &Caller, wanted: Option<String>) -> Result<Option<String>, ApiError> {
     match (caller.tenant(), wanted) {
         (Some(own), Some(wanted)) if own != wanted => {
             let says = format!("this token is for tenant `{own}` only");
             Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", says))
         }
-        (Some(own), _) => Ok(own.to_owned()),
+        (Some(own), _) => Ok(Some(own.to_owned())),
         (None, Some(wanted)) if !is_tenant(&wanted) => {
             let says = "a tenant is 1 to 64 characters of A-Z a-z 0-9 . _ -";
             Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_tenant", "Invalid tenant", says))
         }
-        (None, wanted) => Ok(wanted.unwrap_or_else(|| DEFAULT_TENANT.to_owned())),
+        (None, wanted) => Ok(wanted),
     }
 }
 
-fn issuer(api: &Api, wanted: Option<String>) -> Result<String, ApiError> {
-    let name = wanted.as_ref().or(api.issuers.first());
+fn issuer(api: &Api, wanted: Option<&String>) -> Result<String, ApiError> {
+    let name = wanted.or(api.issuers.first());
     let known = name.filter(|name| api.issuers.contains(name));
     known.cloned().ok_or_else(|| {
         let says = format!("there is no such issuer; there are: {}", api.issuers.join(", "));
         ApiError::new(StatusCode::BAD_REQUEST, "unknown_issuer", "Unknown issuer", says)
     })
-}
-
-fn taken(domain: &Domain) -> ApiError {
-    let says = format!("{} belongs to another tenant", domain.name);
-    ApiError::new(StatusCode::CONFLICT, "domain_taken", "Domain taken", says)
 }

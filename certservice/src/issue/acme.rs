@@ -11,8 +11,10 @@ use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeStatus, ChallengeType, Error, ExternalAccountKey,
     Identifier, NewAccount, NewOrder, Order, OrderStatus, Problem,
 };
+use serde::Deserialize;
 use tokio::sync::OnceCell;
 use x509_parser::pem::Pem;
+use zeroize::Zeroizing;
 
 use super::http::{AcmeHttp, with_pause};
 use super::{Chain, Csr, Failure, OrderState, Then};
@@ -25,7 +27,7 @@ pub struct Acme {
     name: String,
     directory: String,
     contact: Vec<String>,
-    eab: Option<(String, Vec<u8>)>,
+    eab: Option<(String, Zeroizing<Vec<u8>>)>,
     http: AcmeHttp,
     credentials: PathBuf,
     account: OnceCell<Account>,
@@ -39,7 +41,7 @@ impl Acme {
             let text = eab.hmac_key.reveal();
             let key = URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text));
             let key = key.map_err(|_| format!("the EAB key of issuer `{name}` is not base64url"))?;
-            Ok::<_, String>((eab.kid.clone(), key))
+            Ok::<_, String>((eab.kid.clone(), Zeroizing::new(key)))
         });
         let acme = Self {
             name: name.to_owned(),
@@ -127,7 +129,14 @@ impl Acme {
     async fn dialogue<T>(&self, step: impl AsyncFnOnce(&Account) -> Result<T, Error>) -> Result<T, Failure> {
         let account = self.account.get_or_try_init(|| self.open_account()).await?;
         let (outcome, pause) = with_pause(step(account)).await;
-        outcome.map_err(|error| failure(&error, pause))
+        outcome.map_err(|error| match failure(&error, pause) {
+            failure if failure.code == "account_refused" => {
+                let file = self.credentials.display();
+                let says = format!("{}; if the CA lost the account, remove {file} and restart", failure.says);
+                Failure { says, ..failure }
+            }
+            failure => failure,
+        })
     }
 
     async fn open_account(&self) -> Result<Account, Failure> {
@@ -143,7 +152,7 @@ impl Acme {
         let (made, pause) = with_pause(builder.create(&new, self.directory.clone(), eab.as_ref())).await;
         let (account, credentials) = made.map_err(|error| account_failure(&error, pause))?;
         let text = serde_json::to_string(&credentials).map_err(|error| error.to_string());
-        let written = text.and_then(|text| secret_file::write(&self.credentials, &zeroize::Zeroizing::new(text)));
+        let written = text.and_then(|text| secret_file::write(&self.credentials, &Zeroizing::new(text)));
         written.map_err(|says| Failure::ours(says, Then::Retry { after: 0 }))?;
         tracing::info!(issuer = self.name, account = account.id(), "made an ACME account");
         Ok(account)
@@ -156,8 +165,7 @@ impl Acme {
         let shown = self.credentials.display();
         let text = secret_file::read(&self.credentials)?;
         let damaged = |_| format!("{shown} is not an ACME account as CertService writes it");
-        let fields: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
-        let directory = fields["directory"].as_str().unwrap_or_default();
+        let Origin { directory } = serde_json::from_str(&text).map_err(damaged)?;
         if directory != self.directory {
             return Err(format!(
                 "{shown} is an account at {directory}, but issuer `{}` now names {}; give the issuer another name",
@@ -166,6 +174,12 @@ impl Acme {
         }
         serde_json::from_str(&text).map(Some).map_err(damaged)
     }
+}
+
+/// Which CA an account file belongs to; the library keeps that to itself.
+#[derive(Deserialize)]
+struct Origin {
+    directory: String,
 }
 
 /// The http-01 answers of the authorizations that are still wanted.

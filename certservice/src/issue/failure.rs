@@ -29,7 +29,7 @@ pub enum Then {
 impl Failure {
     pub fn new(code: &'static str, says: impl Into<String>, state: State, who: Who, then: Then) -> Self {
         let says: String = says.into();
-        let says = says.chars().filter(|c| !c.is_control() || *c == '\n').take(SAYS_MAX).collect();
+        let says = says.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAYS_MAX).collect();
         Self { code, says, state, who, then }
     }
 

@@ -11,7 +11,7 @@ use rcgen::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use x509_parser::pem::Pem;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{Chain, Csr, Failure, Then};
 use crate::secret_file;
@@ -68,7 +68,7 @@ impl Internal {
 }
 
 fn new_ca(name: &str, now: u64) -> Result<(String, Zeroizing<String>), rcgen::Error> {
-    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, format!("Latchkey internal CA ({name})"));
@@ -76,8 +76,10 @@ fn new_ca(name: &str, now: u64) -> Result<(String, Zeroizing<String>), rcgen::Er
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     valid(&mut params, now, CA_DAYS * DAY);
-    let certificate = params.self_signed(&pair)?;
-    Ok((certificate.pem(), Zeroizing::new(pair.serialize_pem())))
+    let certificate = params.self_signed(&pair);
+    let key = Zeroizing::new(pair.serialize_pem());
+    pair.zeroize();
+    Ok((certificate?.pem(), key))
 }
 
 /// Positive, at most 16 bytes (RFC 5280 section 4.1.2.2).

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod access;
+mod ca;
 mod crash;
 mod edge;
 mod http;
@@ -9,3 +10,4 @@ mod internal;
 mod pebble;
 mod process;
 mod redis;
+mod renewal;

@@ -15,9 +15,9 @@ use certservice::store::Store;
 use contract::api::{State, Who};
 use contract::signed::{VerifyKeys, verify};
 use contract::{Challenge, Hostname};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tokio::runtime::Runtime;
 
+use crate::ca::write_certificates;
 use crate::crash::crash_everywhere;
 use crate::edge::{is_bound_to_certificate, open_bundle};
 use crate::http::exchange;
@@ -80,19 +80,6 @@ impl Pebble {
             self.directory
         )
     }
-}
-
-/// A root, and the certificate of Pebble's own HTTPS under it.
-fn write_certificates(folder: &Path) {
-    let root_key = KeyPair::generate().unwrap();
-    let mut root = CertificateParams::default();
-    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    std::fs::write(folder.join("ca-root.pem"), root.self_signed(&root_key).unwrap().pem()).unwrap();
-    let root = rcgen::Issuer::new(root, root_key);
-    let key = KeyPair::generate().unwrap();
-    let server = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-    std::fs::write(folder.join("ca-server.pem"), server.signed_by(&key, &root).unwrap().pem()).unwrap();
-    std::fs::write(folder.join("ca-server.key"), key.serialize_pem()).unwrap();
 }
 
 /// Answers http-01 on the port where Pebble looks, with what CertService gives an edge.
