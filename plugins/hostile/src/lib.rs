@@ -48,7 +48,7 @@ impl HttpPolicy for Hostile {
             "respond-framing" => return respond(200, vec![header("Content-Length", "0")], vec![]),
             "respond-limit" => return respond(200, vec![], vec![b'x'; 64 << 10]),
             "respond-huge" => return respond(200, vec![], vec![b'x'; (64 << 10) + 1]),
-            "respond-vast" => return respond(200, vec![], vec![b'x'; 4 << 20]),
+            "respond-vast" => return respond(200, vec![], vec![b'x'; 512 << 10]),
             "redirect-crlf" => return redirect("/a\r\nSet-Cookie: x=1"),
             "redirect-script" => return redirect("javascript:alert(1)"),
             "redirect-slashes" => return redirect("//evil.example/"),

@@ -1,4 +1,4 @@
-use latchkey_sdk::connection::{Failure, HeaderVersion, check};
+use latchkey_sdk::connection::{HeaderVersion, check};
 
 use super::*;
 
@@ -61,14 +61,6 @@ fn a_stranger_never_gets_a_header_through() {
     assert_eq!(judged(&policy, STRANGER, Seen::Nothing), "peer");
     let closed = plan(r#"{"trusted": ["10.0.0.0/8"], "untrusted": "reset"}"#);
     assert_eq!(judged(&closed, STRANGER, Seen::Nothing), "reset");
-}
-
-#[test]
-fn a_failed_header_is_reset() {
-    let policy = plan(r#"{"trusted": ["10.0.0.0/8"], "header": "allow"}"#);
-    for failure in [Failure::Absent, Failure::Malformed, Failure::TooLong, Failure::TimedOut] {
-        assert_eq!(judged(&policy, TRUSTED, Seen::Failure(failure)), "reset", "{failure:?}");
-    }
 }
 
 #[test]

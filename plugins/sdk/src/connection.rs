@@ -9,7 +9,7 @@ use crate::Manifest;
 use crate::bindings::connection::{self as wit, Endpoint, Ip};
 use crate::config::{self, Diagnostic, Value};
 
-pub use wit::{Client, Expectation, Failure, HeaderVersion, Outcome};
+pub use wit::{Client, Expectation, HeaderVersion, Outcome};
 
 /// A configuration at work. Its serde form is what the proxy keeps.
 pub trait ConnectionPolicy: Serialize + DeserializeOwned + 'static {
@@ -34,7 +34,6 @@ pub enum Seen {
         /// `None` if it names nobody.
         client: Option<SocketAddr>,
     },
-    Failure(Failure),
 }
 
 /// Checks a configuration as the proxy would: for tests. What comes with a policy are warnings.
@@ -54,7 +53,6 @@ pub(crate) fn seen(seen: wit::Seen) -> Seen {
     match seen {
         wit::Seen::Nothing => Seen::Nothing,
         wit::Seen::Header(header) => Seen::Header { version: header.version, client: header.client.map(address) },
-        wit::Seen::Failure(failure) => Seen::Failure(failure),
     }
 }
 

@@ -11,8 +11,8 @@ use super::instance::Instance;
 use super::limits::Budget;
 use super::shelf::Place;
 use super::types::{
-    Action, Class, Diagnostic, Edit, Expectation, Fault, HeaderFailure, HeaderVersion, Hooks, Outcome, RequestFacts,
-    RequestView, ResponseView, Seen,
+    Action, Class, Diagnostic, Edit, Expectation, Fault, HeaderVersion, Hooks, Outcome, RequestFacts, RequestView,
+    ResponseView, Seen,
 };
 use super::verify;
 
@@ -202,12 +202,6 @@ fn guest_seen(seen: Seen) -> connection::Seen {
                 HeaderVersion::V2 => connection::HeaderVersion::V2,
             },
             client: client.map(endpoint),
-        }),
-        Seen::Failure(failure) => connection::Seen::Failure(match failure {
-            HeaderFailure::Absent => connection::Failure::Absent,
-            HeaderFailure::Malformed => connection::Failure::Malformed,
-            HeaderFailure::TooLong => connection::Failure::TooLong,
-            HeaderFailure::TimedOut => connection::Failure::TimedOut,
         }),
     }
 }

@@ -156,21 +156,12 @@ pub enum Seen {
         /// `None` if it names nobody (v1 UNKNOWN, v2 LOCAL).
         client: Option<SocketAddr>,
     },
-    Failure(HeaderFailure),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderVersion {
     V1,
     V2,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeaderFailure {
-    Absent,
-    Malformed,
-    TooLong,
-    TimedOut,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -171,13 +171,10 @@ fn redirect_status(status: http::RedirectStatus) -> u16 {
     }
 }
 
-/// Turns the verdict into an address, and refuses those that would be unsafe whatever the plugin meant.
+/// Turns the verdict into an address, and refuses to take one from a header that names none.
 pub(super) fn outcome(outcome: connection::Outcome, peer: SocketAddr, seen: Seen) -> Verified<Outcome> {
     match (outcome, seen) {
         (connection::Outcome::Reset, _) => Ok(Outcome::Reset),
-        (connection::Outcome::Admit(_), Seen::Failure(failure)) => {
-            refused(format!("admitted a connection whose PROXY header failed ({failure:?})"))
-        }
         (connection::Outcome::Admit(connection::Client::Peer), _) => Ok(Outcome::Admit(peer)),
         (connection::Outcome::Admit(connection::Client::FromHeader), Seen::Header { client: Some(client), .. }) => {
             Ok(Outcome::Admit(client))

@@ -1,5 +1,7 @@
 use std::net::SocketAddr;
 
+use super::super::guest::connection::{Client, Outcome as Judged};
+use super::super::verify;
 use super::*;
 
 const TRUSTED: &str = "10.1.2.3:40000";
@@ -32,9 +34,17 @@ fn the_header_names_the_client() {
     assert_eq!(judged(TRUSTED, header(Some(CLIENT))), Ok(Outcome::Admit(at(CLIENT))));
     assert_eq!(judged(TRUSTED, header(Some("192.0.2.8:1"))), Ok(Outcome::Reset));
     assert_eq!(judged(TRUSTED, header(None)), Ok(Outcome::Admit(at(TRUSTED))));
-    assert_eq!(judged(TRUSTED, Seen::Failure(HeaderFailure::Malformed)), Ok(Outcome::Reset));
+    assert_eq!(judged(TRUSTED, Seen::Nothing), Ok(Outcome::Reset));
     assert_eq!(judged(STRANGER, Seen::Nothing), Ok(Outcome::Admit(at(STRANGER))));
     assert_eq!(judged(STRANGER, header(Some(CLIENT))), Ok(Outcome::Reset));
+}
+
+#[test]
+fn a_client_that_no_header_names_is_refused() {
+    let outcome = |seen| verify::outcome(Judged::Admit(Client::FromHeader), at(TRUSTED), seen);
+    assert_eq!(outcome(header(Some(CLIENT))), Ok(Outcome::Admit(at(CLIENT))));
+    assert_eq!(outcome(header(None)).map_err(|fault| fault.reason()), Err("output"));
+    assert_eq!(outcome(Seen::Nothing).map_err(|fault| fault.reason()), Err("output"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::shelf::kept_here;
 use super::*;
@@ -51,8 +51,8 @@ fn an_endless_loop_is_stopped_in_time() {
     for _ in 0..20 {
         assert_eq!(asked(&binding, "/spin"), Err(Fault::Deadline));
     }
-    // Four milliseconds each on a quiet machine.
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // Twenty milliseconds of processor time each, and somewhat more by the clock.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[test]

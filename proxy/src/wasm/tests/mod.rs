@@ -8,11 +8,16 @@ mod load;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
 
 use super::*;
 
-/// Compiling is slow, so all tests share one host and each component is loaded once.
-static HOST: LazyLock<Host> = LazyLock::new(|| Host::new(Settings::default()).expect("the engine starts"));
+/// Compiling is slow, so all tests share one host and each component is loaded once. Calls have more time than by
+/// default, so that a slow machine does not turn another fault into a missed deadline.
+static HOST: LazyLock<Host> = LazyLock::new(|| {
+    let time = Duration::from_millis(20);
+    Host::new(Settings { http_time: time, connection_time: time, ..Settings::default() }).expect("the engine starts")
+});
 
 const FACTS: RequestFacts =
     RequestFacts { now_ms: 1_700_000_000_000, https: true, ip_host: false, rollout_bucket: 2500 };
