@@ -13,10 +13,10 @@ use tokio::sync::watch;
 
 use crate::accept::{self, Door};
 use crate::config::{Config, Listener, Protocol};
-use crate::control::{Control, ControlError};
+use crate::control::{Control, ControlError, News};
 use crate::http::Edge;
 use crate::supply::{CertService, Disk, Redis, Supply};
-use crate::tls::{Misses, Table, Terminator};
+use crate::tls::{Known, Misses, Table, Terminator};
 
 /// Threads of the admin API and background work, apart from those that serve requests.
 const CONTROL_THREADS: usize = 2;
@@ -52,12 +52,24 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let disk = Disk::open(config.data_dir.join("bundles"))
         .map_err(|error| ServeError::Setting(format!("data_dir: {error}")))?;
     let supply = Arc::new(Supply::new(disk, redis, certservice, config.verify_keys.clone()));
-    let control = Arc::new(Control::new(&config, supply.clone(), table.clone())?);
+    let known = Arc::new(Known::new());
+    let control = Arc::new(Control::new(&config, supply.clone(), table.clone(), known.clone())?);
     control_runtime.block_on(control.restore())?;
 
+    let edge = config.edge_key.kid().to_owned();
     let misses = Misses::new(table.clone(), supply.clone(), Arc::new(config.edge_key));
+    let news = News {
+        supply: supply.clone(),
+        table: table.clone(),
+        misses: misses.clone(),
+        known: known.clone(),
+        edge,
+        poll: config.poll,
+        cursor_file: config.data_dir.join("cursor"),
+    };
     let terminator = || {
-        let made = Terminator::new(table.clone(), misses.clone(), tls.handshake_timeout, tls.load_timeout);
+        let made =
+            Terminator::new(table.clone(), known.clone(), misses.clone(), tls.handshake_timeout, tls.load_timeout);
         made.map_err(|error| ServeError::Tls(error.to_string()))
     };
     let current = control.current();
@@ -76,6 +88,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let doors = doors.collect::<Result<Vec<_>, ServeError>>()?;
 
     control_runtime.block_on(async { control.clone().start(admin_socket) })?;
+    control_runtime.spawn(news.follow());
     runtime.block_on(serve(doors, open, drain))?;
     runtime.shutdown_background();
     control_runtime.shutdown_background();

@@ -70,6 +70,9 @@ pub(super) struct CertService {
     /// Root of CertService's TLS certificate, PEM. Default: the system's roots.
     #[deserr(default)]
     pub ca_file: Option<String>,
+    /// Between two looks at its feed of changes, in seconds; a hint through Redis is quicker. Default 5, at least 1.
+    #[deserr(default = 5)]
+    pub(super) poll_seconds: u64,
     /// CertService's Ed25519 public keys, PEM; what none of them signed is refused.
     pub verify_keys: Vec<String>,
 }

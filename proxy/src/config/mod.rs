@@ -24,6 +24,8 @@ pub struct Config {
     pub edge_key: EdgeKey,
     pub certservice: CertServiceConfig,
     pub verify_keys: VerifyKeys,
+    /// Between two looks at CertService's feed of changes.
+    pub poll: Duration,
     pub redis_url: Option<zeroize::Zeroizing<String>>,
     pub admin_socket: PathBuf,
     pub tls: Tls,
@@ -79,6 +81,7 @@ impl Config {
             listeners: file.listeners.into_iter().map(Listener::from).collect(),
             edge_key,
             verify_keys,
+            poll: Duration::from_secs(file.certservice.poll_seconds.max(1)),
             certservice: certservice(file.certservice)?,
             redis_url: file.redis.map(redis_url).transpose()?,
             admin_socket: admin_socket(file.admin.listen.as_deref(), &data_dir)?,

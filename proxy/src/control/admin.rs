@@ -75,6 +75,9 @@ async fn metrics(State(control): State<Arc<Control>>) -> Response {
     let (held, bytes) = control.table.size();
     METRICS.certificates_held.set(i64::try_from(held).unwrap_or(i64::MAX));
     METRICS.certificates_held_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    let (names, bytes) = control.known.size();
+    METRICS.known_names.set(i64::try_from(names).unwrap_or(i64::MAX));
+    METRICS.known_names_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], METRICS.render()).into_response()
 }
 

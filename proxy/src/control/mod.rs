@@ -7,6 +7,7 @@ mod admin;
 mod apply;
 mod document;
 mod files;
+mod news;
 mod plugins;
 mod snapshot;
 
@@ -19,11 +20,12 @@ use tokio::sync::Mutex;
 
 use self::apply::{Inputs, build};
 use self::files::write_atomically;
+pub use self::news::News;
 use self::plugins::Plugins;
 pub use self::snapshot::{Current, Snapshot};
 use crate::observe::METRICS;
 use crate::supply::Supply;
-use crate::tls::Table;
+use crate::tls::{Known, Table};
 use crate::wasm::{Host, HostError};
 
 /// How often upstream names are resolved anew.
@@ -35,6 +37,7 @@ pub struct Control {
     current: Arc<Current>,
     supply: Arc<Supply>,
     table: Arc<Table>,
+    known: Arc<Known>,
     listeners: Vec<String>,
     applied_file: PathBuf,
     /// One application at a time, in the order they came.
@@ -72,7 +75,12 @@ struct Applied {
 }
 
 impl Control {
-    pub fn new(config: &crate::config::Config, supply: Arc<Supply>, table: Arc<Table>) -> Result<Self, ControlError> {
+    pub fn new(
+        config: &crate::config::Config,
+        supply: Arc<Supply>,
+        table: Arc<Table>,
+        known: Arc<Known>,
+    ) -> Result<Self, ControlError> {
         let data = |error| ControlError::Data(config.data_dir.display().to_string(), error);
         std::fs::create_dir_all(&config.data_dir).map_err(data)?;
         let host = Host::new(crate::wasm::Settings::default())?;
@@ -83,6 +91,7 @@ impl Control {
             current: Current::new(Snapshot::empty()),
             supply,
             table,
+            known,
             listeners: config.listeners.iter().map(|listener| listener.name.clone()).collect(),
             applied_file: config.data_dir.join("applied.json"),
             applying: Mutex::new(()),

@@ -25,6 +25,10 @@ pub struct Metrics {
     /// reason
     pub bundles_rejected: IntCounterVec,
     pub disk_errors: IntCounter,
+    pub changes_cursor: IntGauge,
+    pub changes_applied: IntCounter,
+    pub known_names: IntGauge,
+    pub known_names_bytes: IntGauge,
     pub certificates_held: IntGauge,
     pub certificates_held_bytes: IntGauge,
     /// class: `2xx` …
@@ -94,6 +98,13 @@ impl Metrics {
                 "Bundles and tokens that failed a check, by reason",
                 &["reason"],
             ),
+            changes_cursor: gauge(
+                "latchkey_changes_cursor",
+                "Cursor of the last change of CertService that this edge has applied",
+            ),
+            changes_applied: counter("latchkey_changes_applied_total", "Changes of certificates applied"),
+            known_names: gauge("latchkey_known_names", "Names that have a certificate, as far as this edge has heard"),
+            known_names_bytes: gauge("latchkey_known_names_bytes", "Memory that the list of them takes"),
             disk_errors: counter("latchkey_disk_errors_total", "Failed reads and writes of bundles on disk"),
             certificates_held: gauge("latchkey_certificates_held", "Certificates in memory"),
             certificates_held_bytes: gauge("latchkey_certificates_held_bytes", "Memory they take, estimated"),

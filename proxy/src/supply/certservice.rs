@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use contract::Hostname;
-use contract::api::Problem;
+use contract::api::{ChangePage, Problem};
 use contract::signed::TOKEN_BYTES_MAX;
-use reqwest::{Certificate, Client, Response, StatusCode};
+use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
 use zeroize::Zeroizing;
 
 use super::SupplyError;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest page of changes: 10,000 of the longest names.
+const CHANGES_BYTES_MAX: usize = 4 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct CertServiceConfig {
@@ -65,8 +67,20 @@ impl CertService {
         self.get(&format!("/v1/challenges/{name}/{token}")).await
     }
 
+    pub(super) async fn changes(&self, since: u64, limit: u32, edge: &str) -> Result<ChangePage, SupplyError> {
+        let path = format!("/v1/changes?since={since}&limit={limit}");
+        let sent = self.request(&path).header("latchkey-edge", edge).send().await;
+        let answer = sent.map_err(|error| SupplyError::Unavailable(unavailable(error)))?;
+        if answer.status() != StatusCode::OK {
+            return Err(refused(answer).await);
+        }
+        let body = read(answer, CHANGES_BYTES_MAX).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| SupplyError::Rejected(format!("the feed of changes does not parse: {error}")))
+    }
+
     pub(super) async fn check(&self) -> Result<(), String> {
-        match self.send("/healthz").await.map_err(unavailable)?.status() {
+        match self.request("/healthz").send().await.map_err(unavailable)?.status() {
             // An edge may not read CertService's health: that it is told so is health enough.
             StatusCode::OK | StatusCode::FORBIDDEN => Ok(()),
             StatusCode::UNAUTHORIZED => Err("CertService refuses this edge's token (certservice.token_file)".into()),
@@ -74,42 +88,45 @@ impl CertService {
         }
     }
 
-    async fn send(&self, path: &str) -> reqwest::Result<Response> {
+    fn request(&self, path: &str) -> RequestBuilder {
         let request = self.client.get(format!("{}{path}", self.base));
         match &self.token {
-            Some(token) => request.bearer_auth(token.as_str()).send().await,
-            None => request.send().await,
+            Some(token) => request.bearer_auth(token.as_str()),
+            None => request,
         }
     }
 
     async fn get(&self, path: &str) -> Result<String, SupplyError> {
-        let answer = self.send(path).await.map_err(|error| SupplyError::Unavailable(unavailable(error)))?;
+        let answer = self.request(path).send().await.map_err(|error| SupplyError::Unavailable(unavailable(error)))?;
         match answer.status() {
-            StatusCode::OK => read_token(answer).await,
-            StatusCode::NOT_FOUND => Err(SupplyError::Unknown),
-            status => {
-                let problem = answer.json::<Problem>().await.ok();
-                match problem {
-                    Some(problem) if problem.code == "not_issued" => Err(SupplyError::NotIssued),
-                    Some(problem) => {
-                        Err(SupplyError::Unavailable(format!("CertService answers {status}: {}", problem.detail)))
-                    }
-                    None => Err(SupplyError::Unavailable(format!("CertService answers {status}"))),
-                }
+            StatusCode::OK => {
+                let body = read(answer, TOKEN_BYTES_MAX).await?;
+                String::from_utf8(body).map_err(|_| SupplyError::Rejected("the answer is not text".into()))
             }
+            StatusCode::NOT_FOUND => Err(SupplyError::Unknown),
+            _ => Err(refused(answer).await),
         }
     }
 }
 
-async fn read_token(mut answer: Response) -> Result<String, SupplyError> {
+async fn refused(answer: Response) -> SupplyError {
+    let status = answer.status();
+    match answer.json::<Problem>().await {
+        Ok(problem) if problem.code == "not_issued" => SupplyError::NotIssued,
+        Ok(problem) => SupplyError::Unavailable(format!("CertService answers {status}: {}", problem.detail)),
+        Err(_) => SupplyError::Unavailable(format!("CertService answers {status}")),
+    }
+}
+
+async fn read(mut answer: Response, bytes_max: usize) -> Result<Vec<u8>, SupplyError> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(|error| SupplyError::Unavailable(unavailable(error)))? {
         body.extend_from_slice(&chunk);
-        if body.len() > TOKEN_BYTES_MAX {
-            return Err(SupplyError::Rejected(format!("the answer is longer than {TOKEN_BYTES_MAX} bytes")));
+        if body.len() > bytes_max {
+            return Err(SupplyError::Rejected(format!("the answer is longer than {bytes_max} bytes")));
         }
     }
-    String::from_utf8(body).map_err(|_| SupplyError::Rejected("the answer is not text".into()))
+    Ok(body)
 }
 
 /// The whole chain of causes on one line: `reqwest`'s own text stops at "error sending request".

@@ -9,6 +9,7 @@ mod redis;
 
 use std::sync::Arc;
 
+use contract::api::ChangePage;
 use contract::signed::{Payload, VerifyKeys, verify};
 use contract::{Bundle, Challenge, Hostname, redis_keys};
 
@@ -189,6 +190,23 @@ impl Supply {
         let label = value.as_ref().map_or_else(SupplyError::label, |_| "hit");
         METRICS.certificate_lookups.with_label_values(&["certservice", label]).inc();
         value
+    }
+
+    /// What changed after a cursor (CertService only: the feed is not in Redis).
+    pub async fn changes(&self, since: u64, limit: u32, edge: &str) -> Result<ChangePage, SupplyError> {
+        self.certservice.changes(since, limit, edge).await
+    }
+
+    /// Calls `hint` whenever there may be changes, until the connection to Redis ends; waits for ever without Redis.
+    pub async fn hints(&self, hint: &(dyn Fn() + Sync)) {
+        match &self.redis {
+            None => std::future::pending().await,
+            Some(redis) => {
+                if let Err(error) = redis.listen(redis_keys::CHANGES_CHANNEL, hint).await {
+                    tracing::debug!(%error, "no hints from Redis; changes come with the next poll");
+                }
+            }
+        }
     }
 
     /// For readiness: whether CertService answers.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use redis::AsyncCommands;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::sync::OnceCell;
@@ -36,6 +37,18 @@ impl Redis {
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no answer within {:?}", ANSWER_TIMEOUT + CONNECT_TIMEOUT)),
         }
+    }
+
+    /// Calls `hint` at once, for what was missed before, and for each message.
+    pub(super) async fn listen(&self, channel: &str, hint: &(dyn Fn() + Sync)) -> redis::RedisResult<()> {
+        let mut subscription = self.client.get_async_pubsub().await?;
+        subscription.subscribe(channel).await?;
+        hint();
+        let mut messages = subscription.on_message();
+        while messages.next().await.is_some() {
+            hint();
+        }
+        Ok(())
     }
 
     async fn connect(&self) -> redis::RedisResult<ConnectionManager> {

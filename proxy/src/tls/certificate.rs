@@ -146,4 +146,4 @@ fn unix_seconds(time: &Asn1TimeRef) -> Option<u64> {
 
 #[cfg(test)]
 #[path = "certificate_tests.rs"]
-pub(in crate::tls) mod tests;
+pub(crate) mod tests;

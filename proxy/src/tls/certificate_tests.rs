@@ -11,7 +11,7 @@ use openssl::x509::extension::SubjectAlternativeName;
 
 use super::*;
 
-pub(in crate::tls) static EDGE: LazyLock<EdgeKey> = LazyLock::new(|| EdgeKey::generate(2048).unwrap());
+pub(crate) static EDGE: LazyLock<EdgeKey> = LazyLock::new(|| EdgeKey::generate(2048).unwrap());
 const NOW: u64 = 1_700_000_000;
 
 fn name(text: &str) -> Hostname {
@@ -64,7 +64,7 @@ fn bundle_of(domain: &str, leaf: &X509, key: &PKey<Private>) -> Bundle {
 }
 
 /// The same, valid from an hour ago until some seconds from now on.
-pub(in crate::tls) fn bundle_until(domain: &str, seconds: i64) -> Bundle {
+pub(crate) fn bundle_until(domain: &str, seconds: i64) -> Bundle {
     let elapsed = i64::try_from(crate::tls::now() - NOW).unwrap();
     bundle(domain, &[domain], elapsed - 3600, elapsed + seconds)
 }

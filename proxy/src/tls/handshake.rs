@@ -18,6 +18,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::certificate::Certificate;
 use super::ffi;
+use super::known::Known;
 use super::miss::{Miss, Misses};
 use super::table::{Found, Table};
 use crate::connection::Connection;
@@ -106,6 +107,7 @@ impl From<Refusal> for Unfinished {
 impl Terminator {
     pub fn new(
         table: Arc<Table>,
+        known: Arc<Known>,
         misses: Arc<Misses>,
         handshake_timeout: Duration,
         load_timeout: Duration,
@@ -122,7 +124,8 @@ impl Terminator {
         builder.set_session_id_context(b"latchkey")?;
         builder.set_alpn_select_callback(|_, offered| select_next_proto(ALPN, offered).ok_or(AlpnError::NOACK));
         let refreshed = misses.clone();
-        builder.set_servername_callback(move |ssl, alert| on_server_name(ssl, alert, state, &table, &refreshed));
+        builder
+            .set_servername_callback(move |ssl, alert| on_server_name(ssl, alert, state, &table, &known, &refreshed));
         Ok(Self { context: builder.build().into_context(), state, misses, handshake_timeout, load_timeout })
     }
 
@@ -187,6 +190,7 @@ fn on_server_name(
     alert: &mut SslAlert,
     state: Index<Ssl, Arc<State>>,
     table: &Table,
+    known: &Known,
     misses: &Arc<Misses>,
 ) -> Result<(), SniError> {
     let Some(state) = ssl.ex_data(state).cloned() else {
@@ -201,7 +205,7 @@ fn on_server_name(
         Some(Err(error)) => {
             (Named::Refused(Refusal::MalformedSni(error.to_string())), Some(SslAlert::UNRECOGNIZED_NAME))
         }
-        Some(Ok(name)) => choose(ssl, name, table, misses),
+        Some(Ok(name)) => choose(ssl, name, table, known, misses),
     };
     let _ = state.named.set(named);
     match refused_by {
@@ -213,7 +217,13 @@ fn on_server_name(
     }
 }
 
-fn choose(ssl: &mut SslRef, name: Hostname, table: &Table, misses: &Arc<Misses>) -> (Named, Option<SslAlert>) {
+fn choose(
+    ssl: &mut SslRef,
+    name: Hostname,
+    table: &Table,
+    known: &Known,
+    misses: &Arc<Misses>,
+) -> (Named, Option<SslAlert>) {
     let serve = |ssl: &mut SslRef, certificate: &Certificate, name: Hostname| match certificate.apply(ssl) {
         Ok(()) => {
             METRICS.certificate_lookups.with_label_values(&["memory", "hit"]).inc();
@@ -234,6 +244,10 @@ fn choose(ssl: &mut SslRef, name: Hostname, table: &Table, misses: &Arc<Misses>)
             METRICS.certificate_lookups.with_label_values(&["memory", "absent"]).inc();
             let alert = alert_for(&miss);
             (Named::Refused(Refusal::Miss(name, miss)), Some(alert))
+        }
+        Found::Nothing if !known.may_exist(name.as_str()) => {
+            METRICS.certificate_lookups.with_label_values(&["memory", "unknown_name"]).inc();
+            (Named::Refused(Refusal::Miss(name, Miss::Unknown)), Some(SslAlert::UNRECOGNIZED_NAME))
         }
         Found::Nothing => {
             METRICS.certificate_lookups.with_label_values(&["memory", "miss"]).inc();

@@ -56,6 +56,16 @@ impl Miss {
     }
 }
 
+/// What a load is content with.
+#[derive(Clone, Copy)]
+enum Want {
+    Any,
+    /// Not what is on this edge's disk, and at least this revision.
+    News {
+        revision: u64,
+    },
+}
+
 type Answer = Option<Result<Arc<Certificate>, Miss>>;
 
 pub struct Misses {
@@ -75,7 +85,7 @@ impl Misses {
 
     /// Waits for the name's certificate, at most until the deadline. The load goes on if the visitor gives up.
     pub async fn wait(self: &Arc<Self>, name: &Hostname, deadline: Duration) -> Result<Arc<Certificate>, Miss> {
-        let mut answer = self.join(name, false).ok_or(Miss::Busy)?;
+        let mut answer = self.join(name, Want::Any).ok_or(Miss::Busy)?;
         let answered = tokio::time::timeout(deadline, answer.wait_for(Option::is_some)).await;
         match answered {
             Err(_) => Err(Miss::TimedOut(deadline)),
@@ -86,10 +96,22 @@ impl Misses {
 
     /// Asks again for a name that is being served meanwhile.
     pub fn refresh(self: &Arc<Self>, name: &Hostname) {
-        self.join(name, true);
+        self.join(name, Want::News { revision: 0 });
     }
 
-    fn join(self: &Arc<Self>, name: &Hostname, refresh: bool) -> Option<watch::Receiver<Answer>> {
+    /// Fetches a revision that is known to be there. Waits for its turn: this is not for visitors.
+    pub async fn renew(self: &Arc<Self>, name: &Hostname, revision: u64) {
+        let mut answer = loop {
+            match self.join(name, Want::News { revision }) {
+                Some(answer) => break answer,
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
+        // How it went is counted and logged by the load.
+        let _ = answer.wait_for(Option::is_some).await;
+    }
+
+    fn join(self: &Arc<Self>, name: &Hostname, want: Want) -> Option<watch::Receiver<Answer>> {
         let mut loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(answer) = loading.get(name) {
             return Some(answer.clone());
@@ -99,7 +121,7 @@ impl Misses {
         loading.insert(name.clone(), answer.clone());
         let (misses, name) = (self.clone(), name.clone());
         tokio::spawn(async move {
-            let loaded = misses.load(&name, refresh).await;
+            let loaded = misses.load(&name, want).await;
             misses.loading.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
             tell.send_replace(Some(loaded));
             drop(permit);
@@ -107,11 +129,16 @@ impl Misses {
         Some(answer)
     }
 
-    /// The nearest tier whose bundle opens. A refresh passes over the disk: it wants news.
-    async fn load(&self, name: &Hostname, refresh: bool) -> Result<Arc<Certificate>, Miss> {
+    /// The nearest tier whose bundle opens and is new enough.
+    async fn load(&self, name: &Hostname, want: Want) -> Result<Arc<Certificate>, Miss> {
         let mut miss = Miss::Unknown;
-        for tier in Tier::ALL.into_iter().skip(usize::from(refresh)) {
+        let (tiers, revision_min) = match want {
+            Want::Any => (&Tier::ALL[..], 0),
+            Want::News { revision } => (&Tier::ALL[1..], revision),
+        };
+        for &tier in tiers {
             let supplied = match self.supply.bundle(name, tier).await {
+                Ok(Some(supplied)) if supplied.bundle.revision < revision_min => continue,
                 Ok(Some(supplied)) => supplied,
                 Ok(None) => continue,
                 Err(error) => {

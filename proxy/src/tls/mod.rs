@@ -5,13 +5,18 @@
 mod certificate;
 mod ffi;
 mod handshake;
+mod known;
 mod miss;
 mod table;
 
 pub use certificate::{Certificate, CertificateError};
 pub use handshake::{Terminator, Unfinished};
+pub use known::Known;
 pub use miss::{Miss, Misses};
 pub use table::Table;
+
+#[cfg(test)]
+pub(crate) use certificate::tests as test_bundles;
 
 /// Unix seconds.
 pub(crate) fn now() -> u64 {

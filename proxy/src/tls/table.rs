@@ -81,6 +81,14 @@ impl Table {
         self.absent.insert(name.clone(), (miss, until));
     }
 
+    pub fn revision(&self, name: &Hostname) -> Option<u64> {
+        self.present.peek(name).map(|certificate| certificate.revision)
+    }
+
+    pub fn remove(&self, name: &Hostname) {
+        self.present.remove(name);
+    }
+
     /// Certificates held, and their weight in bytes.
     pub fn size(&self) -> (usize, u64) {
         (self.present.len(), self.present.weight())

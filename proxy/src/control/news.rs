@@ -1,0 +1,160 @@
+//! Follows CertService's feed of changes: what was replaced or off-boarded leaves this edge within one poll, or at once
+//! when Redis passes the hint on; which names exist at all is known without asking for each.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::api::{CHANGES_MAX, Change, ChangePage};
+use futures_util::StreamExt;
+use futures_util::stream;
+use tokio::sync::Notify;
+
+use super::files::write_atomically;
+use crate::observe::METRICS;
+use crate::supply::{Supply, SupplyError};
+use crate::tls::{Known, Misses, Table};
+
+/// Certificates fetched anew at once, after a page of changes.
+const REFRESHES: usize = 32;
+/// After a broken connection to Redis' channel.
+const HINTS_PAUSE: Duration = Duration::from_secs(2);
+
+pub struct News {
+    pub supply: Arc<Supply>,
+    pub table: Arc<Table>,
+    pub misses: Arc<Misses>,
+    pub known: Arc<Known>,
+    /// This edge's key ID: how CertService tells how far each edge is.
+    pub edge: String,
+    pub poll: Duration,
+    /// Where the cursor of the last applied change is kept.
+    pub cursor_file: PathBuf,
+}
+
+impl News {
+    /// For as long as the process lives.
+    pub async fn follow(self) {
+        let hint = Arc::new(Notify::new());
+        let (supply, told) = (self.supply.clone(), hint.clone());
+        tokio::spawn(async move {
+            loop {
+                supply.hints(&|| told.notify_one()).await;
+                tokio::time::sleep(HINTS_PAUSE).await;
+            }
+        });
+        let mut cursor = self.saved_cursor();
+        let mut list_due = true;
+        let mut reachable = true;
+        loop {
+            let followed = if list_due { self.list(&mut cursor).await } else { self.catch_up(&mut cursor).await };
+            let was_reachable = std::mem::replace(&mut reachable, followed.is_ok());
+            match followed {
+                Ok(due) => list_due = due,
+                Err(error) if was_reachable => {
+                    tracing::warn!("changes can't be read, what is known stays in force: {error}")
+                }
+                Err(_) => {}
+            }
+            METRICS.changes_cursor.set(i64::try_from(cursor).unwrap_or(i64::MAX));
+            tokio::select! {
+                () = tokio::time::sleep(self.poll) => {}
+                () = hint.notified() => {}
+            }
+        }
+    }
+
+    /// Reads the whole feed: every name that exists. What is newer than `cursor` is applied on the way.
+    async fn list(&self, cursor: &mut u64) -> Result<bool, SupplyError> {
+        // A new edge has nothing that could be out of date.
+        let new = *cursor == 0;
+        let mut listing = self.known.listing();
+        let mut at = 0;
+        loop {
+            let page = self.page(at).await?;
+            for change in page.changes.iter().filter(|change| change.revision.is_some()) {
+                self.known.list(&mut listing, change.domain.as_str());
+            }
+            if !new {
+                let applied = *cursor;
+                self.apply(page.changes.iter().filter(|change| change.cursor > applied)).await;
+            }
+            at = page.cursor;
+            if !page.more {
+                break;
+            }
+        }
+        self.known.replace(listing);
+        self.advance(cursor, at);
+        tracing::info!(names = self.known.size().0, cursor = at, "names listed");
+        Ok(false)
+    }
+
+    /// True if the list of names has to be read anew.
+    async fn catch_up(&self, cursor: &mut u64) -> Result<bool, SupplyError> {
+        loop {
+            let page = self.page(*cursor).await?;
+            if page.cursor < *cursor {
+                // CertService's database was restored from an earlier day: its cursors are not ours.
+                tracing::warn!(
+                    ours = *cursor,
+                    theirs = page.cursor,
+                    "the feed of changes went back; names are listed anew"
+                );
+                *cursor = page.cursor;
+                return Ok(true);
+            }
+            let new = page.changes.iter().filter(|change| change.revision.is_some());
+            let listed = page.changes.is_empty() || self.known.add(new.map(|change| change.domain.as_str()));
+            self.apply(page.changes.iter()).await;
+            self.advance(cursor, page.cursor);
+            if !listed || !page.more {
+                return Ok(!listed);
+            }
+        }
+    }
+
+    async fn page(&self, since: u64) -> Result<ChangePage, SupplyError> {
+        self.supply.changes(since, CHANGES_MAX, &self.edge).await
+    }
+
+    async fn apply<'a>(&self, changes: impl Iterator<Item = &'a Change>) {
+        let mut outdated = Vec::new();
+        for change in changes {
+            METRICS.changes_applied.inc();
+            match (change.revision, self.table.revision(&change.domain)) {
+                (None, _) => {
+                    self.table.remove(&change.domain);
+                    self.supply.forget(&change.domain);
+                    tracing::info!(name = %change.domain, "off-boarded: no longer served");
+                }
+                (Some(new), Some(held)) if held < new => outdated.push((change.domain.clone(), new)),
+                (Some(_), Some(_)) => {}
+                // Not in memory: what may be on disk is older.
+                (Some(_), None) => self.supply.forget(&change.domain),
+            }
+        }
+        let refresh = |(name, revision)| async move { self.misses.renew(&name, revision).await };
+        stream::iter(outdated).map(refresh).buffer_unordered(REFRESHES).collect::<()>().await;
+    }
+
+    fn saved_cursor(&self) -> u64 {
+        let saved = std::fs::read_to_string(&self.cursor_file).ok();
+        saved.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    fn advance(&self, cursor: &mut u64, to: u64) {
+        if *cursor == to {
+            return;
+        }
+        *cursor = to;
+        if let Err(error) = write_atomically(&self.cursor_file, to.to_string().as_bytes()) {
+            METRICS.disk_errors.inc();
+            tracing::warn!(%error, "the cursor of applied changes could not be kept; a restart applies some again");
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "news_tests.rs"]
+mod tests;

@@ -1,0 +1,182 @@
+//! Against a CertService of the test's own, over real HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use contract::Hostname;
+use contract::sealed::EdgeKey;
+use contract::signed::{SigningKey, VerifyKeys, sign};
+
+use super::*;
+use crate::supply::{Address, CertService, CertServiceConfig, Disk};
+use crate::tls::test_bundles::{EDGE, bundle_until};
+
+struct Source {
+    signing: SigningKey,
+    /// Domain → (cursor, revision).
+    domains: Mutex<BTreeMap<String, (u64, Option<u64>)>>,
+}
+
+impl Source {
+    fn set(&self, domain: &str, cursor: u64, revision: Option<u64>) {
+        self.domains.lock().unwrap().insert(domain.into(), (cursor, revision));
+    }
+}
+
+async fn bundle(State(source): State<Arc<Source>>, Path(name): Path<String>) -> Response {
+    let found = source.domains.lock().unwrap().get(&name).copied();
+    match found {
+        Some((_, Some(revision))) => {
+            let bundle = contract::Bundle { revision, ..bundle_until(&name, 3600) };
+            sign(&bundle, &source.signing).unwrap().into_response()
+        }
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Since {
+    since: u64,
+}
+
+/// Two changes a page, so that paging is seen too.
+async fn changes(State(source): State<Arc<Source>>, headers: HeaderMap, Query(query): Query<Since>) -> Response {
+    assert_eq!(headers["latchkey-edge"], "edge-1");
+    let domains = source.domains.lock().unwrap();
+    let mut all: Vec<Change> = domains
+        .iter()
+        .map(|(domain, &(cursor, revision))| Change { cursor, domain: Hostname::parse(domain).unwrap(), revision })
+        .collect();
+    all.sort_by_key(|change| change.cursor);
+    let head = all.last().map_or(0, |change| change.cursor);
+    let after: Vec<_> = all.into_iter().filter(|change| change.cursor > query.since).collect();
+    let more = after.len() > 2;
+    let page: Vec<_> = after.into_iter().take(2).collect();
+    let cursor = page.last().map_or(head, |change| change.cursor);
+    Json(ChangePage { changes: page, cursor, more }).into_response()
+}
+
+struct World {
+    _folder: tempfile::TempDir,
+    source: Arc<Source>,
+    news: News,
+}
+
+async fn world() -> World {
+    let (signing, _) = SigningKey::generate().unwrap();
+    let keys = VerifyKeys::from_pems([&*signing.public_pem()]).unwrap();
+    let source = Arc::new(Source { signing, domains: Mutex::default() });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let routes = Router::new().route("/v1/bundles/{name}", get(bundle)).route("/v1/changes", get(changes));
+    let routes = routes.with_state(source.clone());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+
+    let folder = tempfile::tempdir().unwrap();
+    let certservice = CertServiceConfig { address: Address::Url(url), token: None, root: None };
+    let disk = Disk::open(folder.path().join("bundles")).unwrap();
+    let supply = Arc::new(Supply::new(disk, None, CertService::new(&certservice).unwrap(), keys));
+    let table = Arc::new(Table::new(1 << 20, Duration::from_secs(300)));
+    let edge_key = EdgeKey::from_pem(EDGE.private_pem().unwrap().as_bytes()).unwrap();
+    let misses = Misses::new(table.clone(), supply.clone(), Arc::new(edge_key));
+    let news = News {
+        supply,
+        table,
+        misses,
+        known: Arc::new(Known::new()),
+        edge: "edge-1".into(),
+        poll: Duration::from_secs(5),
+        cursor_file: folder.path().join("cursor"),
+    };
+    World { _folder: folder, source, news }
+}
+
+impl World {
+    fn revision(&self, name: &str) -> Option<u64> {
+        self.news.table.revision(&Hostname::parse(name).unwrap())
+    }
+
+    async fn visit(&self, name: &str) {
+        let waited = self.news.misses.wait(&Hostname::parse(name).unwrap(), Duration::from_secs(20)).await;
+        assert!(waited.is_ok(), "{name}: {waited:?}");
+    }
+}
+
+#[tokio::test]
+async fn names_are_listed_over_all_pages_and_the_cursor_is_kept() {
+    let world = world().await;
+    for number in 1..=5 {
+        world.source.set(&format!("n{number}.example"), number, Some(1));
+    }
+    world.source.set("gone.example", 6, None);
+    let mut cursor = 0;
+    world.news.list(&mut cursor).await.unwrap();
+    assert_eq!((cursor, world.news.saved_cursor()), (6, 6));
+    assert!((1..=5).all(|number| world.news.known.may_exist(&format!("n{number}.example"))));
+    assert_eq!(world.news.known.size().0, 5);
+}
+
+#[tokio::test]
+async fn a_replaced_certificate_is_fetched_and_an_off_boarded_one_is_gone() {
+    let world = world().await;
+    world.source.set("a.example", 1, Some(1));
+    world.source.set("b.example", 2, Some(1));
+    let mut cursor = 0;
+    world.news.list(&mut cursor).await.unwrap();
+    world.visit("a.example").await;
+    world.visit("b.example").await;
+
+    world.source.set("a.example", 3, Some(2));
+    world.source.set("b.example", 4, None);
+    world.source.set("new.example", 5, Some(1));
+    assert!(!world.news.catch_up(&mut cursor).await.unwrap());
+    assert_eq!(cursor, 5);
+    assert_eq!((world.revision("a.example"), world.revision("b.example")), (Some(2), None));
+    assert!(world.news.known.may_exist("new.example"));
+    let gone = world.news.misses.wait(&Hostname::parse("b.example").unwrap(), Duration::from_secs(20)).await;
+    assert_eq!(gone.unwrap_err().reason(), "unknown_sni");
+}
+
+#[tokio::test]
+async fn a_restart_applies_what_it_slept_through() {
+    let world = world().await;
+    world.source.set("a.example", 1, Some(1));
+    world.visit("a.example").await;
+    let mut cursor = 1;
+    world.source.set("a.example", 2, Some(2));
+    world.news.list(&mut cursor).await.unwrap();
+    assert_eq!((cursor, world.revision("a.example")), (2, Some(2)));
+}
+
+#[tokio::test]
+async fn a_feed_that_went_back_is_listed_anew() {
+    let world = world().await;
+    world.source.set("a.example", 3, Some(1));
+    let mut cursor = 900;
+    assert!(world.news.catch_up(&mut cursor).await.unwrap());
+    assert!(!world.news.list(&mut cursor).await.unwrap());
+    assert_eq!(cursor, 3);
+}
+
+#[tokio::test]
+async fn while_certservice_is_down_everything_stays() {
+    let mut world = world().await;
+    world.source.set("a.example", 1, Some(1));
+    let mut cursor = 0;
+    world.news.list(&mut cursor).await.unwrap();
+    world.visit("a.example").await;
+    let (signing, _) = SigningKey::generate().unwrap();
+    let keys = VerifyKeys::from_pems([&*signing.public_pem()]).unwrap();
+    let nowhere = CertServiceConfig { address: Address::Url("http://127.0.0.1:9".into()), token: None, root: None };
+    let disk = Disk::open(world._folder.path().join("bundles")).unwrap();
+    world.news.supply = Arc::new(Supply::new(disk, None, CertService::new(&nowhere).unwrap(), keys));
+    assert!(world.news.catch_up(&mut cursor).await.is_err());
+    assert!(world.news.list(&mut cursor).await.is_err());
+    assert_eq!((cursor, world.revision("a.example")), (1, Some(1)));
+    assert!(world.news.known.may_exist("a.example") && !world.news.known.may_exist("b.example"));
+}
