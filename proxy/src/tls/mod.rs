@@ -2,6 +2,7 @@
 //!
 //! Must never block, call the network outside `miss`, or serve a certificate whose names do not cover the SNI.
 
+mod budget;
 mod certificate;
 mod ffi;
 mod handshake;

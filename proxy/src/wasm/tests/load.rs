@@ -28,6 +28,14 @@ fn plugins_say_what_they_are() {
 }
 
 #[test]
+fn runs_without_a_pool_where_there_is_no_address_space_for_one() {
+    let host = Host::new(Settings { plan_memory_bytes_max: 1 << 46, ..Settings::default() }).expect("starts");
+    let plugin = host.load(&guest("hsts")).expect("is a plugin");
+    let binding = host.bind(&plugin, r#"{"max_age": 1}"#).expect("is accepted");
+    assert_eq!(binding.on_response(&FACTS, &get("/"), &get("/")).map(|edits| edits.len()), Ok(1));
+}
+
+#[test]
 fn a_digest_is_written_like_a_container_registry_does() {
     let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     assert_eq!(Digest::of(b"").to_string(), empty);
