@@ -26,3 +26,8 @@ pub struct Manifest {
     /// Whether traffic may pass without the plugin when it fails.
     pub fail_open_safe: bool,
 }
+
+/// The README's example is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

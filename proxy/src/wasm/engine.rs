@@ -21,6 +21,8 @@ const POOL_INSTANCES_MAX: usize = 8192;
 const POOL_INSTANCES_SPARE: usize = 16;
 /// Freed memory that stays mapped for the next instance; beyond it pages go back to the system.
 const KEEP_RESIDENT_BYTES: usize = 256 << 10;
+/// Without a pool: what a memory is followed by, to catch small overruns.
+const MEMORY_GUARD_BYTES: u64 = 64 << 10;
 /// A component of our worlds has one module of its own and the few that adapt it to the component model.
 const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 8;
 const TABLES_PER_COMPONENT_MAX: u32 = 4;
@@ -115,6 +117,9 @@ fn engine(settings: &Settings) -> wasmtime::Result<Engine> {
     Engine::new(&config).or_else(|error| {
         tracing::warn!(error = %format_args!("{error:#}"), "no address space for a pool of plugin instances: each one is allocated by itself, which is slower");
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        // Not the 4 GiB for each memory that make bounds checks needless.
+        config.memory_reservation(settings.memory_bytes_max as u64);
+        config.memory_guard_size(MEMORY_GUARD_BYTES);
         Engine::new(&config)
     })
 }
