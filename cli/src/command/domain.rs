@@ -35,7 +35,7 @@ fn list(domains: &[Domain], json: bool) {
     }
     let width = domains.iter().map(|domain| domain.name.as_str().len()).max().unwrap_or_default();
     for domain in domains {
-        println!("{:<width$}  {:<13}  {}", domain.name, state(domain.state), domain.says);
+        println!("{:<width$}  {:<13}  {}", domain.name.as_str(), state(domain.state), domain.says);
     }
     println!("{} domain{}", domains.len(), if domains.len() == 1 { "" } else { "s" });
 }

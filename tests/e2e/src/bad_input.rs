@@ -74,6 +74,23 @@ async fn an_oversized_or_malformed_proxy_header_is_refused() {
 }
 
 #[tokio::test]
+async fn a_peer_that_stays_silent_is_let_go() {
+    let world = World::start(Plan::default()).await;
+    let begun = world.v2();
+    let before = world.metric(REFUSALS, "reason=\"timed_out\"").await;
+    let mut silent = tokio::task::JoinSet::new();
+    for first_bytes in [&b""[..], &begun[..begun.len() - 1]] {
+        for listener in [world.fleet.edge_setup.https, world.fleet.edge_setup.http] {
+            let visitor = Visitor::to(listener).from(BALANCER).beginning_with(first_bytes);
+            silent.spawn(async move { visitor.raw_answer().await.unwrap() });
+        }
+    }
+    let answers = silent.join_all().await;
+    assert!(answers.iter().all(Vec::is_empty), "{answers:?}");
+    world.grows(REFUSALS, "reason=\"timed_out\"", before, answers.len() as f64).await;
+}
+
+#[tokio::test]
 async fn malformed_json_is_refused_with_its_place() {
     let world = World::start(Plan::default()).await;
     let before = world.metric("latchkey_config_applies_total", "result=\"invalid\"").await;

@@ -1,12 +1,10 @@
 //! Clients and load balancers that others wrote.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
 use support::fleet::Plan;
 use support::haproxy::HaProxy;
-use support::program;
 use support::visitor::Visitor;
 
 use crate::world::{World, run, stderr, stdout};
@@ -117,22 +115,40 @@ async fn haproxy_in_front_passes_the_client_on() {
 }
 
 #[tokio::test]
-async fn many_sessions_over_one_tls_session_ticket() {
+async fn sessions_are_resumed() {
     let world = World::start(Plan::default()).await;
     world.issue("shop.example").await;
-    let mut child = Command::new(program::other("openssl").unwrap());
-    child.args(["s_client", "-connect", &world.fleet.edge_setup.https.to_string(), "-tls1_2", "-reconnect"]);
-    child.args(["-servername", "shop.example"]);
-    let output = tokio::task::spawn_blocking(move || {
-        let mut child = child
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(b"Q\n").unwrap();
-        child.wait_with_output().unwrap()
+    // Five more connections, each with the first one's session.
+    let output = run("openssl", |command| {
+        command.args(["s_client", "-connect", &world.fleet.edge_setup.https.to_string(), "-tls1_2", "-reconnect"]);
+        command.args(["-servername", "shop.example"]);
     });
-    let text = stdout(&output.await.unwrap());
-    assert_eq!(text.matches("New, TLSv1.2").count() + text.matches("Reused, TLSv1.2").count(), 6, "{text}");
+    let text = stdout(&output.await);
+    assert_eq!((text.matches("New, TLSv1.2").count(), text.matches("Reused, TLSv1.2").count()), (1, 5), "{text}");
+}
+
+#[tokio::test]
+async fn many_requests_share_one_http2_connection() {
+    const REQUESTS: usize = 50;
+    let world = World::start(Plan::default()).await;
+    world.issue("shop.example").await;
+    let root = root_file(&world).await;
+    let url = format!("https://shop.example:{}/[1-{REQUESTS}]", world.fleet.edge_setup.https.port());
+    let output = run("curl", |command| {
+        curl(command, &world, &root, "shop.example");
+        command.args([
+            "--http2",
+            "--parallel",
+            "--parallel-max",
+            "50",
+            "--write-out",
+            "%{http_code} over %{http_version}\n",
+            &url,
+        ]);
+    });
+    let text = stdout(&output.await);
+    assert_eq!(text.matches("200 over 2\n").count(), REQUESTS, "{text}");
+    for number in 1..=REQUESTS {
+        assert!(text.contains(&format!("path: /{number}\n")), "{number}: {text}");
+    }
 }
