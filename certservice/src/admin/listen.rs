@@ -56,7 +56,8 @@ impl Server {
                 Socket::Tcp(bound.map_err(|error| format!("can't listen on {address}: {error}"))?, tls)
             }
         };
-        let mut builder = Builder::new(TokioExecutor::new());
+        // Not both versions: telling them apart would wait for a first byte without a deadline.
+        let mut builder = Builder::new(TokioExecutor::new()).http1_only();
         let limit = Duration::from_secs(HEADER_SECONDS_MAX);
         builder.http1().timer(TokioTimer::new()).header_read_timeout(limit);
         Ok(Self { socket, builder })

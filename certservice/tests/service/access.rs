@@ -1,6 +1,9 @@
 //! Who may do what, on every route.
 
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 
@@ -112,6 +115,31 @@ fn bad_input_is_refused_with_a_reason() {
     assert_eq!(service.put("xn--bcher-kva.example", "").status, 201);
     assert_eq!(service.put("b%C3%BCcher.example", "").status, 200);
     assert!(service.get("/metrics").text().contains(r#"route="/v1/domains/{name}",status="413"} 1"#));
+}
+
+#[test]
+fn a_connection_that_does_not_ask_is_closed() {
+    let service = CertService::started(INTERNAL);
+    let shapes: [&[u8]; 5] = [
+        b"",
+        b"GET /healthz HTTP/1.1\r\nHo",
+        b"GET /healthz HTTP/1.1\r\nHost: certservice\r\n\r\n",
+        b"PUT /v1/domains/a.example HTTP/1.1\r\nHost: certservice\r\nContent-Length: 10\r\n\r\n{",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ];
+    let open = shapes.map(|shape| {
+        let mut stream = UnixStream::connect(service.path("cs.sock")).unwrap();
+        stream.write_all(shape).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    });
+    for (mut stream, shape) in open.into_iter().zip(shapes) {
+        let end = stream.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        // A reset is an end, too; a time-out is not.
+        let open = end == Err(ErrorKind::WouldBlock);
+        assert!(!open, "still open: {:?}", String::from_utf8_lossy(shape));
+    }
+    assert_eq!(service.get("/healthz").status, 200);
 }
 
 #[test]
