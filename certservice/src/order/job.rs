@@ -12,8 +12,11 @@ use crate::issue::{Facts, Failure, OrderState};
 pub struct Job {
     pub domain: Hostname,
     pub issuer: String,
-    /// Of the certificate that it will bring: more than the one served now, if any.
+    /// Of the certificate that it will bring. The store raises it above all that edges may have of the domain.
     pub revision: u64,
+    /// A certificate is served while this one is obtained.
+    #[serde(default)]
+    pub renews: bool,
     /// Unix seconds.
     pub created_at: u64,
     /// Unix seconds; nothing happens before.
@@ -130,6 +133,7 @@ impl Job {
             domain,
             issuer,
             revision: served + 1,
+            renews: served > 0,
             created_at: now,
             due_at: now,
             failures: 0,
@@ -137,11 +141,6 @@ impl Job {
             answers: Vec::new(),
             status,
         }
-    }
-
-    /// Whether a certificate is served while this one is obtained.
-    pub fn renews(&self) -> bool {
-        self.revision > 1
     }
 }
 

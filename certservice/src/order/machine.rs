@@ -8,6 +8,8 @@ use crate::issue::{Failure, OrderState, Then};
 /// Looks at a validation or a certificate in the making before the order is given up.
 const POLLS_MAX: u32 = 120;
 const POLL_SECONDS_MAX: u64 = 15;
+/// Until a renewal that the CA refused for good is tried again all the same.
+const REFUSED_RENEWAL_SECONDS: u64 = 24 * 3600;
 
 /// How long to wait after failures.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +100,7 @@ fn ready(mut job: Job, order: Option<String>) -> (Job, Vec<Task>) {
 
 fn go(job: Job, step: Step, code: &str, says: &str, tasks: impl IntoIterator<Item = Task>) -> (Job, Vec<Task>) {
     // What went wrong last stays shown until it is over.
-    let status = match (job.renews(), job.failures) {
+    let status = match (job.renews, job.failures) {
         (_, 1..) => job.status,
         (true, 0) => Status::renewing(),
         (false, 0) => Status::working(code, says),
@@ -118,7 +120,7 @@ fn wait(job: Job, polls: u32, now: u64, pace: &Pace, step: impl FnOnce(u32) -> S
 fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
     job.failures = job.failures.saturating_add(1);
     let pause = pause_seconds(&job, pace);
-    let stays_live = job.renews() && failure.state != State::Live;
+    let stays_live = job.renews && failure.state != State::Live;
     let state = if stays_live { State::Live } else { failure.state };
     job.status = Status { state, code: failure.code.into(), says: failure.says, who: failure.who };
     let mut tasks = Vec::new();
@@ -130,6 +132,11 @@ fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Ta
         Then::NewOrder => {
             job.step = Step::Queued;
             job.due_at = now + pause;
+        }
+        // While a certificate is served, giving up for good would only hide that it will end.
+        Then::Stop if job.renews => {
+            job.step = Step::Queued;
+            job.due_at = now + pause.max(REFUSED_RENEWAL_SECONDS);
         }
         Then::Stop => job.step = Step::Stopped,
     }

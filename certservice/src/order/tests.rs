@@ -206,6 +206,13 @@ fn a_renewal_that_fails_leaves_the_domain_live() {
 }
 
 #[test]
+fn a_renewal_that_is_refused_for_good_is_tried_again_each_day() {
+    let renewal = Job::new(name(), "ca".into(), 4, NOW);
+    let (job, _) = next(renewal, Event::Failed(failure(Then::Stop)), NOW, &PACE);
+    assert_eq!((&job.step, job.due_at - NOW, job.status.state), (&Step::Queued, 86_400, State::Live));
+}
+
+#[test]
 fn an_event_out_of_place_costs_the_order_not_the_service() {
     for (step, event) in [
         (Step::Queued, Event::Asked),
