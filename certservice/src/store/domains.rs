@@ -1,8 +1,11 @@
 //! Domains as their owners see them.
 
+use std::hash::{BuildHasher, RandomState};
+
 use contract::Hostname;
 use contract::api::{CertificateInfo, Domain};
 
+use super::changes::LAST_REVISION;
 use super::{Store, StoreError, from_sql, in_transaction, on, parse, to_sql, write};
 use crate::order::{Job, Status};
 
@@ -27,10 +30,28 @@ const DUE_FOR_RENEWAL: &str = "SELECT name, tenant, issuer, state, code, says, w
     ORDER BY renew_at LIMIT ?";
 const INSERT: &str = "INSERT INTO domains (name, tenant, issuer, state, code, says, who, created_at, next_check_at) \
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
-const INSERT_JOB: &str = "INSERT INTO jobs (domain, version, due_at, step, body) VALUES (?, 1, ?, ?, ?)";
+const HOLD: &str = "UPDATE domains SET created_at = created_at WHERE name = ?";
+const INSERT_JOB: &str = "INSERT INTO jobs (domain, version, due_at, step, body) VALUES (?, ?, ?, ?, ?)";
+
+/// An order, numbered above all that edges may have of its domain, whose row is held: nobody announces one meanwhile.
+macro_rules! insert_job {
+    ($transaction:ident, $job:ident) => {{
+        let name = $job.domain.as_str();
+        let last: Option<i64> = sqlx::query_scalar(LAST_REVISION).bind(name).fetch_optional(&mut *$transaction).await?;
+        let body = write("the order", name, &Job { revision: from_sql(last.unwrap_or(0)) + 1, ..$job.clone() })?;
+        sqlx::query(INSERT_JOB)
+            .bind(name)
+            .bind(first_version())
+            .bind(to_sql($job.due_at))
+            .bind($job.step.name())
+            .bind(&body)
+            .execute(&mut *$transaction)
+            .await
+    }};
+}
 
 impl Store {
-    /// A domain and its first order, both or neither.
+    /// A domain and its first order, both or neither. The store numbers what orders bring.
     pub async fn register(&self, tenant: &str, job: &Job) -> Result<Registered, StoreError> {
         match self.insert(tenant, job).await {
             Ok(()) => {}
@@ -46,7 +67,6 @@ impl Store {
 
     async fn insert(&self, tenant: &str, job: &Job) -> Result<(), StoreError> {
         let name = job.domain.as_str();
-        let body = write("the order", name, job)?;
         let Status { state, code, says, who } = &job.status;
         let (state, who) = (word(state)?, word(who)?);
         let (created_at, due_at) = (to_sql(job.created_at), to_sql(job.due_at));
@@ -56,25 +76,25 @@ impl Store {
                 .bind(&state).bind(code).bind(says).bind(&who)
                 .bind(created_at).bind(due_at)
                 .execute(&mut *transaction).await?;
-            sqlx::query(INSERT_JOB)
-                .bind(name).bind(due_at).bind(job.step.name()).bind(&body)
-                .execute(&mut *transaction).await?;
+            insert_job!(transaction, job)?;
         });
         Ok(())
     }
 
-    /// An order for a domain that is known; `false` if it has one already.
+    /// An order for a domain that is known; `false` if it has one already, or is gone.
     pub async fn enqueue(&self, job: &Job) -> Result<bool, StoreError> {
-        let name = job.domain.as_str();
-        let body = write("the order", name, job)?;
-        let inserted = on!(self, pool => sqlx::query(INSERT_JOB)
-            .bind(name).bind(to_sql(job.due_at)).bind(job.step.name()).bind(&body)
-            .execute(pool).await.map(|_| ()));
-        match inserted {
-            Ok(()) => Ok(true),
-            Err(error) if is_duplicate(&error) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        in_transaction!(self, transaction => {
+            let held = sqlx::query(HOLD).bind(job.domain.as_str()).execute(&mut *transaction).await?.rows_affected();
+            if held == 0 {
+                return Ok(false);
+            }
+            match insert_job!(transaction, job) {
+                Ok(_) => {}
+                Err(error) if is_duplicate(&error) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        });
+        Ok(true)
     }
 
     pub async fn domain(&self, name: &Hostname) -> Result<Option<Domain>, StoreError> {
@@ -100,6 +120,11 @@ impl Store {
             .bind(to_sql(now)).bind(i64::from(limit)).fetch_all(pool).await?);
         rows.into_iter().map(domain).collect()
     }
+}
+
+/// Unlike that of any other order: who still works on one that went with its domain can't take a later one for it.
+fn first_version() -> i64 {
+    to_sql(RandomState::new().hash_one("version") >> 2)
 }
 
 fn is_duplicate(error: &sqlx::Error) -> bool {

@@ -3,6 +3,7 @@
 use contract::api::CertificateInfo;
 use contract::{Bundle, Hostname};
 
+use super::changes::{ANNOUNCE, next_cursor};
 use super::domains::word;
 use super::{Store, StoreError, from_sql, in_transaction, on, parse, to_sql, write};
 use crate::order::{Job, Status};
@@ -54,33 +55,31 @@ impl Store {
         let body = write("the order", name, &job)?;
         let Status { state, code, says, who } = &job.status;
         let (state, who) = (word(state)?, word(who)?);
-        let written = in_transaction!(self, transaction => {
+        in_transaction!(self, transaction => {
+            sqlx::query(SHOW)
+                .bind(&state).bind(code).bind(says).bind(&who).bind(to_sql(job.due_at)).bind(name)
+                .execute(&mut *transaction).await?;
             let written = sqlx::query(UPDATE)
                 .bind(to_sql(job.due_at)).bind(job.step.name()).bind(&body).bind(name).bind(stored.version)
                 .execute(&mut *transaction).await?.rows_affected();
-            if written == 1 {
-                sqlx::query(SHOW)
-                    .bind(&state).bind(code).bind(says).bind(&who).bind(to_sql(job.due_at)).bind(name)
+            check(written, &job.domain)?;
+            sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
+            for answer in &job.answers {
+                sqlx::query(ANSWER)
+                    .bind(name).bind(&answer.token).bind(&answer.key_authorization).bind(to_sql(answer.expires_at))
                     .execute(&mut *transaction).await?;
-                sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
-                for answer in &job.answers {
-                    sqlx::query(ANSWER)
-                        .bind(name).bind(&answer.token).bind(&answer.key_authorization).bind(to_sql(answer.expires_at))
-                        .execute(&mut *transaction).await?;
-                }
             }
-            written
         });
-        check(written, &job.domain)?;
         Ok(Stored { version: stored.version + 1, job })
     }
 
     /// The end of an order that was refused for good.
     pub async fn stop(&self, stored: &Stored, job: &Job) -> Result<(), StoreError> {
-        self.end(stored, job, None).await
+        self.end(stored, job, None).await.map(drop)
     }
 
-    /// The end of an order that brought a certificate, which is served and shown from here on.
+    /// The end of an order that brought a certificate, which is served and shown from here on: the cursor of the change
+    /// that tells the edges.
     pub async fn finish(
         &self,
         stored: &Stored,
@@ -88,35 +87,47 @@ impl Store {
         bundle: &Bundle,
         shown: &CertificateInfo,
         renew_at: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let name = job.domain.as_str();
-        let bundle = write("the bundle", name, bundle)?;
-        let shown = write("the certificate", name, shown)?;
-        self.end(stored, job, Some((bundle, shown, to_sql(renew_at)))).await
+        let issued = Issued {
+            revision: to_sql(bundle.revision),
+            bundle: write("the bundle", name, bundle)?,
+            shown: write("the certificate", name, shown)?,
+            renew_at: to_sql(renew_at),
+        };
+        self.end(stored, job, Some(issued)).await.map(from_sql)
     }
 
-    async fn end(&self, stored: &Stored, job: &Job, issued: Option<(String, String, i64)>) -> Result<(), StoreError> {
+    async fn end(&self, stored: &Stored, job: &Job, issued: Option<Issued>) -> Result<i64, StoreError> {
         let name = job.domain.as_str();
         let Status { state, code, says, who } = &job.status;
         let (state, who) = (word(state)?, word(who)?);
-        let written = in_transaction!(self, transaction => {
+        Ok(in_transaction!(self, transaction => {
+            let cursor = if issued.is_some() { next_cursor!(transaction) } else { 0 };
+            sqlx::query(SHOW)
+                .bind(&state).bind(code).bind(says).bind(&who).bind(None::<i64>).bind(name)
+                .execute(&mut *transaction).await?;
             let written = sqlx::query(REMOVE).bind(name).bind(stored.version)
                 .execute(&mut *transaction).await?.rows_affected();
-            if written == 1 {
-                sqlx::query(SHOW)
-                    .bind(&state).bind(code).bind(says).bind(&who).bind(None::<i64>).bind(name)
+            check(written, &job.domain)?;
+            sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
+            if let Some(Issued { revision, bundle, shown, renew_at }) = &issued {
+                sqlx::query(REPLACE_BUNDLE).bind(name).bind(bundle).execute(&mut *transaction).await?;
+                sqlx::query(SHOW_CERTIFICATE).bind(shown).bind(renew_at).bind(name)
                     .execute(&mut *transaction).await?;
-                sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
-                if let Some((bundle, shown, renew_at)) = &issued {
-                    sqlx::query(REPLACE_BUNDLE).bind(name).bind(bundle).execute(&mut *transaction).await?;
-                    sqlx::query(SHOW_CERTIFICATE).bind(shown).bind(renew_at).bind(name)
-                        .execute(&mut *transaction).await?;
-                }
+                sqlx::query(ANNOUNCE).bind(cursor).bind(name).bind(revision).execute(&mut *transaction).await?;
             }
-            written
-        });
-        check(written, &job.domain)
+            cursor
+        }))
     }
+}
+
+/// What an order brought, as it is written.
+struct Issued {
+    revision: i64,
+    bundle: String,
+    shown: String,
+    renew_at: i64,
 }
 
 fn check(written: u64, domain: &Hostname) -> Result<(), StoreError> {

@@ -10,11 +10,18 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 1] = [Migration {
-    version: 1,
-    sqlite: include_str!("migrations/0001.sqlite.sql"),
-    mysql: include_str!("migrations/0001.mysql.sql"),
-}];
+const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        version: 1,
+        sqlite: include_str!("migrations/0001.sqlite.sql"),
+        mysql: include_str!("migrations/0001.mysql.sql"),
+    },
+    Migration {
+        version: 2,
+        sqlite: include_str!("migrations/0002.sqlite.sql"),
+        mysql: include_str!("migrations/0002.mysql.sql"),
+    },
+];
 
 const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT NOT NULL PRIMARY KEY)";
 const CURRENT: &str = "SELECT COALESCE(MAX(version), 0) FROM schema_versions";

@@ -1,5 +1,6 @@
 //! The database: SQLite beside the service, or MySQL/MariaDB. Must never see a plaintext key; contains no policy.
 
+mod changes;
 mod domains;
 mod jobs;
 mod migrations;
@@ -10,6 +11,7 @@ mod tests;
 use contract::{Bundle, Challenge, Hostname};
 use sqlx::{MySqlPool, SqlitePool};
 
+pub use self::changes::OffBoarded;
 pub use self::domains::Registered;
 pub use self::jobs::Stored;
 
