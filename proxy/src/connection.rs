@@ -11,6 +11,8 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest, SocketDigest};
 use std::os::fd::AsRawFd;
 
+use crate::guard::Progress;
+
 /// Who dialled: the load balancer where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
@@ -25,11 +27,13 @@ pub struct Connection {
     pub client: ClientAddr,
     /// The name that the TLS handshake was for; set once, by `tls`.
     pub sni: OnceLock<Hostname>,
+    /// What the guard of its stream knows of its requests.
+    pub progress: Arc<Progress>,
 }
 
 impl Connection {
     pub fn new(peer: PeerAddr, client: ClientAddr) -> Arc<Self> {
-        Arc::new(Self { peer, client, sni: OnceLock::new() })
+        Arc::new(Self { peer, client, sni: OnceLock::new(), progress: Arc::default() })
     }
 
     /// Makes the stream carry the connection, and Pingora see the visitor's address. Must come before anyone asks for

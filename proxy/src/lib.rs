@@ -1,21 +1,22 @@
 //! The edge. A connection flows through the rooms in this order; `control` swaps the snapshots that they read.
 //!
 //! ```text
-//! accept ──> tls ──> http ──> wasm ──> upstream
+//! accept ──> tls ──> guard ──> http ──> wasm ──> upstream
 //!              │ (on a miss)
-//!              └──> supply (Redis, then CertService)
+//!              └──> supply (disk, Redis, then CertService)
 //! ```
 
 pub mod config;
+pub mod connection;
 
 pub mod accept;
-pub mod http;
 pub mod tls;
-pub mod upstream;
+pub mod guard;
+pub mod http;
 pub mod wasm;
+pub mod upstream;
 
-pub mod connection;
+pub mod supply;
 pub mod control;
 pub mod observe;
 pub mod serve;
-pub mod supply;

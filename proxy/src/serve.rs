@@ -5,24 +5,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pingora::apps::{HttpServerApp, HttpServerOptions};
+use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::accept::{self, Door};
+use crate::accept::{self, Clients, Door};
 use crate::config::{Config, Listener, Protocol};
 use crate::control::{Control, ControlError, News};
+use crate::guard::Limits;
 use crate::http::Edge;
 use crate::supply::{CertService, Disk, Redis, Supply};
 use crate::tls::{Known, Misses, Table, Terminator};
 
 /// Threads of the admin API and background work, apart from those that serve requests.
-const CONTROL_THREADS: usize = 2;
+pub(crate) const CONTROL_THREADS: usize = 2;
 /// Connections kept open to upstreams while idle.
 const POOL_CONNECTIONS: usize = 1024;
-const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -79,11 +80,29 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         ..ServerConf::default()
     });
     let open = Arc::new(AtomicUsize::new(0));
+    let limits = Arc::new(config.limits);
+    let clients = Arc::new(Clients::new(limits.connections_per_client_max));
     let doors = bound.into_iter().map(|(listener, socket)| {
         let tls = (listener.protocol == Protocol::Https).then(terminator).transpose()?;
-        let edge = Edge { listener: listener.clone(), current: current.clone(), supply: supply.clone() };
-        let app = Arc::new(app(edge, &conf));
-        Ok((Arc::new(Door { listener, tls, app, current: current.clone(), open: open.clone() }), socket))
+        let edge = Edge {
+            listener: listener.clone(),
+            current: current.clone(),
+            supply: supply.clone(),
+            limits: limits.clone(),
+        };
+        let app = Arc::new(app(edge, &conf, &limits));
+        Ok((
+            Arc::new(Door {
+                listener,
+                tls,
+                app,
+                current: current.clone(),
+                open: open.clone(),
+                limits: limits.clone(),
+                clients: clients.clone(),
+            }),
+            socket,
+        ))
     });
     let doors = doors.collect::<Result<Vec<_>, ServeError>>()?;
 
@@ -108,11 +127,15 @@ fn runtime(name: &str, threads: usize) -> std::io::Result<tokio::runtime::Runtim
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
 }
 
-fn app(edge: Edge, conf: &Arc<ServerConf>) -> HttpProxy<Edge> {
+fn app(edge: Edge, conf: &Arc<ServerConf>, limits: &Limits) -> HttpProxy<Edge> {
     let mut app = HttpProxy::new(edge, conf.clone());
     let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(H2_IDLE_TIMEOUT);
+    options.h2_idle_timeout = Some(limits.h2_idle_timeout);
     app.server_options = Some(options);
+    let mut h2 = default_h2_options();
+    h2.max_concurrent_streams(limits.h2_streams_max);
+    h2.max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
+    app.h2_options = Some(h2);
     app.handle_init_modules();
     app
 }

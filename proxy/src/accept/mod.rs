@@ -3,6 +3,7 @@
 //! Must never know host names or HTTP, read more than its limit or wait past its deadline, or believe a header from a
 //! peer that the policy does not trust.
 
+mod clients;
 pub mod header;
 mod policy;
 
@@ -12,16 +13,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pingora::apps::ServerApp;
-use pingora::protocols::Stream;
 use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::protocols::{IO, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::Listener;
 use crate::connection::{Connection, PeerAddr};
 use crate::control::Current;
+use crate::guard::{Guarded, Limits};
 use crate::observe::METRICS;
 use crate::tls::{Terminator, Unfinished};
+pub use clients::Clients;
+use clients::Place;
 pub use policy::ConnectionPolicy;
 use policy::Refused;
 
@@ -33,6 +37,8 @@ pub struct Door<App> {
     pub app: Arc<App>,
     pub current: Arc<Current>,
     pub open: Arc<AtomicUsize>,
+    pub limits: Arc<Limits>,
+    pub clients: Arc<Clients>,
 }
 
 impl<App: ServerApp + Send + Sync + 'static> Door<App> {
@@ -65,7 +71,7 @@ impl<App: ServerApp + Send + Sync + 'static> Door<App> {
     async fn admit(&self, stream: TcpStream, peer: PeerAddr, shutdown: ShutdownWatch) {
         let name = self.listener.name.as_str();
         match self.open(stream, peer).await {
-            Ok(stream) => {
+            Ok((stream, _place)) => {
                 METRICS.connections.with_label_values(&[name, "served"]).inc();
                 self.app.process_new(stream, &shutdown).await;
             }
@@ -82,7 +88,11 @@ impl<App: ServerApp + Send + Sync + 'static> Door<App> {
         }
     }
 
-    async fn open(&self, stream: TcpStream, peer: PeerAddr) -> Result<Stream, Closed> {
+    fn guarded<S: IO + 'static>(&self, stream: S, connection: &Connection) -> Stream {
+        Box::new(Guarded::new(stream, self.limits.clone(), connection.progress.clone()))
+    }
+
+    async fn open(&self, stream: TcpStream, peer: PeerAddr) -> Result<(Stream, Option<Place>), Closed> {
         let local = stream.local_addr().map_err(Refused::Io)?;
         stream.set_nodelay(true).map_err(Refused::Io)?;
         let snapshot = self.current.load();
@@ -93,12 +103,14 @@ impl<App: ServerApp + Send + Sync + 'static> Door<App> {
             tokio::time::timeout(deadline, asked).await.map_err(|_| Refused::TimedOut(deadline))??;
         drop(snapshot);
 
+        let place = self.clients.enter(client).map_err(Refused::TooManyConnections)?;
         let connection = Connection::new(peer, client);
         connection.attach(&mut stream, local);
-        match &self.tls {
-            Some(tls) => Ok(Box::new(tls.handshake(stream, &connection).await?)),
-            None => Ok(Box::new(stream)),
-        }
+        let stream = match &self.tls {
+            Some(tls) => self.guarded(tls.handshake(stream, &connection).await?, &connection),
+            None => self.guarded(stream, &connection),
+        };
+        Ok((stream, place))
     }
 }
 

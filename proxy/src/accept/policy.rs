@@ -21,6 +21,8 @@ pub(super) enum Refused {
     Header(#[from] HeaderError),
     #[error("no PROXY header and no first byte within {0:?}")]
     TimedOut(Duration),
+    #[error("the client has {0} connections open already")]
+    TooManyConnections(u32),
     #[error("by the policy of `{0}`")]
     Policy(String),
     #[error("the plugin `{0}` failed, and it fails closed: {1}")]
@@ -39,6 +41,7 @@ impl Refused {
             Self::Header(HeaderError::Malformed(_)) => "proxy_header_malformed",
             Self::Header(HeaderError::Ended | HeaderError::Io(_)) | Self::Io(_) => "peer_gone",
             Self::TimedOut(_) => "timed_out",
+            Self::TooManyConnections(_) => "too_many_connections",
             Self::Policy(_) => "policy",
             Self::Fault(..) => "plugin_fault",
         }

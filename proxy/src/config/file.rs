@@ -26,6 +26,8 @@ pub(super) struct File {
     pub admin: Admin,
     #[deserr(default)]
     pub tls: Tls,
+    #[deserr(default)]
+    pub limits: Limits,
 }
 
 #[derive(Debug, Deserr)]
@@ -72,7 +74,7 @@ pub(super) struct CertService {
     pub ca_file: Option<String>,
     /// Between two looks at its feed of changes, in seconds; a hint through Redis is quicker. Default 5, at least 1.
     #[deserr(default = 5)]
-    pub(super) poll_seconds: u64,
+    pub poll_seconds: u64,
     /// CertService's Ed25519 public keys, PEM; what none of them signed is refused.
     pub verify_keys: Vec<String>,
 }
@@ -115,6 +117,64 @@ pub(super) struct Tls {
 impl Default for Tls {
     fn default() -> Self {
         Self { handshake_timeout_ms: 10_000, load_timeout_ms: 5000, certificates_mib_max: 256, refresh_seconds: 300 }
+    }
+}
+
+/// What one visitor may take. Each has its own reason in `latchkey_guard_closed_total`, `latchkey_http_local_answers_total`
+/// or `latchkey_connection_refusals_total`.
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Limits {
+    /// From the first byte of a request to the end of its header, in milliseconds. Default 10000. 408.
+    #[deserr(default = 10_000)]
+    pub header_timeout_ms: u64,
+    /// Between two requests of an HTTP/1 connection, in milliseconds. Default 60000. Closed.
+    #[deserr(default = 60_000)]
+    pub keepalive_timeout_ms: u64,
+    /// An HTTP/2 connection without an open stream, in milliseconds; pings do not count. Default 60000. Closed.
+    #[deserr(default = 60_000)]
+    pub h2_idle_timeout_ms: u64,
+    /// A body that does not move, in milliseconds. Default 30000. 408.
+    #[deserr(default = 30_000)]
+    pub stall_timeout_ms: u64,
+    /// What a body must make on the whole after that, in bytes per second. Default 500. 408.
+    #[deserr(default = 500)]
+    pub body_rate_min: u64,
+    /// Bytes of a request's header fields. Default 32768. 431.
+    #[deserr(default = 32_768)]
+    pub header_bytes_max: u32,
+    /// Header fields of a request. Default 100. 431.
+    #[deserr(default = 100)]
+    pub headers_max: u32,
+    /// Bytes of a request's path and query. Default 8192. 414.
+    #[deserr(default = 8192)]
+    pub uri_bytes_max: u32,
+    /// Bytes of a request's body. Default 1073741824 (1 GiB). 413.
+    #[deserr(default = 1_073_741_824)]
+    pub body_bytes_max: u64,
+    /// Streams open at once on an HTTP/2 connection. Default 100.
+    #[deserr(default = 100)]
+    pub h2_streams_max: u32,
+    /// Connections open at once from one client address (IPv6: one /64). Default 512; 0 for no limit. Closed before TLS.
+    #[deserr(default = 512)]
+    pub connections_per_client_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_timeout_ms: 10_000,
+            keepalive_timeout_ms: 60_000,
+            h2_idle_timeout_ms: 60_000,
+            stall_timeout_ms: 30_000,
+            body_rate_min: 500,
+            header_bytes_max: 32_768,
+            headers_max: 100,
+            uri_bytes_max: 8192,
+            body_bytes_max: 1_073_741_824,
+            h2_streams_max: 100,
+            connections_per_client_max: 512,
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use contract::signed::VerifyKeys;
 use self::file::File;
 pub use self::file::Protocol;
 use self::secrets::{read_private, read_text};
+use crate::guard::Limits;
 use crate::supply::{Address, CertServiceConfig};
 
 pub struct Config {
@@ -29,6 +30,7 @@ pub struct Config {
     pub redis_url: Option<zeroize::Zeroizing<String>>,
     pub admin_socket: PathBuf,
     pub tls: Tls,
+    pub limits: Limits,
 }
 
 #[derive(Debug, Clone)]
@@ -91,6 +93,7 @@ impl Config {
                 certificate_bytes_max: u64::from(file.tls.certificates_mib_max) << 20,
                 refresh_after: Duration::from_secs(file.tls.refresh_seconds),
             },
+            limits: limits(&file.limits),
             data_dir,
         })
     }
@@ -105,6 +108,23 @@ impl From<file::Listener> for Listener {
             redirect_port: listener.redirect_port.unwrap_or(443),
             proxy_header_timeout: Duration::from_millis(listener.proxy_header_timeout_ms),
         }
+    }
+}
+
+fn limits(file: &file::Limits) -> Limits {
+    let bytes = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    Limits {
+        header_timeout: Duration::from_millis(file.header_timeout_ms),
+        keepalive_timeout: Duration::from_millis(file.keepalive_timeout_ms),
+        h2_idle_timeout: Duration::from_millis(file.h2_idle_timeout_ms),
+        stall_timeout: Duration::from_millis(file.stall_timeout_ms),
+        body_rate_min: file.body_rate_min,
+        header_bytes_max: bytes(file.header_bytes_max),
+        headers_max: bytes(file.headers_max),
+        uri_bytes_max: bytes(file.uri_bytes_max),
+        body_bytes_max: file.body_bytes_max,
+        h2_streams_max: file.h2_streams_max,
+        connections_per_client_max: file.connections_per_client_max,
     }
 }
 

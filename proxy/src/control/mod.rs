@@ -83,7 +83,9 @@ impl Control {
     ) -> Result<Self, ControlError> {
         let data = |error| ControlError::Data(config.data_dir.display().to_string(), error);
         std::fs::create_dir_all(&config.data_dir).map_err(data)?;
-        let host = Host::new(crate::wasm::Settings::default())?;
+        // Plugins are called on the threads that serve, and bound on those of control.
+        let threads = config.threads + crate::serve::CONTROL_THREADS;
+        let host = Host::new(crate::wasm::Settings { threads, ..Default::default() })?;
         let plugins = Plugins::open(config.data_dir.join("plugins"), &host).map_err(data)?;
         Ok(Self {
             host,

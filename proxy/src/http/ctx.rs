@@ -8,6 +8,7 @@ use contract::Hostname;
 use super::route::Site;
 use crate::connection::Connection;
 use crate::control::Snapshot;
+use crate::guard::OpenRequest;
 use crate::wasm::RequestFacts;
 
 pub struct Ctx {
@@ -19,6 +20,9 @@ pub struct Ctx {
     pub site: Option<Arc<Site>>,
     pub facts: Option<RequestFacts>,
     /// Why the edge answered itself, if it did.
+    /// Ends with the request.
+    pub open: Option<OpenRequest>,
+    pub body_bytes: u64,
     pub local: Option<&'static str>,
     /// Names one failed request in the page and in the log.
     pub fault_id: Option<String>,
@@ -33,6 +37,8 @@ impl Ctx {
             host: None,
             site: None,
             facts: None,
+            open: None,
+            body_bytes: 0,
             local: None,
             fault_id: None,
         }

@@ -8,6 +8,7 @@ mod ctx;
 mod fault;
 mod forward;
 mod host;
+mod limits;
 mod local;
 mod phases;
 mod plugins;

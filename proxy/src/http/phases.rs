@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::ctx::Ctx;
-use super::{challenge, fault, forward, host, local, plugins};
+use super::{challenge, fault, forward, host, limits, local, plugins};
 use crate::config::{Listener, Protocol};
 use crate::connection::Connection;
 use crate::control::Current;
+use crate::guard::{Limits, OpenRequest};
 use crate::observe::METRICS;
 use crate::supply::Supply;
 
@@ -21,6 +23,7 @@ pub struct Edge {
     pub listener: Listener,
     pub current: Arc<Current>,
     pub supply: Arc<Supply>,
+    pub limits: Arc<Limits>,
 }
 
 #[async_trait]
@@ -34,6 +37,16 @@ impl ProxyHttp for Edge {
     /// `true` means answered: nothing more happens to the request.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         self.request(session, ctx).await
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        uploaded(&self.limits, body.as_ref(), end, ctx)
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
@@ -69,6 +82,15 @@ impl ProxyHttp for Edge {
 impl Edge {
     async fn request(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         ctx.connection = session.digest().and_then(Connection::of).cloned();
+        let with_body = !session.as_downstream_mut().is_body_empty();
+        ctx.open = ctx.connection.as_ref().map(|connection| OpenRequest::begin(&connection.progress, with_body));
+        // A visitor who gives no HTTP/2 window is not waited for either; the guard sees only the socket.
+        session.set_write_timeout(Some(self.limits.stall_timeout));
+        if let Err(too_much) = limits::check(session.req_header(), &self.limits) {
+            session.set_keepalive(None);
+            local::text(session, ctx, too_much.reason(), too_much.status(), format!("{too_much}\n")).await?;
+            return Ok(true);
+        }
         let host = match host::of(session.req_header()) {
             Ok(host) => host,
             Err(error) => {
@@ -119,6 +141,17 @@ impl Edge {
         let decision = plugins::on_request(ctx, session.req_header_mut());
         local::decided(session, ctx, decision).await
     }
+}
+
+fn uploaded(limits: &Limits, body: Option<&Bytes>, end: bool, ctx: &mut Ctx) -> Result<()> {
+    ctx.body_bytes += body.map_or(0, |body| body.len() as u64);
+    if let Err(too_much) = limits::check_body(ctx.body_bytes, limits) {
+        return Err(Error::explain(ErrorType::HTTPStatus(too_much.status()), too_much.to_string()).into_down());
+    }
+    if end && let Some(open) = &mut ctx.open {
+        open.uploaded();
+    }
+    Ok(())
 }
 
 fn peer(ctx: &Ctx) -> Result<Box<HttpPeer>> {

@@ -31,6 +31,8 @@ pub struct Metrics {
     pub known_names_bytes: IntGauge,
     pub certificates_held: IntGauge,
     pub certificates_held_bytes: IntGauge,
+    /// reason: why a connection was ended while HTTP was spoken
+    pub guard_closed: IntCounterVec,
     /// class: `2xx` …
     pub responses: IntCounterVec,
     /// reason: why a request was answered by the edge itself
@@ -108,6 +110,11 @@ impl Metrics {
             disk_errors: counter("latchkey_disk_errors_total", "Failed reads and writes of bundles on disk"),
             certificates_held: gauge("latchkey_certificates_held", "Certificates in memory"),
             certificates_held_bytes: gauge("latchkey_certificates_held_bytes", "Memory they take, estimated"),
+            guard_closed: counters(
+                "latchkey_guard_closed_total",
+                "Connections ended for what the visitor did or did not do, by reason",
+                &["reason"],
+            ),
             responses: counters("latchkey_http_responses_total", "Responses by status class", &["class"]),
             local_answers: counters(
                 "latchkey_http_local_answers_total",

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-pub struct Budget {
+pub(super) struct Budget {
     started: Instant,
     /// Nanoseconds since `started` at which the budget is whole again.
     whole_at: AtomicU64,
@@ -13,13 +13,13 @@ pub struct Budget {
 
 impl Budget {
     /// `burst` is what may be taken at once after a rest.
-    pub fn new(per_second: u32, burst: u32) -> Self {
+    pub(super) fn new(per_second: u32, burst: u32) -> Self {
         let interval = 1_000_000_000 / u64::from(per_second.max(1));
         let burst = interval * u64::from(burst.max(1));
         Self { started: Instant::now(), whole_at: AtomicU64::new(0), interval, burst }
     }
 
-    pub fn take(&self) -> bool {
+    pub(super) fn take(&self) -> bool {
         self.take_at(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
 

@@ -1,0 +1,341 @@
+//! The stream that Pingora's HTTP reads and writes.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::protocols::IO;
+use pingora::protocols::tls::{SslDigest, TlsRef};
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType, raw_connect::ProxyDigest,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::h2::{Meter, header_deadline};
+use super::limits::{Exceeded, Limits};
+use super::progress::Progress;
+use crate::observe::METRICS;
+
+pub struct Guarded<S> {
+    inner: S,
+    limits: Arc<Limits>,
+    progress: Arc<Progress>,
+    /// On HTTP/2 connections.
+    meter: Option<Meter>,
+    started: Instant,
+    /// HTTP/1: bytes of a header that is not complete, and since when.
+    header: Option<(Instant, usize)>,
+    /// Requests begun when this was last looked at.
+    begun: u32,
+    /// Since when no request is open.
+    idle_since: Option<Instant>,
+    /// Since when the visitor is waited for.
+    waiting_since: Option<Instant>,
+    /// While a body is being sent: how long the visitor was waited for, and how much came.
+    upload: Option<(Duration, u64)>,
+    /// Since when the visitor takes less than is written, and its bytes.
+    blocked: Option<(Instant, u64)>,
+    read_timer: Timer,
+    write_timer: Timer,
+}
+
+/// Wakes the task at some instant. Armed late and moved seldom: a wake-up too early costs less than a timer set for each
+/// read.
+#[derive(Default)]
+struct Timer(Option<(Instant, Pin<Box<Sleep>>)>);
+
+impl Timer {
+    /// Ready once `deadline` has passed.
+    fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let (armed, sleep) = match &mut self.0 {
+                Some((armed, sleep)) if *armed <= deadline => (armed, sleep),
+                other => {
+                    let sleep = Box::pin(tokio::time::sleep_until(deadline));
+                    let (armed, sleep) = other.insert((deadline, sleep));
+                    (armed, sleep)
+                }
+            };
+            ready!(sleep.as_mut().poll(context));
+            if *armed >= deadline {
+                self.0 = None;
+                return Poll::Ready(());
+            }
+            // The deadline has moved on since it was armed.
+            self.0 = None;
+        }
+    }
+}
+
+impl<S: IO> Guarded<S> {
+    pub fn new(inner: S, limits: Arc<Limits>, progress: Arc<Progress>) -> Self {
+        let now = Instant::now();
+        let h2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
+        let meter = h2.then(|| Meter::new(now, limits.header_bytes_max));
+        Self {
+            inner,
+            limits,
+            progress,
+            meter,
+            started: now,
+            header: None,
+            begun: 0,
+            idle_since: Some(now),
+            waiting_since: None,
+            upload: None,
+            blocked: None,
+            read_timer: Timer::default(),
+            write_timer: Timer::default(),
+        }
+    }
+
+    /// Brings the guard's own view up to what the HTTP phases have told.
+    fn look(&mut self, now: Instant) {
+        let begun = self.progress.begun();
+        if begun != self.begun {
+            self.begun = begun;
+            self.header = None;
+            self.idle_since = None;
+        }
+        if self.progress.open() > 0 {
+            self.idle_since = None;
+        } else if self.idle_since.is_none() {
+            self.idle_since = Some(now);
+        }
+        if self.progress.uploading() == 0 {
+            self.upload = None;
+        } else if self.upload.is_none() {
+            self.upload = Some((Duration::ZERO, 0));
+        }
+    }
+
+    fn was_read(&mut self, bytes: &[u8], now: Instant) -> Result<(), Exceeded> {
+        self.look(now);
+        let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| now - since);
+        if let Some((waited_so_far, sent)) = &mut self.upload {
+            *waited_so_far += waited;
+            *sent += bytes.len() as u64;
+        }
+        if let Some(meter) = &mut self.meter {
+            return meter.read(bytes, now);
+        }
+        if self.progress.open() == 0 {
+            let (since, size) = self.header.unwrap_or((now, 0));
+            let size = size + bytes.len();
+            self.header = Some((since, size));
+            // A body that came with its header is counted here too: twice the limit leaves it room.
+            if size > self.limits.header_bytes_max.saturating_mul(2).saturating_add(64 * 1024) {
+                return Err(Exceeded::HeaderTooLarge);
+            }
+        }
+        Ok(())
+    }
+
+    /// Until when the visitor must send something, and what it has failed to do if not.
+    fn read_deadline(&self) -> Option<(Instant, Exceeded)> {
+        let limits = &self.limits;
+        if let (Some((waited, sent)), Some(since)) = (self.upload, self.waiting_since) {
+            // Over HTTP/2 the visitor may be waiting itself, for window that a slow upstream holds back.
+            let stall = limits.stall_timeout * if self.meter.is_some() { 3 } else { 1 };
+            let allowed = stall + Duration::from_secs(sent / limits.body_rate_min.max(1));
+            let left = allowed.saturating_sub(waited);
+            return Some(if left < stall {
+                (since + left, Exceeded::BodyTooSlow)
+            } else {
+                (since + stall, Exceeded::BodyStalled)
+            });
+        }
+        if let Some(meter) = &self.meter {
+            let header = header_deadline(meter, self.started, limits.header_timeout);
+            let idle = self.idle_since.map(|since| (since + limits.h2_idle_timeout, Exceeded::Idle));
+            return header.map(|at| (at, Exceeded::HeaderTimeout)).or(idle);
+        }
+        if let Some((since, _)) = self.header {
+            return (self.progress.open() == 0).then_some((since + limits.header_timeout, Exceeded::HeaderTimeout));
+        }
+        let first = self.begun == 0;
+        let timeout = if first { limits.header_timeout } else { limits.keepalive_timeout };
+        self.idle_since.map(|since| (since + timeout, if first { Exceeded::HeaderTimeout } else { Exceeded::Idle }))
+    }
+
+    fn write_deadline(&self) -> Option<Instant> {
+        let (since, taken) = self.blocked?;
+        let allowed = Duration::from_secs(taken / self.limits.body_rate_min.max(1));
+        Some(since + self.limits.stall_timeout + allowed)
+    }
+
+    /// Ends the connection: an HTTP/1 visitor is told why if its socket takes it.
+    fn end(&mut self, exceeded: Exceeded, context: &mut Context<'_>) -> io::Error
+    where
+        S: Unpin,
+    {
+        METRICS.guard_closed.with_label_values(&[exceeded.reason()]).inc();
+        tracing::debug!(reason = exceeded.reason(), "connection ended: {exceeded}");
+        if let (None, Some(answer)) = (&self.meter, exceeded.http1_answer())
+            && let Poll::Ready(Ok(_)) = Pin::new(&mut self.inner).poll_write(context, answer)
+        {
+            let _ = Pin::new(&mut self.inner).poll_flush(context);
+        }
+        io::Error::new(io::ErrorKind::TimedOut, exceeded)
+    }
+}
+
+impl<S: IO> AsyncRead for Guarded<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut this.inner).poll_read(context, buffer) {
+            read?;
+            let read = &buffer.filled()[before..];
+            return Poll::Ready(this.was_read(read, Instant::now()).map_err(|exceeded| this.end(exceeded, context)));
+        }
+        let now = Instant::now();
+        this.look(now);
+        this.waiting_since.get_or_insert(now);
+        let Some((deadline, exceeded)) = this.read_deadline() else {
+            return Poll::Pending;
+        };
+        ready!(this.read_timer.poll(deadline, context));
+        Poll::Ready(Err(this.end(exceeded, context)))
+    }
+}
+
+impl<S: IO> Guarded<S> {
+    fn wrote(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(written) => {
+                if let Ok(bytes) = written {
+                    if let Some(meter) = &mut self.meter {
+                        meter.sent(bytes);
+                    }
+                    if let Some((_, taken)) = &mut self.blocked {
+                        *taken += bytes as u64;
+                    }
+                }
+                Poll::Ready(written)
+            }
+            Poll::Pending => {
+                self.block(context)?;
+                Poll::Pending
+            }
+        }
+    }
+
+    fn flushed(&mut self, flushed: Poll<io::Result<()>>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match flushed {
+            Poll::Ready(flushed) => {
+                self.blocked = None;
+                Poll::Ready(flushed)
+            }
+            Poll::Pending => {
+                self.block(context)?;
+                Poll::Pending
+            }
+        }
+    }
+
+    fn block(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        self.blocked.get_or_insert((Instant::now(), 0));
+        match self.write_deadline().map(|deadline| self.write_timer.poll(deadline, context)) {
+            Some(Poll::Ready(())) => Err(self.end(Exceeded::NotReading, context)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<S: IO> AsyncWrite for Guarded<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write(context, bytes);
+        this.wrote(written, context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write_vectored(context, parts);
+        this.wrote(written, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.inner).poll_flush(context);
+        this.flushed(flushed, context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.inner).poll_shutdown(context);
+        this.flushed(flushed, context)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Guarded<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<S: IO> Shutdown for Guarded<S> {
+    async fn shutdown(&mut self) {
+        self.inner.shutdown().await;
+    }
+}
+
+impl<S: IO> UniqueID for Guarded<S> {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl<S: IO> Ssl for Guarded<S> {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        self.inner.get_ssl()
+    }
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+impl<S: IO> GetTimingDigest for Guarded<S> {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+}
+
+impl<S: IO> GetProxyDigest for Guarded<S> {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+}
+
+impl<S: IO> GetSocketDigest for Guarded<S> {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+}
+
+#[async_trait]
+impl<S: IO> Peek for Guarded<S> {}
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

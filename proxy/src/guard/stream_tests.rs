@@ -1,0 +1,182 @@
+//! Over a real socket pair, with the runtime's clock paused: it moves on when everybody waits.
+
+use std::future::pending;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use super::super::limits::test_limits;
+use super::super::progress::OpenRequest;
+use super::*;
+
+struct World {
+    visitor: UnixStream,
+    guarded: Guarded<UnixStream>,
+    progress: Arc<Progress>,
+    started: Instant,
+}
+
+fn world() -> World {
+    let (visitor, server) = UnixStream::pair().unwrap();
+    let progress = Arc::<Progress>::default();
+    let guarded = Guarded::new(server, Arc::new(test_limits()), progress.clone());
+    World { visitor, guarded, progress, started: Instant::now() }
+}
+
+impl World {
+    /// Reads until the guard ends the connection: why, and after how many seconds.
+    async fn ended(&mut self) -> (Exceeded, u64) {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.guarded.read(&mut buffer).await {
+                Ok(0) => panic!("the visitor closed"),
+                Ok(_) => {}
+                Err(error) => {
+                    let exceeded = *error.get_ref().unwrap().downcast_ref::<Exceeded>().unwrap();
+                    return (exceeded, self.started.elapsed().as_secs());
+                }
+            }
+        }
+    }
+
+    async fn read_now(&mut self) {
+        let mut buffer = [0; 4096];
+        assert!(self.guarded.read(&mut buffer).await.unwrap() > 0);
+    }
+
+    async fn drips(mut visitor: UnixStream, every: Duration, bytes: &'static [u8]) {
+        loop {
+            tokio::time::sleep(every).await;
+            if visitor.write_all(bytes).await.is_err() {
+                pending::<()>().await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_after_the_handshake_ends() {
+    assert_eq!(world().ended().await, (Exceeded::HeaderTimeout, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_that_drips_ends_at_its_total_deadline() {
+    let mut world = world();
+    let (visitor, _unused) = UnixStream::pair().unwrap();
+    let visitor = std::mem::replace(&mut world.visitor, visitor);
+    let ended = tokio::select! {
+        ended = world.ended() => ended,
+        () = World::drips(visitor, Duration::from_secs(3), b"x") => unreachable!(),
+    };
+    // The first byte came after 3 s; the header has 10 s from there.
+    assert_eq!(ended, (Exceeded::HeaderTimeout, 13));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visitor_is_told_before_the_connection_ends() {
+    let mut world = world();
+    world.visitor.write_all(b"GET / HT").await.unwrap();
+    world.ended().await;
+    drop(world.guarded);
+    let mut told = String::new();
+    world.visitor.read_to_string(&mut told).await.unwrap();
+    assert!(told.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn between_requests_the_keepalive_timeout_holds() {
+    let mut world = world();
+    world.visitor.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    world.read_now().await;
+    drop(OpenRequest::begin(&world.progress, false));
+    assert_eq!(world.ended().await, (Exceeded::Idle, 60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_answer_is_not_the_visitors_fault() {
+    let mut world = world();
+    world.visitor.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    world.read_now().await;
+    let _open = OpenRequest::begin(&world.progress, false);
+    let waited = tokio::time::timeout(Duration::from_secs(3600), world.ended()).await;
+    assert!(waited.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stalls_ends_and_one_that_drips_too() {
+    let mut world = world();
+    world.visitor.write_all(b"POST / HTTP/1.1\r\n\r\nbody").await.unwrap();
+    world.read_now().await;
+    let open = OpenRequest::begin(&world.progress, true);
+    assert_eq!(world.ended().await, (Exceeded::BodyStalled, 30));
+    drop(open);
+
+    let mut world = self::world();
+    world.visitor.write_all(b"POST / HTTP/1.1\r\n\r\nbody").await.unwrap();
+    world.read_now().await;
+    let _open = OpenRequest::begin(&world.progress, true);
+    let (visitor, _unused) = UnixStream::pair().unwrap();
+    let visitor = std::mem::replace(&mut world.visitor, visitor);
+    let ended = tokio::select! {
+        ended = world.ended() => ended,
+        () = World::drips(visitor, Duration::from_secs(7), b"x") => unreachable!(),
+    };
+    assert_eq!(ended, (Exceeded::BodyTooSlow, 30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_steady_upload_may_take_as_long_as_it_needs() {
+    let mut world = world();
+    world.visitor.write_all(b"POST / HTTP/1.1\r\n\r\n").await.unwrap();
+    world.read_now().await;
+    let _open = OpenRequest::begin(&world.progress, true);
+    let (visitor, _unused) = UnixStream::pair().unwrap();
+    let visitor = std::mem::replace(&mut world.visitor, visitor);
+    let ended = tokio::select! {
+        ended = world.ended() => Some(ended),
+        () = World::drips(visitor, Duration::from_secs(1), &[b'x'; 600]) => None,
+        () = tokio::time::sleep(Duration::from_secs(7200)) => None,
+    };
+    assert_eq!(ended, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_visitor_who_does_not_read_ends() {
+    let mut world = world();
+    let chunk = [0; 64 * 1024];
+    let mut sent = 0;
+    let ended = loop {
+        match world.guarded.write(&chunk).await {
+            Ok(bytes) => sent += bytes,
+            Err(error) => break error,
+        }
+    };
+    assert!(sent > 0);
+    assert_eq!(ended.get_ref().unwrap().downcast_ref::<Exceeded>(), Some(&Exceeded::NotReading));
+    assert_eq!(world.started.elapsed().as_secs(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_pass_unchanged() {
+    let mut world = world();
+    world.visitor.write_all(b"ping").await.unwrap();
+    let mut read = [0; 4];
+    world.guarded.read_exact(&mut read).await.unwrap();
+    world.guarded.write_all(b"pong").await.unwrap();
+    world.guarded.flush().await.unwrap();
+    let mut answered = [0; 4];
+    world.visitor.read_exact(&mut answered).await.unwrap();
+    assert_eq!((&read, &answered), (b"ping", b"pong"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endless_header_ends_by_its_size() {
+    let mut world = world();
+    let (visitor, _unused) = UnixStream::pair().unwrap();
+    let visitor = std::mem::replace(&mut world.visitor, visitor);
+    let ended = tokio::select! {
+        ended = world.ended() => ended,
+        () = World::drips(visitor, Duration::from_millis(1), &[b'x'; 4096]) => unreachable!(),
+    };
+    assert_eq!(ended, (Exceeded::HeaderTooLarge, 0));
+}
