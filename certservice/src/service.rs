@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use contract::sealed::Recipient;
 use contract::signed::SigningKey;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify as Wake, watch};
 use tokio::task::JoinSet;
 
-use crate::admin::{Api, Server, router};
+use crate::admin::{Api, Progress, Server, router};
 use crate::config::{Config, Listen};
 use crate::issue::Issuer;
 use crate::notify::Notify;
@@ -31,12 +32,13 @@ impl Service {
         let signing_key = Arc::new(signing_key(&config.data_dir)?);
         let metrics = Arc::new(Metrics::new().map_err(|error| error.to_string())?);
         let store = Store::open(&config.store).await.map_err(|error| error.to_string())?;
-        let notify = Notify::new(config.redis.as_ref(), signing_key.clone(), metrics.clone())?;
+        let notify = Notify::new(config.redis.as_ref(), store.clone(), signing_key.clone(), metrics.clone())?;
         let mut issuers = HashMap::new();
         for issuer in &config.issuers {
             let opened = Issuer::open(issuer, &config.data_dir);
             issuers.insert(issuer.name.clone(), opened.map_err(|says| format!("issuer `{}`: {says}", issuer.name))?);
         }
+        let progress = Progress::new(config.edges.iter().map(Recipient::kid));
         let hands = Hands::new(issuers, config.edges, notify.clone());
         let pace = Pace {
             retry_seconds_min: config.issuance.retry_seconds_min,
@@ -51,6 +53,7 @@ impl Service {
             tokens: config.tokens,
             local: matches!(config.listen, Listen::Unix(_)),
             issuers: config.issuers.into_iter().map(|issuer| issuer.name).collect(),
+            progress,
             wake: Arc::new(Wake::new()),
         };
         let server = Server::bind(&config.listen).await?;

@@ -30,17 +30,21 @@ enum Allowed {
     /// Role app for its tenant, operator for all.
     Domains,
     Edge,
+    Operator,
     /// Operator, and whoever can open the Unix socket.
     Watch,
 }
 
 /// The rules. A path stands here as the router has it.
-const RULES: [(&str, &str, Allowed); 8] = [
+const RULES: [(&str, &str, Allowed); 11] = [
     ("GET", "/v1/domains", Allowed::Domains),
     ("GET", "/v1/domains/{name}", Allowed::Domains),
     ("PUT", "/v1/domains/{name}", Allowed::Domains),
+    ("DELETE", "/v1/domains/{name}", Allowed::Domains),
     ("GET", "/v1/bundles/{name}", Allowed::Edge),
     ("GET", "/v1/challenges/{name}/{token}", Allowed::Edge),
+    ("GET", "/v1/changes", Allowed::Edge),
+    ("GET", "/v1/edges", Allowed::Operator),
     ("GET", "/healthz", Allowed::Watch),
     ("GET", "/readyz", Allowed::Watch),
     ("GET", "/metrics", Allowed::Watch),
@@ -55,7 +59,7 @@ impl Allowed {
         match self {
             Self::Domains => matches!(token, Grant::App { .. } | Grant::Operator),
             Self::Edge => *token == Grant::Edge,
-            Self::Watch => *token == Grant::Operator,
+            Self::Operator | Self::Watch => *token == Grant::Operator,
         }
     }
 
@@ -63,6 +67,7 @@ impl Allowed {
         match self {
             Self::Domains => "role app or operator",
             Self::Edge => "role edge",
+            Self::Operator => "role operator",
             Self::Watch => "role operator, or the Unix socket",
         }
     }

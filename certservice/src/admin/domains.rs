@@ -14,10 +14,10 @@ use serde::Deserialize;
 use super::access::Caller;
 use super::problem::ApiError;
 use super::{Api, BODY_BYTES_MAX};
-use crate::clock;
 use crate::config::is_tenant;
 use crate::order::Job;
 use crate::store::Registered;
+use crate::{challenge, clock};
 
 const PAGE_DEFAULT: u32 = 100;
 const PAGE_MAX: u32 = 1000;
@@ -77,6 +77,36 @@ pub(super) async fn get(
     // Somebody else's domain looks like none.
     let domain = domain.filter(|domain| caller.tenant().is_none_or(|tenant| tenant == domain.tenant));
     domain.map(Json).ok_or_else(|| unknown_domain(&name))
+}
+
+/// Off-boards a domain.
+pub(super) async fn delete(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let name = hostname(&name)?;
+    // A task of its own: a caller who hangs up half-way must not keep the edges from hearing of it.
+    let gone = tokio::spawn(off_board(api, name, caller.tenant().map(str::to_owned)));
+    gone.await.map_err(|error| {
+        tracing::error!(%error, "off-boarding a domain ended badly");
+        let says = "off-boarding ended badly; see CertService's log";
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error", says)
+    })?
+}
+
+async fn off_board(api: Arc<Api>, name: Hostname, tenant: Option<String>) -> Result<StatusCode, ApiError> {
+    let domain = api.store.domain(&name).await?;
+    let domain = domain.filter(|domain| tenant.is_none_or(|tenant| tenant == domain.tenant));
+    let domain = domain.ok_or_else(|| unknown_domain(&name))?;
+    let gone = api.store.off_board(&name, &domain.tenant).await?.ok_or_else(|| unknown_domain(&name))?;
+    tracing::info!(%name, domain.tenant, "domain off-boarded");
+    api.notify.bundle_over(&name).await;
+    challenge::withdraw(&gone.answers, &api.notify).await;
+    if let Some(cursor) = gone.cursor {
+        api.notify.changes(cursor).await;
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]

@@ -22,7 +22,8 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<&'static str, 
 }
 
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
-    let jobs = api.store.jobs_by_step().await?;
+    let (jobs, head) = (api.store.jobs_by_step().await?, api.store.changes_head().await?);
+    api.metrics.follow(head, api.progress.behind_max(head));
     match api.metrics.render(&jobs) {
         Ok(text) => Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()),
         Err(error) => {

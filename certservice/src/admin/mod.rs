@@ -1,11 +1,13 @@
 //! The HTTP API. Every route has a rule; a route without one is refused.
 
 mod access;
+mod changes;
 mod domains;
 mod edges;
 mod health;
 mod listen;
 mod problem;
+mod progress;
 
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ use tokio::sync::Notify as Wake;
 
 pub use self::access::Caller;
 pub use self::listen::Server;
+pub use self::progress::Progress;
 use crate::config::Token;
 use crate::notify::Notify;
 use crate::observe::Metrics;
@@ -37,6 +40,7 @@ pub struct Api {
     pub local: bool,
     /// Names of the issuers, the default first.
     pub issuers: Vec<String>,
+    pub progress: Progress,
     /// Wakes the runner for a new order.
     pub wake: Arc<Wake>,
 }
@@ -44,9 +48,11 @@ pub struct Api {
 pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/v1/domains", get(domains::list))
-        .route("/v1/domains/{name}", put(domains::put).get(domains::get))
+        .route("/v1/domains/{name}", put(domains::put).get(domains::get).delete(domains::delete))
         .route("/v1/bundles/{name}", get(edges::bundle))
         .route("/v1/challenges/{name}/{token}", get(edges::challenge))
+        .route("/v1/changes", get(changes::list))
+        .route("/v1/edges", get(changes::edges))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))

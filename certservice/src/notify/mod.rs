@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::signed::{Payload, SigningKey, sign};
-use contract::{Bundle, Challenge, redis_keys};
+use contract::{Bundle, Challenge, Hostname, redis_keys};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd};
 use tokio::sync::Semaphore;
 
 use crate::config::Secret;
 use crate::observe::Metrics;
+use crate::store::Store;
 
 const REDIS_SECONDS_MAX: u64 = 2;
 /// Writes on behalf of requests that are under way at once; more are left to the next request.
@@ -20,6 +21,7 @@ const REFILLS_MAX: usize = 32;
 #[derive(Clone)]
 pub struct Notify {
     redis: Option<ConnectionManager>,
+    store: Store,
     key: Arc<SigningKey>,
     metrics: Arc<Metrics>,
     refills: Arc<Semaphore>,
@@ -27,7 +29,12 @@ pub struct Notify {
 
 impl Notify {
     /// Connects when first needed.
-    pub fn new(url: Option<&Secret>, key: Arc<SigningKey>, metrics: Arc<Metrics>) -> Result<Self, String> {
+    pub fn new(
+        url: Option<&Secret>,
+        store: Store,
+        key: Arc<SigningKey>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, String> {
         let limit = Some(Duration::from_secs(REDIS_SECONDS_MAX));
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(limit)
@@ -39,7 +46,7 @@ impl Notify {
         let client = url.map(open).transpose()?;
         let lazy = |client| ConnectionManager::new_lazy_with_config(client, config).map_err(|error| error.to_string());
         let redis = client.map(lazy).transpose()?;
-        Ok(Self { redis, key, metrics, refills: Arc::new(Semaphore::new(REFILLS_MAX)) })
+        Ok(Self { redis, store, key, metrics, refills: Arc::new(Semaphore::new(REFILLS_MAX)) })
     }
 
     pub async fn bundle(&self, bundle: &Bundle, now: u64) {
@@ -64,6 +71,21 @@ impl Notify {
 
     async fn bundle_token(&self, bundle: &Bundle, token: &str, now: u64) {
         self.set("set_bundle", redis_keys::bundle(&bundle.domain), token, bundle.not_after.saturating_sub(now)).await;
+        // It may have been replaced or off-boarded since it was read. Who writes late must not bring it back for good.
+        let served = self.store.served_revision(&bundle.domain).await;
+        if !served.is_ok_and(|served| served == Some(bundle.revision)) {
+            self.bundle_over(&bundle.domain).await;
+        }
+    }
+
+    /// The domain is off-boarded.
+    pub async fn bundle_over(&self, domain: &Hostname) {
+        self.send("remove_bundle", Cmd::del(redis_keys::bundle(domain))).await;
+    }
+
+    /// There are changes up to `cursor`. Said after all else that a change puts into Redis, for edges to find it.
+    pub async fn changes(&self, cursor: u64) {
+        self.send("publish_changes", Cmd::publish(redis_keys::CHANGES_CHANNEL, cursor)).await;
     }
 
     pub async fn challenge(&self, answer: &Challenge, now: u64) {
@@ -94,7 +116,7 @@ impl Notify {
             Err(_) => format!("no answer within {REDIS_SECONDS_MAX} s"),
         };
         self.metrics.redis_errors.with_label_values(&[operation]).inc();
-        tracing::warn!(operation, error = says, "redis did not take a write; edges ask CertService instead");
+        tracing::warn!(operation, error = says, "redis did not take it; edges ask CertService instead");
     }
 
     fn signed<T: Payload>(&self, payload: &T) -> Option<String> {

@@ -1,6 +1,8 @@
 //! The names of all metrics. Must never take a host name, a path or a header as a label.
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 pub struct Metrics {
     registry: Registry,
@@ -13,6 +15,8 @@ pub struct Metrics {
     /// By operation.
     pub redis_errors: IntCounterVec,
     jobs: IntGaugeVec,
+    changes_head: IntGauge,
+    edges_behind_max: IntGauge,
 }
 
 impl Metrics {
@@ -39,13 +43,26 @@ impl Metrics {
                 &["operation"],
             )?,
             jobs: IntGaugeVec::new(jobs, &["step"])?,
+            changes_head: IntGauge::new("latchkey_changes_head", "Cursor of the newest change")?,
+            edges_behind_max: IntGauge::new(
+                "latchkey_edges_behind_max",
+                "Changes that the edge which is furthest behind has not applied",
+            )?,
         };
         metrics.registry.register(Box::new(metrics.orders.clone()))?;
         metrics.registry.register(Box::new(metrics.issuance_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.redis_errors.clone()))?;
         metrics.registry.register(Box::new(metrics.jobs.clone()))?;
+        metrics.registry.register(Box::new(metrics.changes_head.clone()))?;
+        metrics.registry.register(Box::new(metrics.edges_behind_max.clone()))?;
         Ok(metrics)
+    }
+
+    /// Where the feed of changes is, and how far the slowest edge is from there.
+    pub fn follow(&self, changes_head: u64, edges_behind_max: u64) {
+        self.changes_head.set(i64::try_from(changes_head).unwrap_or(i64::MAX));
+        self.edges_behind_max.set(i64::try_from(edges_behind_max).unwrap_or(i64::MAX));
     }
 
     /// The text format of Prometheus.

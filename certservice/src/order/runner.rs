@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::Hostname;
 use contract::api::CertificateInfo;
+use contract::{Bundle, Hostname};
 use tokio::sync::Notify as Wake;
 use tokio::task::{Id, JoinError, JoinSet};
 
@@ -103,6 +103,11 @@ impl Runner {
     async fn work_or_rest(self, stored: Stored) {
         let domain = stored.job.domain.clone();
         if let Err(error) = self.work(stored).await {
+            if self.store.domain(&domain).await.is_ok_and(|domain| domain.is_none()) {
+                tracing::info!(%domain, "an order ended with its domain");
+                self.hands.forget(&domain);
+                return;
+            }
             tracing::error!(%domain, %error, "an order could not be stored; it is taken up again");
             tokio::time::sleep(Duration::from_secs(LOOK_SECONDS_MAX)).await;
         }
@@ -127,18 +132,24 @@ impl Runner {
         if job == was {
             return Ok(Recorded::Go(Box::new(stored), tasks));
         }
-        let over = match &job.step {
-            Step::Issued { .. } => self.finish(&stored, &job).await.map(|()| true)?,
-            Step::Stopped => self.store.stop(&stored, &job).await.map(|()| true)?,
-            _ => false,
+        let change = match &job.step {
+            Step::Issued { bundle, serial, issued_by } => {
+                Some(self.finish(&stored, &job, bundle, serial, issued_by).await?)
+            }
+            Step::Stopped => self.store.stop(&stored, &job).await.map(|()| None)?,
+            _ => {
+                let saved = self.store.save(stored, job.clone()).await?;
+                self.tell(&was, &job);
+                return Ok(Recorded::Go(Box::new(saved), tasks));
+            }
         };
         self.tell(&was, &job);
-        if over {
-            self.hands.forget(&job.domain);
-            self.act(&job, tasks).await;
-            return Ok(Recorded::Over);
+        self.hands.forget(&job.domain);
+        self.act(&job, tasks).await;
+        if let Some(cursor) = change {
+            self.hands.notify.changes(cursor).await;
         }
-        Ok(Recorded::Go(Box::new(self.store.save(stored, job).await?), tasks))
+        Ok(Recorded::Over)
     }
 
     /// Does the tasks in turn; the last one that answers gives the next event.
@@ -153,24 +164,29 @@ impl Runner {
         event
     }
 
-    async fn finish(&self, stored: &Stored, job: &Job) -> Result<(), StoreError> {
-        let Step::Issued { bundle, serial, issued_by } = &job.step else {
-            return Ok(());
-        };
+    /// The cursor of the change that tells the edges.
+    async fn finish(
+        &self,
+        stored: &Stored,
+        job: &Job,
+        bundle: &Bundle,
+        serial: &str,
+        issued_by: &str,
+    ) -> Result<u64, StoreError> {
         let leaf = bundle.chain().ok().and_then(|chain| chain.into_iter().next()).unwrap_or_default();
         let shown = CertificateInfo {
-            issued_by: issued_by.clone(),
-            serial: serial.clone(),
+            issued_by: issued_by.to_owned(),
+            serial: serial.to_owned(),
             sha256: contract::bundle::sha256(&leaf).iter().map(|byte| format!("{byte:02x}")).collect(),
             not_before: bundle.not_before,
             not_after: bundle.not_after,
             revision: bundle.revision,
         };
         let renew_at = renew::renew_at(&job.domain, bundle.not_before, bundle.not_after);
-        self.store.finish(stored, job, bundle, &shown, renew_at).await?;
+        let change = self.store.finish(stored, job, bundle, &shown, renew_at).await?;
         let seconds = clock::now().saturating_sub(job.created_at);
         self.metrics.issuance_seconds.observe(seconds as f64);
-        Ok(())
+        Ok(change)
     }
 
     fn tell(&self, was: &Job, job: &Job) {

@@ -32,18 +32,21 @@ fn tokens() -> String {
 const CALLERS: [Option<&str>; 5] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR)];
 
 /// What each route answers to each of `CALLERS` on the Unix socket.
-const TABLE: [(&str, &str, [u16; 5]); 11] = [
+const TABLE: [(&str, &str, [u16; 5]); 14] = [
     ("GET", "/v1/domains", [401, 401, 403, 200, 200]),
     ("HEAD", "/v1/domains", [401, 401, 403, 200, 200]),
     ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200]),
     ("PUT", "/v1/domains/live.example", [401, 401, 403, 200, 200]),
     ("GET", "/v1/bundles/live.example", [401, 401, 200, 403, 403]),
     ("GET", "/v1/challenges/live.example/t", [401, 401, 404, 403, 403]),
+    ("GET", "/v1/changes", [401, 401, 200, 403, 403]),
+    ("GET", "/v1/edges", [401, 401, 403, 403, 200]),
     ("GET", "/healthz", [200, 401, 403, 403, 200]),
     ("GET", "/readyz", [200, 401, 403, 403, 200]),
     ("GET", "/metrics", [200, 401, 403, 403, 200]),
     ("GET", "/v2/anything", [401, 401, 404, 404, 404]),
-    ("DELETE", "/v1/domains/live.example", [401, 401, 405, 405, 405]),
+    ("DELETE", "/v1/bundles/live.example", [401, 401, 405, 405, 405]),
+    ("DELETE", "/v1/domains/live.example", [401, 401, 403, 204, 404]),
 ];
 
 #[test]
@@ -75,6 +78,9 @@ fn tenants_do_not_see_each_other() {
     assert_eq!((theirs.status, none.status), (404, 404));
     assert_eq!(theirs.json()["code"], none.json()["code"]);
     assert_eq!(service.call("PUT", "/v1/domains/one.example", Some(OTHER_APP), "").json()["code"], "domain_taken");
+    let removed = service.call("DELETE", "/v1/domains/one.example", Some(OTHER_APP), "");
+    assert_eq!((removed.status, removed.json()["code"].as_str()), (404, Some("unknown_domain")));
+    assert_eq!(service.call("GET", "/v1/domains/one.example", Some(APP), "").status, 200);
     let page = service.call("GET", "/v1/domains", Some(OTHER_APP), "").json();
     assert_eq!(page["domains"].as_array().unwrap().len(), 0);
     let stolen = service.call("PUT", "/v1/domains/one.example", Some(OPERATOR), r#"{"tenant": "two"}"#);
@@ -84,6 +90,7 @@ fn tenants_do_not_see_each_other() {
     assert_eq!(service.call("PUT", "/v1/domains/x.example", Some(OPERATOR), body).status, 201);
     let seen = service.call("GET", "/v1/domains/x.example", Some(APP), "").json();
     assert_eq!(seen["tenant"], "one");
+    assert_eq!(service.call("DELETE", "/v1/domains/x.example", Some(OPERATOR), "").status, 204);
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl Life {
         let store = Store::open(&config.store).await.unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let key = Arc::new(SigningKey::generate().unwrap().0);
-        let notify = Notify::new(None, key, metrics.clone()).unwrap();
+        let notify = Notify::new(None, store.clone(), key, metrics.clone()).unwrap();
         let open = |issuer: &certservice::config::Issuer| {
             (issuer.name.clone(), Issuer::open(issuer, &config.data_dir).unwrap())
         };

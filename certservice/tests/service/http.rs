@@ -26,10 +26,15 @@ impl Answer {
     }
 }
 
-pub fn exchange(mut stream: impl Read + Write, method: &str, path: &str, token: Option<&str>, body: &[u8]) -> Answer {
+pub fn exchange(stream: impl Read + Write, method: &str, path: &str, token: Option<&str>, body: &[u8]) -> Answer {
     let authorization = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    exchange_with(stream, method, path, &authorization, body)
+}
+
+/// With header lines of the caller's.
+pub fn exchange_with(mut stream: impl Read + Write, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: certservice\r\nConnection: close\r\n{authorization}Content-Length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: certservice\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();

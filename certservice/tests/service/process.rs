@@ -11,7 +11,7 @@ use contract::api::{Domain, State};
 use contract::sealed::EdgeKey;
 use contract::signed::VerifyKeys;
 
-use crate::http::{Answer, exchange};
+use crate::http::{Answer, exchange, exchange_with};
 
 pub const INTERNAL: &str = "[[issuers]]\nname = \"internal\"\nkind = \"internal\"\n";
 
@@ -90,6 +90,11 @@ impl CertService {
 
     pub fn get(&self, path: &str) -> Answer {
         self.call("GET", path, None, "")
+    }
+
+    pub fn get_as_edge(&self, path: &str, edge: &str) -> Answer {
+        let header = format!("latchkey-edge: {edge}\r\n");
+        exchange_with(UnixStream::connect(self.path("cs.sock")).unwrap(), "GET", path, &header, b"")
     }
 
     pub fn put(&self, domain: &str, body: &str) -> Answer {

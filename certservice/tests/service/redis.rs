@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::edge::open_bundle;
 use crate::process::{CertService, INTERNAL, Running, free_port, wait_for};
@@ -72,4 +73,33 @@ fn redis_down_fails_nothing_and_is_counted() {
         assert_eq!(service.get("/v1/bundles/shop.example").status, 200);
         redis(port, "GET latchkey:bundle:shop.example")
     });
+}
+
+#[test]
+fn edges_hear_at_once_of_a_change_and_find_no_bundle_of_a_domain_that_is_gone() {
+    let port = free_port();
+    let _redis = start(port);
+    let service = CertService::started(&format!("{INTERNAL}[redis]\nurl = \"redis://127.0.0.1:{port}\"\n"));
+    let mut channel = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    channel.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    channel.write_all(b"SUBSCRIBE latchkey:changes\r\n").unwrap();
+    let mut channel = BufReader::new(channel);
+    // An array of three, two of them words with their lengths: `subscribe`, the channel, 1; `message`, the channel, the
+    // cursor.
+    let mut lines = |count: usize| {
+        let mut line = || {
+            let mut line = String::new();
+            channel.read_line(&mut line).unwrap();
+            line.trim().to_owned()
+        };
+        (0..count).map(|_| line()).last().unwrap()
+    };
+    assert_eq!(lines(6), ":1");
+    assert_eq!(service.put("shop.example", "").status, 201);
+    assert_eq!(lines(7), "1");
+    // The hint comes last: what it announces stands in Redis by then.
+    let stored = || redis(port, "GET latchkey:bundle:shop.example");
+    assert!(stored().is_some());
+    assert_eq!(service.call("DELETE", "/v1/domains/shop.example", None, "").status, 204);
+    assert_eq!((lines(7), stored()), ("2".to_owned(), None));
 }
