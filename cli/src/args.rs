@@ -98,6 +98,8 @@ pub enum DomainAction {
     Show { name: Hostname },
     /// All domains.
     Ls,
+    /// Off-board a domain: no more certificates, and the edges stop serving it.
+    Rm { name: Hostname },
     /// Follow a domain until its certificate is there (exit code 0) or somebody must act (1).
     Watch {
         name: Hostname,

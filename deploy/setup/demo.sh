@@ -5,6 +5,7 @@
 has cargo || fail "there is no Rust toolchain (cargo); install one from https://rustup.rs, then run this again"
 
 { has cc && has make && [ -e /usr/include/stdio.h ]; } || want build-essential "C compiler and headers: OpenSSL, SQLite and ring are built from source"
+has cmake || want cmake "zlib-ng, under Pingora, is built from source"
 perl -MIPC::Cmd -MFindBin -e1 2>/dev/null || want perl "OpenSSL's configure script"
 has curl || want curl "to try the requests that the demo prints"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || want ca-certificates "to verify the servers that crates are fetched from"

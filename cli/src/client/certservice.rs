@@ -59,6 +59,11 @@ impl CertService {
         }
     }
 
+    /// Off-boards a domain.
+    pub async fn remove(&self, name: &Hostname) -> Result<(), ClientError> {
+        self.target.send(self.client.delete(self.domain_url(name))).await.map(drop)
+    }
+
     /// An error that says why, where it is not ready.
     pub async fn ready(&self) -> Result<(), ClientError> {
         self.target.send(self.client.get(self.target.url("/readyz"))).await.map(drop)

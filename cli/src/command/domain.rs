@@ -23,6 +23,14 @@ pub(super) async fn run(args: &CertServiceArgs, action: DomainAction, json: bool
         }
         DomainAction::Show { name } => print(&certservice.domain(&name).await?, json),
         DomainAction::Ls => list(&certservice.domains().await?, json),
+        DomainAction::Rm { name } => {
+            certservice.remove(&name).await?;
+            if json {
+                println!("{}", json!({"name": name, "removed": true}));
+            } else {
+                println!("{name} is off-boarded: the edges stop serving it within seconds");
+            }
+        }
         DomainAction::Watch { name, timeout } => watch(&certservice, &name, timeout, json).await?,
     }
     Ok(())

@@ -107,6 +107,29 @@ async fn a_checked_configuration_is_not_applied() {
     assert_eq!(admin.get("/v1/config").await.unwrap().etag, etag);
 }
 
+#[tokio::test]
+async fn an_off_boarded_domain_leaves_the_edge_and_can_come_back() {
+    for redis in [false, true] {
+        let world = World::start(Plan { redis, ..Plan::default() }).await;
+        world.issue("shop.example").await;
+        world.issue("blog.example").await;
+        let visitor = world.visitor().await;
+        world.still_serves("shop.example").await;
+        let operator = world.fleet.certservice.as_operator();
+        operator.send(Method::DELETE, "/v1/domains/shop.example", &[], "").await.unwrap().expect(204).unwrap();
+        let gone = until("the edge to refuse it", PATIENCE, async || match visitor.https("shop.example").await {
+            Ok(_) => fail("it is still served"),
+            Err(error) => Ok(error.to_string()),
+        });
+        assert!(gone.await.unwrap().contains("unrecognized name"));
+        world.still_serves("blog.example").await;
+        world.issue("shop.example").await;
+        let back =
+            until("the edge to serve it again", PATIENCE, async || visitor.https("shop.example").await.map(drop));
+        back.await.unwrap();
+    }
+}
+
 #[derive(Default)]
 struct Seen {
     old: AtomicUsize,

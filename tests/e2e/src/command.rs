@@ -29,6 +29,10 @@ async fn an_operator_registers_and_follows_a_domain() {
     let listed = stdout(&latchkey(&world, &["domain", "ls"]).await);
     assert!(listed.contains("xn--bcher-kva.example") && listed.contains("1 domain"), "{listed}");
 
+    let removed = latchkey(&world, &["domain", "rm", "bücher.example"]).await;
+    assert!(removed.status.success(), "{}", stderr(&removed));
+    assert!(stdout(&latchkey(&world, &["domain", "ls"]).await).contains("0 domains"));
+
     let unknown = latchkey(&world, &["domain", "show", "stranger.example"]).await;
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("stranger.example"), "{}", stderr(&unknown));
