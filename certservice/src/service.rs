@@ -89,6 +89,7 @@ impl Service {
         let mut background = JoinSet::new();
         background.spawn(self.runner.run(wake.clone()));
         background.spawn(renew::run(store.clone(), wake));
+        background.spawn(self.api.notify.clone().sweep());
         let ended = tokio::select! {
             () = self.server.run(router(self.api), stopping) => Ok(()),
             _ = background.join_next() => Err("a background task ended, which it never should".to_owned()),

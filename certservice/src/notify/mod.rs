@@ -1,6 +1,8 @@
 //! Hints to the edges through Redis. Must never be needed for correctness: who polls finds the same truth. Redis being
 //! down costs a counter and a log line, never an order.
 
+mod sweep;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,18 +107,20 @@ impl Notify {
         }
     }
 
-    async fn send(&self, operation: &str, command: Cmd) {
+    /// Whether Redis took it.
+    async fn send(&self, operation: &str, command: Cmd) -> bool {
         let Some(mut redis) = self.redis.clone() else {
-            return;
+            return false;
         };
         let limit = Duration::from_secs(REDIS_SECONDS_MAX);
         let says = match tokio::time::timeout(limit, command.query_async::<()>(&mut redis)).await {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => return true,
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {REDIS_SECONDS_MAX} s"),
         };
         self.metrics.redis_errors.with_label_values(&[operation]).inc();
         tracing::warn!(operation, error = says, "redis did not take it; edges ask CertService instead");
+        false
     }
 
     fn signed<T: Payload>(&self, payload: &T) -> Option<String> {

@@ -103,3 +103,23 @@ fn edges_hear_at_once_of_a_change_and_find_no_bundle_of_a_domain_that_is_gone() 
     assert_eq!(service.call("DELETE", "/v1/domains/shop.example", None, "").status, 204);
     assert_eq!((lines(7), stored()), ("2".to_owned(), None));
 }
+
+#[test]
+fn an_outage_of_redis_does_not_keep_the_bundle_of_a_domain_that_is_gone() {
+    let port = free_port();
+    let service = CertService::started(&format!("{INTERNAL}[redis]\nurl = \"redis://127.0.0.1:{port}\"\n"));
+    for name in ["gone.example", "stays.example"] {
+        assert_eq!(service.put(name, "").status, 201);
+        service.wait_live(name);
+    }
+    assert_eq!(service.call("DELETE", "/v1/domains/gone.example", None, "").status, 204);
+    // It comes back with what it had: on a port of its own until then.
+    let elsewhere = free_port();
+    let _redis = start(elsewhere);
+    for name in ["gone.example", "stays.example"] {
+        redis(elsewhere, &format!("SET latchkey:bundle:{name} old"));
+    }
+    assert_eq!(redis(elsewhere, &format!("CONFIG SET port {port}")).as_deref(), Some("+OK"));
+    wait_for("the bundle to go", || redis(port, "GET latchkey:bundle:gone.example").is_none().then_some(()));
+    assert!(redis(port, "GET latchkey:bundle:stays.example").is_some());
+}
