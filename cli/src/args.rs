@@ -28,6 +28,13 @@ pub enum Command {
         #[command(subcommand)]
         action: DomainAction,
     },
+    /// Edges, as CertService sees them.
+    Edge {
+        #[command(flatten)]
+        certservice: CertServiceArgs,
+        #[command(subcommand)]
+        action: EdgeAction,
+    },
     /// A proxy's routes, upstreams and plugin bindings, through its admin socket.
     Config {
         #[command(flatten)]
@@ -107,6 +114,12 @@ pub enum DomainAction {
         #[arg(long, default_value_t = 300, value_name = "SECONDS")]
         timeout: u64,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EdgeAction {
+    /// How far each edge has followed the changes of certificates.
+    Ls,
 }
 
 #[derive(Debug, Subcommand)]

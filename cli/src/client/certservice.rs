@@ -3,9 +3,28 @@ use contract::api::{Domain, DomainPage, PutDomain};
 use reqwest::header::AUTHORIZATION;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client};
+use serde::{Deserialize, Serialize};
 
 use super::{ClientError, Target};
 use crate::args::CertServiceArgs;
+
+/// An edge, as CertService saw it last.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Edge {
+    /// Its key ID.
+    pub edge: String,
+    /// Of the last change that it has applied.
+    pub cursor: u64,
+    /// How many changes are newer than that.
+    pub behind: u64,
+    /// Unix seconds.
+    pub seen_at: u64,
+}
+
+#[derive(Deserialize)]
+struct Edges {
+    edges: Vec<Edge>,
+}
 
 pub struct CertService {
     target: Target,
@@ -62,6 +81,12 @@ impl CertService {
     /// Off-boards a domain.
     pub async fn remove(&self, name: &Hostname) -> Result<(), ClientError> {
         self.target.send(self.client.delete(self.domain_url(name))).await.map(drop)
+    }
+
+    /// Those that have asked for changes since CertService started.
+    pub async fn edges(&self) -> Result<Vec<Edge>, ClientError> {
+        let answer: Edges = self.target.json(self.client.get(self.target.url("/v1/edges"))).await?;
+        Ok(answer.edges)
     }
 
     /// An error that says why, where it is not ready.

@@ -2,15 +2,17 @@
 
 mod config;
 mod domain;
+mod edge;
 mod plugin;
 mod status;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, EdgeAction};
 use crate::{Failure, demo};
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Domain { certservice, action } => domain::run(&certservice, action, args.json).await,
+        Command::Edge { certservice, action: EdgeAction::Ls } => edge::list(&certservice, args.json).await,
         Command::Config { admin, action } => config::run(&admin, action, args.json).await,
         Command::Plugin { admin, action } => plugin::run(&admin, action, args.json).await,
         Command::Status { admin, certservice } => status::run(&admin, &certservice, args.json).await,

@@ -77,6 +77,12 @@ async fn an_operator_pushes_plugins_and_asks_for_the_status() {
     let status = latchkey(&world, &["status"]).await;
     assert!(status.status.success(), "{}{}", stdout(&status), stderr(&status));
     assert_eq!(stdout(&status).matches(" ready ").count(), 2, "{}", stdout(&status));
+
+    let seen = support::wait::until("the edge to be seen", support::wait::PATIENCE, async || {
+        let edges = stdout(&latchkey(&world, &["edge", "ls"]).await);
+        if edges.contains("up to date") { Ok(edges) } else { support::fail(edges) }
+    });
+    assert!(seen.await.unwrap().contains("1 edge seen"));
 }
 
 #[tokio::test]
