@@ -4,13 +4,13 @@
 //! commit: cursors become visible in their order, whichever process writes them, and who has read up to one never
 //! misses a lower one. SQLite has one writer at a time anyway.
 //!
-//! Every transaction takes the head first, if it needs it, then the row of its domain, then the others: they queue up
-//! and can't dead-lock.
+//! Every transaction takes the head first, if it needs it, then the row of its domain, then the others: so they queue
+//! up. InnoDB still finds a dead-lock where a name is registered in the moment of its going, and one begins again.
 
 use contract::api::{Change, ChangePage};
 use contract::{Challenge, Hostname};
 
-use super::{Store, StoreError, from_sql, in_transaction, on, to_sql};
+use super::{Store, StoreError, again, from_sql, in_transaction, on, to_sql};
 
 /// What went with a domain.
 #[derive(Debug, PartialEq)]
@@ -82,6 +82,10 @@ impl Store {
 
     /// Removes a domain of a tenant with its order, bundle and answers, and tells the edges; `None` if there is none.
     pub async fn off_board(&self, name: &Hostname, tenant: &str) -> Result<Option<OffBoarded>, StoreError> {
+        again!(self.remove(name, tenant))
+    }
+
+    async fn remove(&self, name: &Hostname, tenant: &str) -> Result<Option<OffBoarded>, StoreError> {
         let (cursor, answers): (Option<i64>, Vec<(String, String, i64)>) = in_transaction!(self, transaction => {
             let cursor = next_cursor!(transaction);
             let held = sqlx::query(HOLD_OF_TENANT).bind(name.as_str()).bind(tenant)

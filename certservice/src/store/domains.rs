@@ -6,7 +6,7 @@ use contract::Hostname;
 use contract::api::{CertificateInfo, Domain};
 
 use super::changes::LAST_REVISION;
-use super::{Store, StoreError, from_sql, in_transaction, on, parse, to_sql, write};
+use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write};
 use crate::order::{Job, Status};
 
 #[derive(Debug, PartialEq)]
@@ -53,7 +53,7 @@ macro_rules! insert_job {
 impl Store {
     /// A domain and its first order, both or neither. The store numbers what orders bring.
     pub async fn register(&self, tenant: &str, job: &Job) -> Result<Registered, StoreError> {
-        match self.insert(tenant, job).await {
+        match again!(self.insert(tenant, job)) {
             Ok(()) => {}
             Err(StoreError::Database(error)) if is_duplicate(&error) => {
                 let known = self.domain(&job.domain).await?;
@@ -83,6 +83,10 @@ impl Store {
 
     /// An order for a domain that is known; `false` if it has one already, or is gone.
     pub async fn enqueue(&self, job: &Job) -> Result<bool, StoreError> {
+        again!(self.insert_order(job))
+    }
+
+    async fn insert_order(&self, job: &Job) -> Result<bool, StoreError> {
         in_transaction!(self, transaction => {
             let held = sqlx::query(HOLD).bind(job.domain.as_str()).execute(&mut *transaction).await?.rows_affected();
             if held == 0 {

@@ -5,7 +5,7 @@ use contract::{Bundle, Hostname};
 
 use super::changes::{ANNOUNCE, next_cursor};
 use super::domains::word;
-use super::{Store, StoreError, from_sql, in_transaction, on, parse, to_sql, write};
+use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write};
 use crate::order::{Job, Status};
 
 /// An order as it was read; writing it fails if somebody else wrote it meanwhile.
@@ -51,8 +51,13 @@ impl Store {
 
     /// The state of an order that goes on.
     pub async fn save(&self, stored: Stored, job: Job) -> Result<Stored, StoreError> {
+        again!(self.update(&stored, &job))?;
+        Ok(Stored { version: stored.version + 1, job })
+    }
+
+    async fn update(&self, stored: &Stored, job: &Job) -> Result<(), StoreError> {
         let name = job.domain.as_str();
-        let body = write("the order", name, &job)?;
+        let body = write("the order", name, job)?;
         let Status { state, code, says, who } = &job.status;
         let (state, who) = (word(state)?, word(who)?);
         in_transaction!(self, transaction => {
@@ -70,12 +75,12 @@ impl Store {
                     .execute(&mut *transaction).await?;
             }
         });
-        Ok(Stored { version: stored.version + 1, job })
+        Ok(())
     }
 
     /// The end of an order that was refused for good.
     pub async fn stop(&self, stored: &Stored, job: &Job) -> Result<(), StoreError> {
-        self.end(stored, job, None).await.map(drop)
+        again!(self.end(stored, job, None)).map(drop)
     }
 
     /// The end of an order that brought a certificate, which is served and shown from here on: the cursor of the change
@@ -95,10 +100,10 @@ impl Store {
             shown: write("the certificate", name, shown)?,
             renew_at: to_sql(renew_at),
         };
-        self.end(stored, job, Some(issued)).await.map(from_sql)
+        again!(self.end(stored, job, Some(&issued))).map(from_sql)
     }
 
-    async fn end(&self, stored: &Stored, job: &Job, issued: Option<Issued>) -> Result<i64, StoreError> {
+    async fn end(&self, stored: &Stored, job: &Job, issued: Option<&Issued>) -> Result<i64, StoreError> {
         let name = job.domain.as_str();
         let Status { state, code, says, who } = &job.status;
         let (state, who) = (word(state)?, word(who)?);
@@ -111,7 +116,7 @@ impl Store {
                 .execute(&mut *transaction).await?.rows_affected();
             check(written, &job.domain)?;
             sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
-            if let Some(Issued { revision, bundle, shown, renew_at }) = &issued {
+            if let Some(Issued { revision, bundle, shown, renew_at }) = issued {
                 sqlx::query(REPLACE_BUNDLE).bind(name).bind(bundle).execute(&mut *transaction).await?;
                 sqlx::query(SHOW_CERTIFICATE).bind(shown).bind(renew_at).bind(name)
                     .execute(&mut *transaction).await?;

@@ -71,7 +71,29 @@ macro_rules! in_transaction {
         }
     };
 }
-use {in_transaction, on};
+/// Begins a transaction again that MySQL gave up so that another could go on.
+macro_rules! again {
+    ($attempt:expr) => {{
+        let mut left = $crate::store::ATTEMPTS_MAX;
+        loop {
+            left -= 1;
+            match $attempt.await {
+                Err(error) if left > 0 && $crate::store::is_deadlock(&error) => {}
+                done => break done,
+            }
+        }
+    }};
+}
+use {again, in_transaction, on};
+
+const ATTEMPTS_MAX: u32 = 10;
+
+fn is_deadlock(error: &StoreError) -> bool {
+    let StoreError::Database(error) = error else {
+        return false;
+    };
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("40001"))
+}
 
 impl Store {
     /// Whether the database answers.

@@ -220,6 +220,57 @@ async fn who_follows_the_feed_misses_nothing_however_many_write() {
     }
 }
 
+/// Does whatever can be done to two domains, which others do at the same time.
+async fn meddle(store: Store, mut random: u32) {
+    for _ in 0..60 {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let domain = format!("n{}.example", random >> 31);
+        let stored = store.due(u64::MAX, 10).await.unwrap().into_iter().find(|s| s.job.domain.as_str() == domain);
+        let done = match (random >> 20 & 15, stored) {
+            (0, _) => store.off_board(&name(&domain), "shop").await.map(drop),
+            (1 | 2, _) => store.enqueue(&Job::new(name(&domain), "ca".into(), 1, NOW)).await.map(drop),
+            (3, Some(stored)) => store.stop(&stored, &stored.job).await,
+            (4..7, Some(stored)) => {
+                let answers = vec![answer(&domain, &random.to_string())];
+                store.save(stored.clone(), Job { answers, ..stored.job }).await.map(drop)
+            }
+            (_, Some(stored)) => {
+                let (job, revision) = (issued(&stored.job), stored.job.revision);
+                store.finish(&stored, &job, &bundle(&domain, revision), &shown(revision), NOW).await.map(drop)
+            }
+            (_, None) => store.register("shop", &job(&domain)).await.map(drop),
+        };
+        // Somebody else was faster.
+        let beaten = matches!(done, Err(StoreError::Conflict(_) | StoreError::Database(sqlx::Error::RowNotFound)));
+        assert!(done.is_ok() || beaten, "{done:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn all_at_one_domain_queue_up_and_its_revision_only_grows() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        let mut meddlers = tokio::task::JoinSet::new();
+        for random in 0..6 {
+            meddlers.spawn(meddle(Store::open(&fresh.url).await.unwrap(), random));
+        }
+        let (mut since, mut highest) = (0, BTreeMap::new());
+        while !meddlers.is_empty() {
+            while let Some(ended) = meddlers.try_join_next() {
+                ended.unwrap();
+            }
+            let page = store.changes(since, 10).await.unwrap();
+            since = page.cursor;
+            for change in page.changes {
+                let Some(revision) = change.revision else { continue };
+                let before = highest.insert(change.domain.clone(), revision).unwrap_or(0);
+                assert!(revision > before, "{change:?} after {before}");
+            }
+        }
+        assert!(highest.len() == 2 && highest.values().sum::<u64>() > 5, "{highest:?}");
+    }
+}
+
 #[tokio::test]
 async fn bundles_from_before_the_feed_stand_in_it() {
     for fresh in fresh().await {
