@@ -26,7 +26,7 @@ pub enum Target {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("{target} can't be reached: {reason}")]
+    #[error("{target} can't be reached: {reason}; is it running, and is this its address (--admin, --certservice)?")]
     Unreachable { target: Target, reason: String },
     #[error("{}", .problem.detail)]
     Refused { etag: Option<String>, problem: Box<Problem> },

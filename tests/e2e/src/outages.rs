@@ -30,6 +30,31 @@ async fn warm_names_are_served_without_certservice_and_redis() {
 }
 
 #[tokio::test]
+async fn a_restarted_edge_serves_from_its_disk_when_all_else_is_down() {
+    let mut world = World::start(Plan::default()).await;
+    world.issue("shop.example").await;
+    let visitor = world.visitor().await;
+    world.still_serves("shop.example").await;
+    let on_disk = world.fleet.edge_setup.data_folder().join("bundles");
+    let kept = support::wait::until("the bundle on disk", support::wait::PATIENCE, async || match files_in(&on_disk) {
+        0 => support::fail("none yet"),
+        files => Ok(files),
+    });
+    assert_eq!(kept.await.unwrap(), 1);
+
+    world.fleet.certservice.process.kill();
+    world.fleet.edge.process.kill();
+    world.fleet.edge = Edge::start(&world.fleet.edge_setup).await.unwrap();
+    let mut connection = visitor.https("shop.example").await.unwrap();
+    assert_eq!(connection.get("shop.example", "/").await.unwrap().status, 200);
+}
+
+fn files_in(folder: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { files_in(&path) } else { 1 }).sum()
+}
+
+#[tokio::test]
 async fn redis_holds_a_warm_fleet_through_a_restart_of_the_proxy() {
     let mut world = World::start(Plan { redis: true, ..Plan::default() }).await;
     world.issue("shop.example").await;
