@@ -4,6 +4,7 @@
 mod sweep;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use contract::signed::{Payload, SigningKey, sign};
@@ -12,11 +13,14 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd};
 use tokio::sync::Semaphore;
 
+use crate::clock;
 use crate::config::Secret;
 use crate::observe::Metrics;
 use crate::store::Store;
 
 const REDIS_SECONDS_MAX: u64 = 2;
+/// After a failed write.
+const REST_SECONDS: u64 = 5;
 /// Writes on behalf of requests that are under way at once; more are left to the next request.
 const REFILLS_MAX: usize = 32;
 
@@ -27,6 +31,8 @@ pub struct Notify {
     key: Arc<SigningKey>,
     metrics: Arc<Metrics>,
     refills: Arc<Semaphore>,
+    /// Unix seconds; until then nothing is tried. A Redis that is down must not slow orders down.
+    rest_until: Arc<AtomicU64>,
 }
 
 impl Notify {
@@ -48,7 +54,14 @@ impl Notify {
         let client = url.map(open).transpose()?;
         let lazy = |client| ConnectionManager::new_lazy_with_config(client, config).map_err(|error| error.to_string());
         let redis = client.map(lazy).transpose()?;
-        Ok(Self { redis, store, key, metrics, refills: Arc::new(Semaphore::new(REFILLS_MAX)) })
+        Ok(Self {
+            redis,
+            store,
+            key,
+            metrics,
+            refills: Arc::new(Semaphore::new(REFILLS_MAX)),
+            rest_until: Arc::default(),
+        })
     }
 
     pub async fn bundle(&self, bundle: &Bundle, now: u64) {
@@ -112,12 +125,17 @@ impl Notify {
         let Some(mut redis) = self.redis.clone() else {
             return false;
         };
+        if clock::now() < self.rest_until.load(Ordering::Relaxed) {
+            self.metrics.redis_errors.with_label_values(&[operation]).inc();
+            return false;
+        }
         let limit = Duration::from_secs(REDIS_SECONDS_MAX);
         let says = match tokio::time::timeout(limit, command.query_async::<()>(&mut redis)).await {
             Ok(Ok(())) => return true,
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {REDIS_SECONDS_MAX} s"),
         };
+        self.rest_until.store(clock::now() + REST_SECONDS, Ordering::Relaxed);
         self.metrics.redis_errors.with_label_values(&[operation]).inc();
         tracing::warn!(operation, error = says, "redis did not take it; edges ask CertService instead");
         false
