@@ -26,7 +26,7 @@ demo: ## real requests through every part, explained; then it stays up. ONCE=1 s
 test: setup-test lint plugins deny ## everything: lint, unit and end-to-end tests, licences
 	cargo build --locked --workspace --bins
 	cd plugins && cargo test --locked --quiet
-	cargo test --locked --workspace
+	tests/with-mariadb.sh cargo test --locked --workspace
 
 lint: ## format and clippy, warnings are errors
 	cargo fmt --all --check
