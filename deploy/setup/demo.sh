@@ -10,7 +10,7 @@ perl -MIPC::Cmd -MFindBin -e1 2>/dev/null || want perl "OpenSSL's configure scri
 has curl || want curl "to try the requests that the demo prints"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || want ca-certificates "to verify the servers that crates are fetched from"
 if [ -n "${REDIS:-}" ]; then
-  has redis-server || want redis-server "REDIS=1 was given"
+  has redis-server || want redis-server "the cache that edges share"
 fi
 install_wanted
 
