@@ -78,6 +78,10 @@ async fn metrics(State(control): State<Arc<Control>>) -> Response {
     let (names, bytes) = control.known.size();
     METRICS.known_names.set(i64::try_from(names).unwrap_or(i64::MAX));
     METRICS.known_names_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    for upstream in control.current.get().upstreams.values() {
+        let healthy = i64::try_from(upstream.healthy()).unwrap_or(i64::MAX);
+        METRICS.upstream_healthy_peers.with_label_values(&[upstream.name.as_str()]).set(healthy);
+    }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], METRICS.render()).into_response()
 }
 

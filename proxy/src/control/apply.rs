@@ -76,46 +76,36 @@ impl Builder<'_> {
 
     async fn upstreams(&mut self, config: &RuntimeConfig) -> HashMap<String, Arc<Upstream>> {
         let mut built = HashMap::new();
-        for (name, upstream) in &config.upstreams.0 {
-            let settings = UpstreamSettings {
-                url: upstream.url.clone(),
-                ca_file: upstream.ca_file.clone(),
-                server_name: upstream.server_name.clone(),
-            };
-            // One with a root file is built anew: the file may have changed.
-            let kept = self
-                .inputs
-                .previous
-                .upstreams
-                .get(name)
-                .filter(|u| u.settings == settings && settings.ca_file.is_none());
-            if let Some(kept) = kept {
-                built.insert(name.clone(), kept.clone());
-                continue;
-            }
-            let at = pointer(&pointer("", "upstreams"), name);
+        for (name, settings) in &config.upstreams.0 {
             match self.upstream(name, settings).await {
-                Ok(upstream) => drop(built.insert(name.clone(), Arc::new(upstream))),
-                Err(error) => {
-                    let key = match error {
-                        UpstreamError::Url(_) | UpstreamError::NotTls | UpstreamError::Resolve(..) => "url",
-                        UpstreamError::Root(..) => "ca_file",
-                    };
-                    self.fault(pointer(&at, key), error.to_string(), None);
+                Ok(upstream) => drop(built.insert(name.clone(), upstream)),
+                Err(errors) => {
+                    let at = pointer(&pointer("", "upstreams"), name);
+                    for error in errors {
+                        self.fault(format!("{at}{}", error.at), error.says, error.hint.map(str::to_owned));
+                    }
                 }
             }
         }
         built
     }
 
-    async fn upstream(&self, name: &str, settings: UpstreamSettings) -> Result<Upstream, UpstreamError> {
-        let upstream = Upstream::new(name, settings)?;
+    /// The one in force where nothing changed: it knows which of its peers are well.
+    async fn upstream(&self, name: &str, settings: &UpstreamSettings) -> Result<Arc<Upstream>, Vec<UpstreamError>> {
+        let upstream = Upstream::new(name, settings.clone())?;
+        if let Some(kept) = self.inputs.previous.upstreams.get(name).filter(|kept| kept.is_as(&upstream)) {
+            return Ok(kept.clone());
+        }
         match upstream.resolve().await {
-            Err(error) if self.inputs.must_resolve => return Err(error),
-            Err(error) => tracing::warn!(upstream = name, "{error}; it will be tried again"),
+            Err(errors) if self.inputs.must_resolve => return Err(errors),
+            Err(errors) => {
+                for error in errors {
+                    tracing::warn!(upstream = name, "{error}; it will be tried again");
+                }
+            }
             Ok(()) => {}
         }
-        Ok(upstream)
+        Ok(Arc::new(upstream))
     }
 
     fn sites(

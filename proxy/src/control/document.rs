@@ -3,13 +3,15 @@
 use contract::document::{Faults, Named};
 use deserr::{DeserializeError, Deserr, ErrorKind, IntoValue, Value, ValueKind, ValuePointerRef};
 
+use crate::upstream::UpstreamSettings;
+
 #[derive(Debug, Default, Deserr)]
 #[deserr(error = Faults, deny_unknown_fields)]
 pub(super) struct RuntimeConfig {
     #[deserr(default)]
     pub plugins: Named<Plugin>,
     #[deserr(default)]
-    pub upstreams: Named<Upstream>,
+    pub upstreams: Named<UpstreamSettings>,
     #[deserr(default)]
     pub sites: Vec<Site>,
     #[deserr(default)]
@@ -21,16 +23,6 @@ pub(super) struct RuntimeConfig {
 pub(super) struct Plugin {
     /// `sha256:<hex>` of a component that was uploaded.
     pub digest: String,
-}
-
-#[derive(Debug, Deserr)]
-#[deserr(error = Faults, deny_unknown_fields)]
-pub(super) struct Upstream {
-    pub url: String,
-    #[deserr(default)]
-    pub ca_file: Option<String>,
-    #[deserr(default)]
-    pub server_name: Option<String>,
 }
 
 #[derive(Debug, Deserr)]

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::api::Fault;
+use futures_util::{StreamExt, stream};
 use tokio::sync::Mutex;
 
 use self::apply::{Inputs, build};
@@ -26,10 +27,12 @@ pub use self::snapshot::{Current, Snapshot};
 use crate::observe::METRICS;
 use crate::supply::Supply;
 use crate::tls::{Known, Table};
+use crate::upstream::Upstream;
 use crate::wasm::{Host, HostError};
 
 /// How often upstream names are resolved anew.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+const RESOLVED_AT_ONCE_MAX: usize = 16;
 
 pub struct Control {
     host: Host,
@@ -116,7 +119,7 @@ impl Control {
             serde_json::from_str(&text).map_err(|error| ControlError::Damaged(shown(), error.to_string()))?;
         match build(&applied.document, applied.revision, &self.inputs(&Snapshot::empty(), false)).await {
             Ok(snapshot) => {
-                self.current.publish(snapshot);
+                self.publish(snapshot);
                 Ok(())
             }
             Err(faults) => Err(ControlError::Damaged(shown(), contract::document::render(&faults, "document"))),
@@ -146,7 +149,7 @@ impl Control {
             METRICS.config_applies.with_label_values(&["error"]).inc();
             NotApplied::Io(error)
         })?;
-        self.current.publish(snapshot);
+        self.publish(snapshot);
         METRICS.config_applies.with_label_values(&["ok"]).inc();
         tracing::info!(revision, "configuration applied");
         Ok(revision)
@@ -156,16 +159,34 @@ impl Control {
         Inputs { host: &self.host, plugins: &self.plugins, listeners: &self.listeners, previous, must_resolve }
     }
 
+    /// Puts a snapshot in force, and moves the health checks from the upstreams that were to those that are.
+    fn publish(&self, snapshot: Snapshot) {
+        let previous = self.current.get();
+        let now: Vec<_> = snapshot.upstreams.values().cloned().collect();
+        self.current.publish(snapshot);
+        for upstream in previous.upstreams.values() {
+            match now.iter().find(|other| other.name == upstream.name) {
+                Some(same) if Arc::ptr_eq(same, upstream) => {}
+                Some(_) => upstream.retire(),
+                None => {
+                    upstream.retire();
+                    METRICS.forget_upstream(&upstream.name);
+                }
+            }
+        }
+        for upstream in &now {
+            upstream.watch();
+        }
+    }
+
     /// Resolves upstream names anew, for as long as the process lives.
     async fn keep_resolved(&self) {
         let mut turn = tokio::time::interval(RESOLVE_EVERY);
         loop {
             turn.tick().await;
-            for upstream in self.current.get().upstreams.values() {
-                if let Err(error) = upstream.resolve().await {
-                    tracing::warn!(upstream = upstream.name, "{error}; the addresses known so far stay");
-                }
-            }
+            let current = self.current.get();
+            let named = current.upstreams.values().filter(|upstream| upstream.has_names());
+            stream::iter(named).for_each_concurrent(RESOLVED_AT_ONCE_MAX, |upstream| resolve(upstream)).await;
         }
     }
 
@@ -177,5 +198,13 @@ impl Control {
         tokio::spawn(async move { control.keep_resolved().await });
         tokio::spawn(admin::serve(listener, self));
         Ok(())
+    }
+}
+
+async fn resolve(upstream: &Upstream) {
+    if let Err(errors) = upstream.resolve().await {
+        for error in errors {
+            tracing::warn!(upstream = upstream.name, "{error}; the addresses known so far stay");
+        }
     }
 }

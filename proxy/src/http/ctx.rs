@@ -9,6 +9,7 @@ use super::route::Site;
 use crate::connection::Connection;
 use crate::control::Snapshot;
 use crate::guard::OpenRequest;
+use crate::upstream::Attempt;
 use crate::wasm::RequestFacts;
 
 pub struct Ctx {
@@ -18,6 +19,7 @@ pub struct Ctx {
     pub snapshot: Option<Arc<Snapshot>>,
     pub host: Option<Hostname>,
     pub site: Option<Arc<Site>>,
+    pub attempt: Attempt,
     pub facts: Option<RequestFacts>,
     /// Why the edge answered itself, if it did.
     /// Ends with the request.
@@ -36,6 +38,7 @@ impl Ctx {
             snapshot: None,
             host: None,
             site: None,
+            attempt: Attempt::default(),
             facts: None,
             open: None,
             body_bytes: 0,

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::ctx::Ctx;
+use crate::upstream::NO_HEALTHY_PEER;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Culprit {
@@ -29,6 +30,9 @@ pub(super) fn verdict(error: &Error) -> Verdict {
     let of = |status, culprit, says| Verdict { status, culprit, says };
     match (error.esource(), error.etype()) {
         (_, HTTPStatus(status)) => of(*status, Culprit::Edge, "The edge could not serve this request."),
+        (_, kind) if *kind == NO_HEALTHY_PEER => {
+            of(503, Culprit::Upstream, "None of the site's servers is well right now.")
+        }
         (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | ReadTimedout | WriteTimedout) => {
             of(0, Culprit::Visitor, "The visitor is gone.")
         }
@@ -68,6 +72,7 @@ mod tests {
             (ErrorType::ConnectRefused, ErrorSource::Upstream, 502, Culprit::Upstream),
             (ErrorType::ConnectTimedout, ErrorSource::Upstream, 504, Culprit::Upstream),
             (ErrorType::ReadTimedout, ErrorSource::Upstream, 504, Culprit::Upstream),
+            (NO_HEALTHY_PEER, ErrorSource::Upstream, 503, Culprit::Upstream),
             (ErrorType::InvalidCert, ErrorSource::Upstream, 502, Culprit::Upstream),
             (ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, 502, Culprit::Upstream),
             (ErrorType::InvalidHTTPHeader, ErrorSource::Downstream, 400, Culprit::Visitor),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
@@ -17,6 +17,7 @@ use crate::control::Current;
 use crate::guard::{Limits, OpenRequest};
 use crate::observe::METRICS;
 use crate::supply::Supply;
+use crate::upstream::repeatable;
 
 /// The HTTP application of one listener.
 pub struct Edge {
@@ -60,6 +61,30 @@ impl ProxyHttp for Edge {
         ctx: &mut Ctx,
     ) -> Result<()> {
         forwarded(ctx, upstream)
+    }
+
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Ctx, error: Box<Error>) -> Box<Error> {
+        ctx.attempt.not_connected(error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Ctx,
+        reused: bool,
+    ) -> Box<Error> {
+        ctx.attempt.broken(error, repeatable(session), reused)
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true // `attempt` logs and counts each further try.
+    }
+
+    async fn upstream_response_filter(&self, _: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        ctx.attempt.answered(head.status.as_u16());
+        Ok(())
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
@@ -154,9 +179,13 @@ fn uploaded(limits: &Limits, body: Option<&Bytes>, end: bool, ctx: &mut Ctx) -> 
     Ok(())
 }
 
-fn peer(ctx: &Ctx) -> Result<Box<HttpPeer>> {
-    let peer = ctx.site.as_ref().and_then(|site| site.upstream.peer());
-    peer.ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "the upstream's name has not resolved yet").into_up())
+fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    // A further try sends the body from its beginning.
+    ctx.body_bytes = 0;
+    match (&ctx.connection, &ctx.site) {
+        (Some(connection), Some(site)) => ctx.attempt.pick(&site.upstream, connection.client.0.ip()),
+        _ => Err(Error::explain(ErrorType::InternalError, "a request without a connection or a site")),
+    }
 }
 
 fn forwarded(ctx: &Ctx, upstream: &mut RequestHeader) -> Result<()> {

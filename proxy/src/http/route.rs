@@ -73,8 +73,8 @@ mod tests {
     use crate::upstream::UpstreamSettings;
 
     fn site(name: &str) -> Arc<Site> {
-        let settings = UpstreamSettings { url: "http://127.0.0.1:1".into(), ca_file: None, server_name: None };
-        Arc::new(Site { upstream: Arc::new(Upstream::new(name, settings).unwrap()), plugins: vec![] })
+        let upstream = Upstream::new(name, UpstreamSettings::of("http://127.0.0.1:1")).unwrap();
+        Arc::new(Site { upstream: Arc::new(upstream), plugins: vec![] })
     }
 
     #[test]

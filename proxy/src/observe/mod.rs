@@ -4,7 +4,9 @@
 
 use std::sync::LazyLock;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use crate::wasm::Fault;
 
@@ -38,6 +40,12 @@ pub struct Metrics {
     /// reason: why a request was answered by the edge itself
     pub local_answers: IntCounterVec,
     pub request_seconds: Histogram,
+    /// upstream; result: `healthy`, `last_resort`, `none`
+    pub upstream_picks: IntCounterVec,
+    /// upstream; reason: `connect`, `broken`
+    pub upstream_retries: IntCounterVec,
+    /// upstream
+    pub upstream_healthy_peers: IntGaugeVec,
     /// plugin, hook, reason
     pub plugin_faults: IntCounterVec,
     /// result: `ok`, `invalid`, `conflict`, `error`
@@ -64,6 +72,11 @@ impl Metrics {
         };
         let counters = |name: &str, help: &str, labels: &[&str]| {
             let metric = IntCounterVec::new(Opts::new(name, help), labels).expect("constant");
+            registry.register(Box::new(metric.clone())).expect("unique");
+            metric
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels).expect("constant");
             registry.register(Box::new(metric.clone())).expect("unique");
             metric
         };
@@ -125,6 +138,21 @@ impl Metrics {
                 "latchkey_http_request_seconds",
                 "From request headers to the end of the response",
             ),
+            upstream_picks: counters(
+                "latchkey_upstream_picks_total",
+                "Choices of a peer for a request or a further try of it, by result",
+                &["upstream", "result"],
+            ),
+            upstream_retries: counters(
+                "latchkey_upstream_retries_total",
+                "Further tries of requests, by what went wrong: no connection, or it broke before an answer",
+                &["upstream", "reason"],
+            ),
+            upstream_healthy_peers: gauges(
+                "latchkey_upstream_healthy_peers",
+                "Peers that pass their health check and don't rest after failed requests",
+                &["upstream"],
+            ),
             plugin_faults: counters(
                 "latchkey_plugin_faults_total",
                 "Plugin calls that failed",
@@ -143,6 +171,18 @@ impl Metrics {
             ),
             registry,
         }
+    }
+
+    /// An upstream that is configured no more takes its labels along.
+    pub fn forget_upstream(&self, name: &str) {
+        // What was never counted is not there to be removed.
+        for result in ["healthy", "last_resort", "none"] {
+            let _ = self.upstream_picks.remove_label_values(&[name, result]);
+        }
+        for reason in ["connect", "broken"] {
+            let _ = self.upstream_retries.remove_label_values(&[name, reason]);
+        }
+        let _ = self.upstream_healthy_peers.remove_label_values(&[name]);
     }
 
     /// In Prometheus' text format.

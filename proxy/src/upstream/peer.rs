@@ -1,170 +1,187 @@
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+//! One address of an upstream, and what is known of its health.
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-use pingora::tls::x509::X509;
 use pingora::upstreams::peer::HttpPeer;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// TCP and TLS together.
-const CONNECT_TIMEOUT_TOTAL: Duration = Duration::from_secs(10);
-/// Between two reads or two writes.
-const IO_TIMEOUT: Duration = Duration::from_secs(60);
-/// An idle pooled connection is closed after it.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Failed requests in a row that make a peer rest.
+const FAILURES_MAX: u32 = 5;
+const FIRST_REST: Duration = Duration::from_secs(10);
+/// Each further rest is twice as long, up to FIRST_REST × 2^REST_DOUBLINGS_MAX.
+const REST_DOUBLINGS_MAX: u32 = 4;
 
-/// An upstream as the runtime configuration has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamSettings {
-    /// `http://host[:port]` or `https://host[:port]`.
-    pub url: String,
-    /// Root of its certificate, PEM. Default: the system's roots.
-    pub ca_file: Option<String>,
-    /// The name its certificate must have. Default: the host of `url`.
-    pub server_name: Option<String>,
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    /// Which of the upstream's origins resolved to it.
+    pub(super) origin: usize,
+    pub(super) weight: u32,
+    /// What Pingora is told; cloned for each request.
+    pub(super) template: HttpPeer,
+    /// Requests that it is serving.
+    open: AtomicUsize,
+    checks: Checks,
+    requests: Requests,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UpstreamError {
-    #[error("`{0}` is not an upstream; expected http://host[:port] or https://host[:port], without a path")]
-    Url(String),
-    #[error("ca_file and server_name are for https upstreams only")]
-    NotTls,
-    #[error("ca_file `{0}`: {1}")]
-    Root(String, String),
-    #[error("`{0}` does not resolve: {1}")]
-    Resolve(String, String),
+/// What active checks say. Written by one task.
+struct Checks {
+    up: AtomicBool,
+    /// Results in a row that say otherwise than `up`.
+    against: AtomicU32,
 }
 
-pub struct Upstream {
-    pub name: String,
-    pub settings: UpstreamSettings,
-    host: String,
-    port: u16,
-    tls: Option<Tls>,
-    /// Swapped by re-resolution; empty until the first one succeeds.
-    addresses: ArcSwap<Vec<SocketAddr>>,
-    turn: AtomicUsize,
-    /// Keeps pooled connections of different upstreams apart.
-    group: u64,
+/// What visitors' requests say.
+#[derive(Default)]
+struct Requests {
+    failures: AtomicU32,
+    rests: AtomicU32,
+    resting_until: AtomicU64,
 }
 
-struct Tls {
-    server_name: String,
-    roots: Option<Arc<Box<[X509]>>>,
-}
+impl Peer {
+    pub(super) fn new(address: SocketAddr, origin: usize, weight: u32, template: HttpPeer) -> Self {
+        let checks = Checks { up: AtomicBool::new(true), against: AtomicU32::new(0) };
+        Self { address, origin, weight, template, open: AtomicUsize::new(0), checks, requests: Requests::default() }
+    }
 
-impl Upstream {
-    pub fn new(name: &str, settings: UpstreamSettings) -> Result<Self, UpstreamError> {
-        let (secure, host, port) = parse(&settings.url)?;
-        if !secure && (settings.ca_file.is_some() || settings.server_name.is_some()) {
-            return Err(UpstreamError::NotTls);
+    /// Not taken out by active checks.
+    pub(super) fn is_up(&self) -> bool {
+        self.checks.up.load(Relaxed)
+    }
+
+    /// Left alone for a while, because requests failed.
+    pub(super) fn rests(&self) -> bool {
+        // The clock is asked only of peers that failed.
+        let until = self.requests.resting_until.load(Relaxed);
+        until > 0 && until > now_ms()
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// The result of an active check; the new state if it changes with this one.
+    pub(super) fn checked(&self, passed: bool, fails: u32, passes: u32) -> Option<bool> {
+        let Checks { up, against } = &self.checks;
+        if passed == up.load(Relaxed) {
+            against.store(0, Relaxed);
+            return None;
         }
-        let tls = secure.then(|| tls(&settings, &host)).transpose()?;
-        let group = BuildHasherDefault::<DefaultHasher>::default().hash_one((name, &settings.url, &settings.ca_file));
-        let addresses = ArcSwap::default();
-        Ok(Self { name: name.to_owned(), settings, host, port, tls, addresses, turn: AtomicUsize::new(0), group })
-    }
-
-    /// Asks the system's resolver; the addresses known so far stay if it fails.
-    pub async fn resolve(&self) -> Result<(), UpstreamError> {
-        let failed = |why: String| UpstreamError::Resolve(self.host.clone(), why);
-        let found =
-            tokio::net::lookup_host((self.host.as_str(), self.port)).await.map_err(|e| failed(e.to_string()))?;
-        let mut found: Vec<SocketAddr> = found.collect();
-        if found.is_empty() {
-            return Err(failed("no address".into()));
+        let needed = if passed { passes } else { fails };
+        if against.fetch_add(1, Relaxed) + 1 < needed {
+            return None;
         }
-        found.sort();
-        self.addresses.store(Arc::new(found));
-        Ok(())
+        against.store(0, Relaxed);
+        up.store(passed, Relaxed);
+        Some(passed)
     }
 
-    /// The next address in turn, or none if its name never resolved.
-    pub fn peer(&self) -> Option<Box<HttpPeer>> {
-        let addresses = self.addresses.load();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let address = *addresses.get(turn.checked_rem(addresses.len())?)?;
-        let server_name = self.tls.as_ref().map_or_else(String::new, |tls| tls.server_name.clone());
-        let mut peer = HttpPeer::new(address, self.tls.is_some(), server_name);
-        peer.group_key = self.group;
-        let options = &mut peer.options;
-        options.connection_timeout = Some(CONNECT_TIMEOUT);
-        options.total_connection_timeout = Some(CONNECT_TIMEOUT_TOTAL);
-        options.read_timeout = Some(IO_TIMEOUT);
-        options.write_timeout = Some(IO_TIMEOUT);
-        options.idle_timeout = Some(IDLE_TIMEOUT);
-        options.verify_cert = true;
-        options.verify_hostname = true;
-        options.ca = self.tls.as_ref().and_then(|tls| tls.roots.clone());
-        Some(Box::new(peer))
+    /// An answer other than 5xx.
+    pub(super) fn request_served(&self) {
+        let Requests { failures, rests, resting_until } = &self.requests;
+        // Nearly always there is nothing to forget: a load keeps the cache line shared between the threads.
+        if failures.load(Relaxed) > 0 {
+            failures.store(0, Relaxed);
+            rests.store(0, Relaxed);
+            resting_until.store(0, Relaxed);
+        }
+    }
+
+    /// No connection, no answer, or 5xx. Says how long the peer rests, where it begins to.
+    pub(super) fn request_failed(&self) -> Option<Duration> {
+        self.request_failed_at(now_ms())
+    }
+
+    fn request_failed_at(&self, now: u64) -> Option<Duration> {
+        let Requests { failures, rests, resting_until } = &self.requests;
+        let until = resting_until.load(Relaxed);
+        if failures.fetch_add(1, Relaxed) + 1 < FAILURES_MAX || until > now {
+            return None;
+        }
+        let rest = FIRST_REST * 2u32.pow(rests.load(Relaxed).min(REST_DOUBLINGS_MAX));
+        let rest_ms = u64::try_from(rest.as_millis()).unwrap_or(u64::MAX);
+        // Of several that fail at the same time, one begins the rest.
+        resting_until.compare_exchange(until, now.saturating_add(rest_ms), Relaxed, Relaxed).ok()?;
+        rests.fetch_add(1, Relaxed);
+        Some(rest)
     }
 }
 
-fn parse(url: &str) -> Result<(bool, String, u16), UpstreamError> {
-    let wrong = || UpstreamError::Url(url.chars().take(200).collect());
-    let parsed = reqwest::Url::parse(url).map_err(|_| wrong())?;
-    let secure = match parsed.scheme() {
-        "http" => false,
-        "https" => true,
-        _ => return Err(wrong()),
-    };
-    let plain = parsed.path() == "/" && parsed.query().is_none() && parsed.fragment().is_none();
-    if !plain || !parsed.username().is_empty() || parsed.password().is_some() {
-        return Err(wrong());
+/// Counts as one of the peer's open requests until it is dropped.
+pub(super) struct Held(pub(super) Arc<Peer>);
+
+impl Held {
+    pub(super) fn new(peer: Arc<Peer>) -> Self {
+        peer.open.fetch_add(1, Relaxed);
+        Self(peer)
     }
-    let host = parsed.host_str().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
-    let port = parsed.port_or_known_default().ok_or_else(wrong)?;
-    Ok((secure, host.trim_matches(['[', ']']).to_owned(), port))
 }
 
-fn tls(settings: &UpstreamSettings, host: &str) -> Result<Tls, UpstreamError> {
-    let server_name = settings.server_name.clone().unwrap_or_else(|| host.to_owned());
-    let Some(path) = &settings.ca_file else {
-        return Ok(Tls { server_name, roots: None });
-    };
-    let failed = |why: String| UpstreamError::Root(path.clone(), why);
-    let pem = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
-    let roots = X509::stack_from_pem(&pem).ok().filter(|roots| !roots.is_empty());
-    let roots = roots.ok_or_else(|| failed("no certificate in PEM".into()))?;
-    Ok(Tls { server_name, roots: Some(Arc::new(roots.into_boxed_slice())) })
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Of a clock that only goes forward; never 0.
+fn now_ms() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn upstream(url: &str) -> Result<Upstream, UpstreamError> {
-        Upstream::new("shop", UpstreamSettings { url: url.into(), ca_file: None, server_name: None })
+    fn peer() -> Peer {
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        Peer::new(address, 0, 1, HttpPeer::new(address, false, String::new()))
     }
 
     #[test]
-    fn reads_urls_and_refuses_what_would_be_ignored() {
-        assert_eq!(parse("http://a.internal"), Ok((false, "a.internal".into(), 80)));
-        assert_eq!(parse("https://a.internal/"), Ok((true, "a.internal".into(), 443)));
-        assert_eq!(parse("https://[::1]:8443"), Ok((true, "::1".into(), 8443)));
-        for url in ["", "a:80", "ftp://a", "http://a/path", "http://a/?q", "http://u:p@a", "http://", "unix:/x"] {
-            assert!(matches!(upstream(url), Err(UpstreamError::Url(_))), "{url}");
+    fn checks_in_a_row_take_a_peer_out_and_back() {
+        let peer = peer();
+        assert_eq!((peer.checked(false, 2, 3), peer.checked(true, 2, 3), peer.is_up()), (None, None, true));
+        assert_eq!((peer.checked(false, 2, 3), peer.checked(false, 2, 3), peer.is_up()), (None, Some(false), false));
+        assert_eq!((peer.checked(true, 2, 3), peer.checked(true, 2, 3)), (None, None));
+        assert_eq!((peer.checked(false, 2, 3), peer.is_up()), (None, false));
+        assert_eq!((peer.checked(true, 2, 3), peer.checked(true, 2, 3)), (None, None));
+        assert_eq!((peer.checked(true, 2, 3), peer.is_up()), (Some(true), true));
+    }
+
+    #[test]
+    fn failures_in_a_row_make_a_peer_rest_longer_each_time_until_it_serves() {
+        let peer = peer();
+        let fail = |now, times: usize| (0..times).filter_map(|_| peer.request_failed_at(now)).collect::<Vec<_>>();
+        assert_eq!(fail(1, 4), []);
+        peer.request_served();
+        assert_eq!(fail(1, 4), []);
+        assert_eq!(fail(1, 1), [FIRST_REST]);
+        assert!(peer.rests());
+        assert_eq!(fail(10_000, 20), [], "it rests already");
+        assert_eq!(fail(10_001, 1), [FIRST_REST * 2], "one more failure after the rest is enough");
+        let mut now = 10_001;
+        let mut last = FIRST_REST * 2;
+        for _ in 0..5 {
+            now += u64::try_from(last.as_millis()).unwrap();
+            last = fail(now, 1)[0];
         }
-    }
-
-    #[tokio::test]
-    async fn addresses_take_turns_and_survive_a_failed_resolution() {
-        let upstream = upstream("http://127.0.0.1:9").unwrap();
-        assert!(upstream.peer().is_none());
-        upstream.resolve().await.unwrap();
-        assert_eq!(upstream.peer().unwrap()._address.to_string(), "127.0.0.1:9");
+        assert_eq!(last, FIRST_REST * 16);
+        peer.request_served();
+        assert!(!peer.rests());
+        assert_eq!(fail(now, 5), [FIRST_REST]);
     }
 
     #[test]
-    fn tls_settings_need_tls() {
-        let settings = UpstreamSettings { url: "http://a".into(), ca_file: None, server_name: Some("b".into()) };
-        assert_eq!(Upstream::new("x", settings).err(), Some(UpstreamError::NotTls));
-        let settings =
-            UpstreamSettings { url: "https://a".into(), ca_file: Some("/nonexistent".into()), server_name: None };
-        assert!(matches!(Upstream::new("x", settings), Err(UpstreamError::Root(..))));
+    fn open_requests_are_counted_until_they_end() {
+        let peer = Arc::new(peer());
+        let (first, second) = (Held::new(peer.clone()), Held::new(peer.clone()));
+        assert_eq!(peer.open(), 2);
+        drop((first, second));
+        assert_eq!(peer.open(), 0);
     }
 }

@@ -1,0 +1,128 @@
+//! One request's way to its upstream: the peers that were tried, and whether another try is safe.
+//!
+//! Safe is, for any method, a connection that never came about: nothing was sent. Safe is also, for an idempotent
+//! method (RFC 9110 section 9.2.2), a connection that broke before a single byte of an answer; once, so that a request
+//! which kills servers does not kill them all.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use pingora::proxy::Session;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+
+use super::peer::Held;
+use super::{NoPeer, Upstream};
+
+/// Every peer was taken out by active checks.
+pub const NO_HEALTHY_PEER: ErrorType = ErrorType::Custom("NoHealthyPeer");
+
+#[derive(Default)]
+pub struct Attempt {
+    now: Option<(Arc<Upstream>, Held)>,
+    tried: Vec<SocketAddr>,
+    retries: u32,
+    /// A request that may have reached a peer was sent again.
+    resent: bool,
+    /// The head of an answer, be it an interim one, has come.
+    answered: bool,
+}
+
+impl Attempt {
+    /// The peer for the first try or the next.
+    pub fn pick(&mut self, upstream: &Arc<Upstream>, client: IpAddr) -> Result<Box<HttpPeer>> {
+        // Not counted as open while the next one is chosen.
+        self.now = None;
+        let peer = upstream.pick(client, &self.tried).map_err(|why| match why {
+            NoPeer::Unresolved => Error::explain(ErrorType::ConnectNoRoute, "the upstream's name has not resolved yet"),
+            NoPeer::NoneUp => Error::explain(NO_HEALTHY_PEER, "every peer of the upstream fails its health check"),
+        });
+        let peer = peer.map_err(|error| error.into_up())?;
+        let template = Box::new(peer.template.clone());
+        self.now = Some((upstream.clone(), Held::new(peer)));
+        Ok(template)
+    }
+
+    /// The head of an answer came.
+    pub fn answered(&mut self, status: u16) {
+        self.answered = true;
+        match (status, &self.now) {
+            (500.., Some(_)) => self.blame(),
+            (200.., Some((_, held))) => held.0.request_served(),
+            _ => {}
+        }
+    }
+
+    /// No connection came about: nothing of this request was sent to the peer.
+    pub fn not_connected(&mut self, mut error: Box<Error>) -> Box<Error> {
+        self.blame();
+        let Some(upstream) = self.give_up_peer() else { return error };
+        let again = self.retries < upstream.settings.retries && upstream.another(&self.tried);
+        if again {
+            self.retries += 1;
+            upstream.counters().retried_connect.inc();
+            tracing::info!(upstream = upstream.name, %error, "the next peer is tried");
+        }
+        error.set_retry(again);
+        error
+    }
+
+    /// The connection was there, and something failed on it.
+    pub fn broken(&mut self, mut error: Box<Error>, repeatable: bool, reused: bool) -> Box<Error> {
+        error.set_retry(false);
+        if *error.esource() != ErrorSource::Upstream {
+            return error;
+        }
+        let unanswered = !self.answered && nothing_was_read(&error);
+        // That a peer closes an idle connection is not its failure.
+        if !(reused && unanswered) {
+            self.blame();
+        }
+        let Some(upstream) = self.give_up_peer() else { return error };
+        let elsewhere = reused || upstream.another(&self.tried);
+        let again = unanswered && repeatable && elsewhere && !self.resent && self.retries < upstream.settings.retries;
+        if again {
+            self.retries += 1;
+            self.resent = true;
+            upstream.counters().retried_broken.inc();
+            tracing::info!(upstream = upstream.name, %error, "the request is sent again");
+        }
+        error.set_retry(again);
+        error
+    }
+
+    /// The peer has failed a request.
+    fn blame(&self) {
+        let Some((upstream, held)) = &self.now else { return };
+        if let Some(rest) = held.0.request_failed() {
+            let (name, address, seconds) = (&upstream.name, held.0.address, rest.as_secs());
+            tracing::warn!(upstream = name, %address, seconds, "requests fail at this peer; it rests where others are left");
+        }
+    }
+
+    fn give_up_peer(&mut self) -> Option<Arc<Upstream>> {
+        let (upstream, held) = self.now.take()?;
+        self.tried.push(held.0.address);
+        Some(upstream)
+    }
+}
+
+/// Whether sending the request twice does no harm, and Pingora still has all of it.
+pub fn repeatable(session: &Session) -> bool {
+    session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated()
+}
+
+/// Whether the request's head could not be written, or the connection ended before the first byte of an answer.
+/// Pingora says it only in words; words that are not these mean no.
+fn nothing_was_read(error: &Error) -> bool {
+    let context = error.context.as_ref().map_or("", |context| context.as_str());
+    match error.etype() {
+        ErrorType::ReadError | ErrorType::ConnectionClosed => context.ends_with("bytes already read: 0"),
+        ErrorType::WriteError => ["while writing request headers", "flushing request header"].contains(&context),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[path = "attempt_tests.rs"]
+mod tests;

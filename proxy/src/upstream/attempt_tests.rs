@@ -1,0 +1,133 @@
+use super::*;
+use crate::upstream::UpstreamSettings;
+
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+async fn upstream(peers: usize, retries: u32) -> Arc<Upstream> {
+    let peers: Vec<_> =
+        (1..=peers).map(|port| serde_json::json!({"url": format!("http://127.0.0.1:{port}")})).collect();
+    let document = serde_json::json!({"peers": peers, "retries": retries}).to_string();
+    let settings: UpstreamSettings = contract::document::read_json(&document).unwrap();
+    let upstream = Arc::new(Upstream::new("shop", settings).unwrap());
+    upstream.resolve().await.unwrap();
+    upstream
+}
+
+fn refused() -> Box<Error> {
+    Error::explain(ErrorType::ConnectRefused, "refused").into_up()
+}
+
+/// As Pingora says that a connection ended after so many bytes of an answer's head.
+fn closed_after(bytes: usize) -> Box<Error> {
+    let says = format!("while reading response headers, bytes already read: {bytes}");
+    let mut error = Error::explain(ErrorType::ConnectionClosed, says).into_up();
+    error.retry = pingora::RetryType::ReusedOnly;
+    error
+}
+
+#[tokio::test]
+async fn without_a_connection_other_peers_are_tried_as_often_as_set() {
+    for (peers, retries, expected) in [(3, 0, 0), (3, 1, 1), (3, 2, 2), (3, 5, 2), (1, 5, 0)] {
+        let upstream = upstream(peers, retries).await;
+        let mut attempt = Attempt::default();
+        let (mut further, mut seen) = (0, Vec::new());
+        loop {
+            let peer = attempt.pick(&upstream, CLIENT).unwrap();
+            assert!(!seen.contains(&peer._address));
+            seen.push(peer._address);
+            if !attempt.not_connected(refused()).retry() {
+                break;
+            }
+            further += 1;
+        }
+        assert_eq!(further, expected, "{peers} peers, {retries} retries");
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_sent_again_only_where_that_is_safe() {
+    let reset = |says: &str| Error::explain(ErrorType::WriteError, says.to_owned()).into_up();
+    let by_visitor = || closed_after(0).into_down();
+    let timed_out = || Error::explain(ErrorType::ReadTimedout, "while reading response headers").into_up();
+    for (peers, error, repeatable, reused, expected) in [
+        (2, closed_after(0), true, true, true),
+        (2, closed_after(0), true, false, true),
+        (2, closed_after(0), false, true, false),
+        (2, closed_after(1), true, true, false),
+        (2, by_visitor(), true, true, false),
+        (2, timed_out(), true, true, false),
+        (2, reset("while writing request headers"), true, true, true),
+        (2, reset("while writing request headers"), false, true, false),
+        (2, reset("while writing body"), true, true, false),
+        (1, closed_after(0), true, true, true),
+        (1, closed_after(0), true, false, false),
+    ] {
+        let upstream = upstream(peers, 1).await;
+        let mut attempt = Attempt::default();
+        attempt.pick(&upstream, CLIENT).unwrap();
+        let says = format!("{error} repeatable={repeatable} reused={reused} peers={peers}");
+        assert_eq!(attempt.broken(error, repeatable, reused).retry(), expected, "{says}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_again_twice_or_after_an_answer_began() {
+    let upstream = upstream(3, 5).await;
+    let mut attempt = Attempt::default();
+    attempt.pick(&upstream, CLIENT).unwrap();
+    assert!(attempt.broken(closed_after(0), true, true).retry());
+    attempt.pick(&upstream, CLIENT).unwrap();
+    assert!(!attempt.broken(closed_after(0), true, true).retry());
+
+    for status in [100, 103, 200, 500] {
+        let mut attempt = Attempt::default();
+        attempt.pick(&upstream, CLIENT).unwrap();
+        attempt.answered(status);
+        assert!(!attempt.broken(closed_after(0), true, true).retry(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_visitor_does_and_an_idle_connections_end_are_not_the_peers_failure() {
+    let upstream = upstream(1, 0).await;
+    let fail = |make: &dyn Fn(&mut Attempt)| {
+        for _ in 0..10 {
+            let mut attempt = Attempt::default();
+            attempt.pick(&upstream, CLIENT).unwrap();
+            make(&mut attempt);
+        }
+        upstream.healthy() == 0
+    };
+    assert!(!fail(&|attempt| drop(attempt.broken(closed_after(0).into_down(), true, false))));
+    assert!(!fail(&|attempt| drop(attempt.broken(closed_after(0), true, true))));
+    assert!(!fail(&|attempt| attempt.answered(404)));
+    assert!(fail(&|attempt| attempt.answered(500)));
+    assert!(!fail(&|attempt| attempt.answered(200)));
+    assert!(fail(&|attempt| drop(attempt.broken(closed_after(7), true, true))));
+    assert!(!fail(&|attempt| attempt.answered(200)));
+    assert!(fail(&|attempt| drop(attempt.not_connected(refused()))));
+}
+
+#[tokio::test]
+async fn a_peer_counts_as_busy_until_the_request_ends() {
+    let upstream = upstream(1, 0).await;
+    let peer = upstream.pick(CLIENT, &[]).unwrap();
+    let mut attempt = Attempt::default();
+    attempt.pick(&upstream, CLIENT).unwrap();
+    assert_eq!(peer.open(), 1);
+    attempt.pick(&upstream, CLIENT).unwrap();
+    assert_eq!(peer.open(), 1);
+    drop(attempt);
+    assert_eq!(peer.open(), 0);
+}
+
+#[tokio::test]
+async fn why_there_is_no_peer_is_said() {
+    let unresolved = Arc::new(Upstream::new("shop", UpstreamSettings::of("http://127.0.0.1:1")).unwrap());
+    let error = Attempt::default().pick(&unresolved, CLIENT).unwrap_err();
+    assert_eq!((error.etype(), error.esource()), (&ErrorType::ConnectNoRoute, &ErrorSource::Upstream));
+    unresolved.resolve().await.unwrap();
+    unresolved.pick(CLIENT, &[]).unwrap().checked(false, 1, 1);
+    let error = Attempt::default().pick(&unresolved, CLIENT).unwrap_err();
+    assert_eq!((error.etype(), error.esource()), (&NO_HEALTHY_PEER, &ErrorSource::Upstream));
+}
