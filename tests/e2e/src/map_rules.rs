@@ -152,6 +152,22 @@ fn the_readme_names_every_room() {
     }
 }
 
+#[test]
+fn the_docs_name_every_setting() {
+    for (source, doc) in [
+        ("proxy/src/config/file.rs", "docs/proxy.md"),
+        ("certservice/src/config/file.rs", "docs/certservice.md"),
+        ("proxy/src/control/document.rs", "docs/admin-api.md"),
+    ] {
+        let doc_text = std::fs::read_to_string(repository().join(doc)).unwrap();
+        let code = code_of(&std::fs::read_to_string(repository().join(source)).unwrap());
+        let fields =
+            code.lines().filter_map(|line| line.strip_prefix("    pub ")?.split_once(": ")).map(|(name, _)| name);
+        let missing: Vec<_> = fields.clone().filter(|name| lines_with(&doc_text, name).next().is_none()).collect();
+        assert!(fields.count() > 5 && missing.is_empty(), "{doc} does not name {missing:?} of {source}");
+    }
+}
+
 /// Every production source with its path, comments and test modules left out.
 fn production_code() -> Vec<(String, String)> {
     let mut files = Vec::new();
