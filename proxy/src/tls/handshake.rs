@@ -1,6 +1,7 @@
 //! The handshake. A certificate in memory is set from the SNI callback, without suspending; else the handshake is
 //! suspended, the certificate waited for, and a refusal is told to the client by its proper alert.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -42,8 +43,8 @@ pub struct Terminator {
 }
 
 /// What the SNI callback found out; one per handshake.
-#[derive(Default)]
 struct State {
+    client: IpAddr,
     named: OnceLock<Named>,
 }
 
@@ -141,7 +142,7 @@ impl Terminator {
     }
 
     async fn accept(&self, stream: L4Stream, connection: &Connection) -> Result<SslStream<L4Stream>, Unfinished> {
-        let state = Arc::new(State::default());
+        let state = Arc::new(State { client: connection.client.0.ip(), named: OnceLock::new() });
         let mut ssl = Ssl::new(&self.context)?;
         ssl.set_ex_data(self.state, state.clone());
         let mut stream = SslStream::new(ssl, stream).map_err(|e| Unfinished::Protocol(e.to_string()))?;
@@ -205,7 +206,7 @@ fn on_server_name(
         Some(Err(error)) => {
             (Named::Refused(Refusal::MalformedSni(error.to_string())), Some(SslAlert::UNRECOGNIZED_NAME))
         }
-        Some(Ok(name)) => choose(ssl, name, table, known, misses),
+        Some(Ok(name)) => choose(ssl, name, state.client, table, known, misses),
     };
     let _ = state.named.set(named);
     match refused_by {
@@ -220,6 +221,7 @@ fn on_server_name(
 fn choose(
     ssl: &mut SslRef,
     name: Hostname,
+    client: IpAddr,
     table: &Table,
     known: &Known,
     misses: &Arc<Misses>,
@@ -245,7 +247,7 @@ fn choose(
             let alert = alert_for(&miss);
             (Named::Refused(Refusal::Miss(name, miss)), Some(alert))
         }
-        Found::Nothing if !known.may_look_up(name.as_str()) => {
+        Found::Nothing if !known.may_look_up(name.as_str(), client) => {
             METRICS.certificate_lookups.with_label_values(&["memory", "unknown_name"]).inc();
             (Named::Refused(Refusal::Miss(name, Miss::Unknown)), Some(SslAlert::UNRECOGNIZED_NAME))
         }

@@ -6,24 +6,29 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use xorf::{BinaryFuse8, Filter};
 
-use super::budget::Budget;
+use super::budget::Budgets;
 
 /// Names added since the filter was built; past this share of it a new one is due.
 const ADDED_SHARE_MAX: usize = 20;
 const ADDED_MIN: usize = 10_000;
 
-/// Look-ups for names that are not listed, on one edge: a domain issued moments ago is served before the feed of changes
-/// has told of it, and a flood of made-up names costs the sources no more than this.
-const UNLISTED_PER_SECOND: u32 = 10;
-const UNLISTED_BURST: u32 = 50;
+/// Look-ups for names that are not listed, per second and at once: a domain issued moments ago is served before the feed
+/// of changes has told of it, and a flood of made-up names costs the sources no more than this. What one client or one
+/// registrable domain may spend of it is less, so that a flood leaves something to others.
+const UNLISTED: (u32, u32) = (10, 50);
+const UNLISTED_OF_ONE: (u32, u32) = (2, 10);
+const CELLS: usize = 4096;
 
 pub struct Known {
-    unlisted: Budget,
+    unlisted: Budgets,
+    unlisted_of_client: Budgets,
+    unlisted_of_domain: Budgets,
     names: ArcSwapOption<Names>,
     hasher: RandomState,
 }
@@ -45,7 +50,9 @@ impl Known {
     /// Knows nothing yet, and so excludes nothing.
     pub fn new() -> Self {
         Self {
-            unlisted: Budget::new(UNLISTED_PER_SECOND, UNLISTED_BURST),
+            unlisted: Budgets::new(UNLISTED.0, UNLISTED.1, 1),
+            unlisted_of_client: Budgets::new(UNLISTED_OF_ONE.0, UNLISTED_OF_ONE.1, CELLS),
+            unlisted_of_domain: Budgets::new(UNLISTED_OF_ONE.0, UNLISTED_OF_ONE.1, CELLS),
             names: ArcSwapOption::empty(),
             hasher: RandomState::new(),
         }
@@ -61,9 +68,11 @@ impl Known {
         names.base.as_ref().is_some_and(|base| base.contains(&hash)) || names.added.contains(&hash)
     }
 
-    /// Whether a name that is not in memory may be looked up.
-    pub fn may_look_up(&self, name: &str) -> bool {
-        self.may_exist(name) || self.unlisted.take()
+    /// Whether a name that is not in memory may be looked up for this client.
+    pub fn may_look_up(&self, name: &str, client: IpAddr) -> bool {
+        let domain = psl::domain_str(name).unwrap_or(name);
+        self.may_exist(name)
+            || (self.unlisted_of_client.take(client) && self.unlisted_of_domain.take(domain) && self.unlisted.take(()))
     }
 
     pub fn listing(&self) -> Listing {
@@ -167,9 +176,16 @@ mod tests {
     #[test]
     fn a_flood_of_unlisted_names_is_looked_up_within_a_budget() {
         let known = known((0..1000).map(|n| format!("shop{n}.example")));
-        let looked_up = (0..100_000).filter(|n| known.may_look_up(&format!("random{n}.example"))).count();
-        // The filter's mistakes, the burst, and what the budget grew by while this ran.
-        assert!(looked_up < 1000 + UNLISTED_BURST as usize + 100, "{looked_up}");
-        assert!(known.may_look_up("shop1.example"));
+        let client = |n: u32| IpAddr::from(n.to_be_bytes());
+        // At most: the filter's mistakes, the burst, and what the budget grew by while this ran.
+        let spent =
+            |names: &mut dyn Iterator<Item = (String, IpAddr)>| names.filter(|(n, c)| known.may_look_up(n, *c)).count();
+        let one_client = spent(&mut (0..20_000).map(|n| (format!("random{n}.example"), client(1))));
+        assert!(one_client < 200 + 10 + 20, "{one_client}");
+        let one_domain = spent(&mut (0..20_000).map(|n| (format!("n{n}.target.example"), client(n))));
+        assert!(one_domain < 200 + 10 + 20, "{one_domain}");
+        let many = spent(&mut (0..20_000).map(|n| (format!("other{n}.example"), client(n))));
+        assert!(many < 200 + 50 + 100, "{many}");
+        assert!(known.may_look_up("shop1.example", client(1)));
     }
 }
