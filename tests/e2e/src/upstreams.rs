@@ -1,5 +1,8 @@
 //! Customers' servers: over TLS only where their certificate verifies; gone ones are told from slow edges.
 
+mod peers;
+mod scripted;
+
 use serde_json::json;
 use support::authority::Authority;
 use support::fleet::Plan;
