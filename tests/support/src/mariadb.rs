@@ -38,7 +38,7 @@ impl MariaDb {
 fn initialise(data: &Path) -> Result<()> {
     let mut command = Command::new(program::other("mariadb-install-db")?);
     command.arg("--no-defaults").args(as_this_user()).arg(path_option("--datadir", data));
-    command.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
+    command.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--force"]);
     run(command)
 }
 
