@@ -122,16 +122,18 @@ impl News {
         let mut outdated = Vec::new();
         for change in changes {
             METRICS.changes_applied.inc();
-            match (change.revision, self.table.revision(&change.domain)) {
-                (None, _) => {
-                    self.table.remove(&change.domain);
-                    self.supply.forget(&change.domain);
-                    tracing::info!(name = %change.domain, "off-boarded: no longer served");
-                }
-                (Some(new), Some(held)) if held < new => outdated.push((change.domain.clone(), new)),
-                (Some(_), Some(_)) => {}
+            let Some(new) = change.revision else {
+                self.table.withdraw(&change.domain);
+                self.supply.forget(&change.domain);
+                tracing::info!(name = %change.domain, "off-boarded: no longer served");
+                continue;
+            };
+            self.table.require(&change.domain, new);
+            match self.table.revision(&change.domain) {
+                Some(held) if held < new => outdated.push((change.domain.clone(), new)),
+                Some(_) => {}
                 // Not in memory: what may be on disk is older.
-                (Some(_), None) => self.supply.forget(&change.domain),
+                None => self.supply.forget(&change.domain),
             }
         }
         let refresh = |(name, revision)| async move { self.misses.renew(&name, revision).await };

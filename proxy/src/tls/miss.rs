@@ -131,14 +131,14 @@ impl Misses {
 
     /// The nearest tier whose bundle opens and is new enough.
     async fn load(&self, name: &Hostname, want: Want) -> Result<Arc<Certificate>, Miss> {
-        let mut miss = Miss::Unknown;
+        let mut miss = Miss::Unavailable("only bundles that are outdated were found".into());
         let (tiers, revision_min) = match want {
             Want::Any => (&Tier::ALL[..], 0),
             Want::News { revision } => (&Tier::ALL[1..], revision),
         };
         for &tier in tiers {
             let supplied = match self.supply.bundle(name, tier).await {
-                Ok(Some(supplied)) if supplied.bundle.revision < revision_min => continue,
+                Ok(Some(supplied)) if supplied.bundle.revision < revision_min.max(self.table.floor(name)) => continue,
                 Ok(Some(supplied)) => supplied,
                 Ok(None) => continue,
                 Err(error) => {
@@ -149,8 +149,10 @@ impl Misses {
             };
             match self.open(name, &supplied).await {
                 Ok(certificate) => {
+                    // Outdated since this load began: the next tier may be ahead.
+                    let Some(kept) = self.table.keep(name, Arc::new(certificate)) else { continue };
                     self.supply.keep(name, supplied);
-                    return Ok(self.table.keep(name, Arc::new(certificate)));
+                    return Ok(kept);
                 }
                 Err(error) => {
                     METRICS.bundles_rejected.with_label_values(&[error.reason()]).inc();
@@ -162,7 +164,15 @@ impl Misses {
                 }
             }
         }
-        // What is served already stays: only a name without a certificate is turned away by this.
+        if self.table.withdrawn(name) {
+            miss = Miss::Unknown;
+        }
+        if miss == Miss::Unknown {
+            // CertService itself says so: the domain is off-boarded, whether or not the feed of changes told.
+            self.table.remove(name);
+            self.supply.forget(name);
+        }
+        // Else what is served already stays: only a name without a certificate is turned away by this.
         self.table.keep_absent(name, miss.clone());
         Err(miss)
     }

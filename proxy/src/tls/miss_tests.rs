@@ -201,14 +201,15 @@ async fn each_refusal_has_its_reason_and_is_remembered() {
 }
 
 #[tokio::test]
-async fn a_failed_refresh_leaves_what_is_served() {
+async fn a_failed_refresh_leaves_what_is_served_and_an_unknown_domain_goes() {
     let world = world(false).await;
-    let name = Hostname::parse("unknown.example").unwrap();
-    let served =
-        Certificate::from_bundle(&bundle_until("unknown.example", 3600), &name, &EDGE, super::super::now()).unwrap();
-    world.table.keep(&name, Arc::new(served));
-    assert_eq!(world.wait("unknown.example").await.unwrap_err(), Miss::Unknown);
-    assert!(matches!(world.table.find(&name, super::super::now()), Found::Fresh(_)));
+    for (domain, stays) in [("broken.example", true), ("pending.example", true), ("unknown.example", false)] {
+        let name = Hostname::parse(domain).unwrap();
+        let served = Certificate::from_bundle(&bundle_until(domain, 3600), &name, &EDGE, super::super::now()).unwrap();
+        world.table.keep(&name, Arc::new(served)).unwrap();
+        world.misses.renew(&name, 0).await;
+        assert_eq!(world.table.revision(&name).is_some(), stays, "{domain}");
+    }
 }
 
 #[test]
@@ -219,9 +220,10 @@ fn an_older_revision_never_replaces_a_newer_one() {
         let bundle = contract::Bundle { revision, ..bundle_until(SIGNS, 3600) };
         Arc::new(Certificate::from_bundle(&bundle, &name, &EDGE, super::super::now()).unwrap())
     };
-    assert_eq!(table.keep(&name, load(2)).revision, 2);
-    assert_eq!(table.keep(&name, load(1)).revision, 2);
-    assert_eq!(table.keep(&name, load(3)).revision, 3);
+    let kept = |revision| table.keep(&name, load(revision)).map(|kept| kept.revision);
+    assert_eq!((kept(2), kept(1), kept(3)), (Some(2), Some(2), Some(3)));
+    table.require(&name, 5);
+    assert_eq!((kept(4), kept(5)), (None, Some(5)));
 }
 
 #[test]
@@ -235,4 +237,30 @@ fn memory_is_bounded() {
     }
     let (held, bytes) = table.size();
     assert!(held > 0 && bytes <= 64 * 1024, "{held} certificates, {bytes} bytes");
+}
+
+#[tokio::test]
+async fn a_load_under_way_does_not_bring_back_an_off_boarded_domain() {
+    let world = world(true).await;
+    let name = Hostname::parse(SIGNS).unwrap();
+    let visit = world.wait(SIGNS);
+    let off_board = async {
+        while world.asked() == 0 {
+            tokio::task::yield_now().await;
+        }
+        world.table.withdraw(&name);
+        world.source.open.notify_one();
+    };
+    let (visited, ()) = tokio::join!(visit, off_board);
+    assert_eq!(visited.unwrap_err(), Miss::Unknown);
+    assert_eq!(world.table.revision(&name), None);
+}
+
+#[tokio::test]
+async fn an_outdated_answer_removes_nothing() {
+    let world = world(false).await;
+    let name = Hostname::parse(SIGNS).unwrap();
+    world.wait(SIGNS).await.unwrap();
+    world.misses.renew(&name, 7).await;
+    assert_eq!(world.table.revision(&name), Some(1));
 }

@@ -13,9 +13,14 @@ use super::miss::Miss;
 /// Names remembered as having no certificate.
 const ABSENT_NAMES_MAX: usize = 65_536;
 
+/// Names remembered as changed; a load takes seconds, so older ones no longer matter.
+const CHANGED_NAMES_MAX: usize = 65_536;
+
 pub struct Table {
     present: Cache<Hostname, Arc<Certificate>, ByBytes>,
     absent: Cache<Hostname, (Miss, Instant)>,
+    /// What the feed of changes said last of names that changed.
+    floors: Cache<Hostname, u64>,
     refresh_after: u64,
 }
 
@@ -46,6 +51,7 @@ impl Table {
         Self {
             present: Cache::with_weighter(items, bytes_max, ByBytes),
             absent: Cache::new(ABSENT_NAMES_MAX),
+            floors: Cache::new(CHANGED_NAMES_MAX),
             refresh_after: refresh_after.as_secs(),
         }
     }
@@ -67,13 +73,42 @@ impl Table {
         self.absent.get(name).filter(|(_, until)| *until > Instant::now()).map(|(miss, _)| miss)
     }
 
-    /// Keeps the newer of what is there and what was loaded, and returns it.
-    pub fn keep(&self, name: &Hostname, loaded: Arc<Certificate>) -> Arc<Certificate> {
+    /// Keeps the newer of what is there and what was loaded, and returns it; nothing if what was loaded is outdated.
+    pub fn keep(&self, name: &Hostname, loaded: Arc<Certificate>) -> Option<Arc<Certificate>> {
         let current = self.present.peek(name).filter(|current| current.revision > loaded.revision);
         let kept = current.unwrap_or(loaded);
         self.present.insert(name.clone(), kept.clone());
+        // Looked at after the insertion: a floor that came meanwhile removes what it finds, or is found here.
+        if kept.revision < self.floor(name) {
+            self.present.remove(name);
+            return None;
+        }
         self.absent.remove(name);
-        kept
+        Some(kept)
+    }
+
+    /// From now on nothing below this revision is kept, however long its load has been under way. What is in memory
+    /// stays until it is replaced.
+    pub fn require(&self, name: &Hostname, revision: u64) {
+        self.floors.insert(name.clone(), revision);
+    }
+
+    /// Off-boarded: gone from memory, and not to come back by a load that is under way.
+    pub fn withdraw(&self, name: &Hostname) {
+        self.require(name, u64::MAX);
+        self.remove(name);
+    }
+
+    pub fn remove(&self, name: &Hostname) {
+        self.present.remove(name);
+    }
+
+    pub fn withdrawn(&self, name: &Hostname) -> bool {
+        self.floor(name) == u64::MAX
+    }
+
+    pub fn floor(&self, name: &Hostname) -> u64 {
+        self.floors.get(name).unwrap_or(0)
     }
 
     pub fn keep_absent(&self, name: &Hostname, miss: Miss) {
@@ -83,10 +118,6 @@ impl Table {
 
     pub fn revision(&self, name: &Hostname) -> Option<u64> {
         self.present.peek(name).map(|certificate| certificate.revision)
-    }
-
-    pub fn remove(&self, name: &Hostname) {
-        self.present.remove(name);
     }
 
     /// Certificates held, and their weight in bytes.
