@@ -14,13 +14,21 @@ has openssl || want openssl "a real TLS client (s_client)"
 
 # Pebble, the ACME test CA: the current release needs a newer Go than Debian's; else Debian's Pebble.
 go_minor() { go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p'; }
-pebble_from_go=
+pebble_from_go= pebble_from_debian=
 if [ ! -x "$cache/bin/pebble" ] || [ ! -x "$cache/bin/pebble-challtestsrv" ]; then
   if has go && [ "$(go_minor)" -ge $pebble_go_min ]; then pebble_from_go=1
-  else has pebble || want pebble "ACME test CA (Debian's; Go 1.$pebble_go_min or newer would get $pebble_version)"
+  else
+    has pebble || want pebble "ACME test CA (Debian's; Go 1.$pebble_go_min or newer would get $pebble_version)"
+    pebble_from_debian=1
   fi
 fi
 install_wanted
+
+if [ -n "$pebble_from_debian" ]; then
+  mkdir -p "$cache/bin"
+  ln -sf "$(command -v pebble)" "$cache/bin/pebble"
+  cp "$(dirname "$0")/debian-challtestsrv.sh" "$cache/bin/pebble-challtestsrv"
+fi
 
 if [ -n "$pebble_from_go" ]; then
   say "building Pebble $pebble_version (ACME test CA) with go install"

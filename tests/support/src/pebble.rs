@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use reqwest::{Certificate, Client};
 use serde_json::json;
@@ -71,25 +70,10 @@ impl Pebble {
 
 async fn start_names(folder: &Path, dns: SocketAddr, management: SocketAddr) -> Result<Process> {
     let program = program::other("pebble-challtestsrv")?;
-    // Its options changed their names between releases, and each release refuses those of another.
-    let help = Command::new(&program).arg("-h").output().context("pebble-challtestsrv -h")?;
-    let help = String::from_utf8_lossy(&help.stderr).into_owned();
     let (dns, management) = (dns.to_string(), management.to_string());
-    let options = [
-        ("-dnsserver", dns.as_str()),
-        ("-dns01", dns.as_str()),
-        ("-management", management.as_str()),
-        ("-defaultIPv4", "127.0.0.1"),
-        ("-defaultIPv6", ""),
-        ("-http01", ""),
-        ("-https01", ""),
-        ("-tlsalpn01", ""),
-        ("-doh", ""),
-    ];
     let mut process = Process::start("challtestsrv", &program, folder, |command| {
-        for (option, value) in options.iter().filter(|(option, _)| help.contains(&format!("{option} string"))) {
-            command.args([option, value]);
-        }
+        command.args(["-dnsserver", &dns, "-management", &management, "-defaultIPv4", "127.0.0.1"]);
+        command.args(["-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", ""]);
     })?;
     process.until_ready(async || TcpStream::connect(&management).await.map(drop).context("connect")).await?;
     Ok(process)
