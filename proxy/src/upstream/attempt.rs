@@ -55,6 +55,7 @@ impl Attempt {
 
     /// No connection came about: nothing of this request was sent to the peer.
     pub fn not_connected(&mut self, mut error: Box<Error>) -> Box<Error> {
+        error.set_retry(false);
         self.blame();
         let Some(upstream) = self.give_up_peer() else { return error };
         let again = self.retries < upstream.settings.retries && upstream.another(&self.tried);
@@ -74,6 +75,9 @@ impl Attempt {
             return error;
         }
         let unanswered = !self.answered && nothing_was_read(&error);
+        if let Some((_, held)) = &self.now {
+            error = error.more_context(format!("peer {}", held.0.address));
+        }
         // That a peer closes an idle connection is not its failure.
         if !(reused && unanswered) {
             self.blame();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use support::authority::Authority;
+use support::edge::Edge;
 use support::fleet::Plan;
 use support::upstream::Upstream;
 use support::wait::{PATIENCE, until};
@@ -176,6 +177,22 @@ async fn health_checks_take_peers_out_and_back() {
     // A check may have been under way when the configuration changed, and no further one follows.
     let now = one.count("GET", HEALTH) + two.count("GET", HEALTH);
     assert!(now <= checks + 2, "{checks} checks, then {now}");
+}
+
+#[tokio::test]
+async fn health_checks_go_on_after_a_restart() {
+    let (one, two) = (Scripted::start("one").await, Scripted::start("two").await);
+    let health = json!({"path": HEALTH, "interval_seconds": 1, "fails": 1});
+    let mut world = world(json!({"peers": [{"url": one.url()}, {"url": two.url()}], "health": health})).await;
+    world.fleet.edge.process.kill();
+    world.fleet.edge = Edge::start(&world.fleet.edge_setup).await.unwrap();
+    one.be_well(false);
+    let out = until("the peer to be taken out", PATIENCE, async || match world.metric(HEALTHY, "sample").await {
+        1.0 => Ok(()),
+        count => fail(format!("{count} are healthy")),
+    });
+    out.await.unwrap();
+    assert_eq!(answered_by(&world, 4).await, counts(&[("two", 4)]));
 }
 
 #[tokio::test]
