@@ -247,7 +247,12 @@ fn choose(
             let alert = alert_for(&miss);
             (Named::Refused(Refusal::Miss(name, miss)), Some(alert))
         }
-        Found::Nothing if !known.may_look_up(name.as_str(), client) => {
+        // Who joins a load that is under way costs nothing more.
+        Found::Nothing
+            if !(known.may_exist(name.as_str())
+                || misses.loading(&name)
+                || known.may_look_up(name.as_str(), client)) =>
+        {
             METRICS.certificate_lookups.with_label_values(&["memory", "unknown_name"]).inc();
             (Named::Refused(Refusal::Miss(name, Miss::Unknown)), Some(SslAlert::UNRECOGNIZED_NAME))
         }

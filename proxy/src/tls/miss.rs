@@ -94,6 +94,11 @@ impl Misses {
         }
     }
 
+    /// Whether somebody waits for this name already.
+    pub fn loading(&self, name: &Hostname) -> bool {
+        self.loading.lock().unwrap_or_else(PoisonError::into_inner).contains_key(name)
+    }
+
     /// Asks again for a name that is being served meanwhile.
     pub fn refresh(self: &Arc<Self>, name: &Hostname) {
         self.join(name, Want::News { revision: 0 });
