@@ -9,6 +9,7 @@ use super::limits::Exceeded;
 
 const PREFACE_BYTES: usize = 24;
 const HEADER_BYTES: usize = 9;
+const DATA: u8 = 0x0;
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
@@ -22,6 +23,8 @@ pub(super) struct Meter {
     header: [u8; HEADER_BYTES],
     header_filled: usize,
     payload_left: usize,
+    /// Since when a frame other than DATA lacks its end: it may announce more than ever comes.
+    frame_since: Option<Instant>,
     /// Since when a header block is open, its frames and bytes.
     block: Option<(Instant, u32, usize)>,
     block_bytes_max: usize,
@@ -68,6 +71,7 @@ impl Meter {
             header: [0; HEADER_BYTES],
             header_filled: 0,
             payload_left: 0,
+            frame_since: None,
             block: None,
             block_bytes_max,
             settings: Bucket::new(20, 1, now),
@@ -80,9 +84,9 @@ impl Meter {
         }
     }
 
-    /// Since when a header block lacks its end.
-    pub(super) fn block_open_since(&self) -> Option<Instant> {
-        self.block.map(|(since, ..)| since)
+    /// Since when a header block, or a frame, lacks its end. The payload of DATA has deadlines of its own.
+    pub(super) fn open_since(&self) -> Option<Instant> {
+        self.block.map(|(since, ..)| since).or(self.frame_since)
     }
 
     /// Whether the client has sent its preface.
@@ -104,6 +108,9 @@ impl Meter {
         skip(&mut self.preface_left, &mut bytes);
         while !bytes.is_empty() {
             skip(&mut self.payload_left, &mut bytes);
+            if self.payload_left == 0 && self.header_filled == 0 {
+                self.frame_since = (!bytes.is_empty()).then_some(now);
+            }
             let taken = bytes.len().min(HEADER_BYTES - self.header_filled);
             self.header[self.header_filled..self.header_filled + taken].copy_from_slice(&bytes[..taken]);
             self.header_filled += taken;
@@ -111,6 +118,9 @@ impl Meter {
             if self.header_filled == HEADER_BYTES {
                 self.header_filled = 0;
                 self.frame(now)?;
+                if self.payload_left == 0 || self.header[3] == DATA {
+                    self.frame_since = None;
+                }
             }
         }
         Ok(())
@@ -121,8 +131,8 @@ impl Meter {
         let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         self.payload_left = length;
         match kind {
-            0x0 if length == 0 && flags & END_STREAM == 0 => self.empty_data.take(now, "empty DATA"),
-            0x0 => Ok(()),
+            DATA if length == 0 && flags & END_STREAM == 0 => self.empty_data.take(now, "empty DATA"),
+            DATA => Ok(()),
             0x1 | 0x9 => self.header_block(kind == 0x9, length, flags, now),
             0x3 => self.resets.take(now, "RST_STREAM"),
             0x4 => self.settings.take(now, "SETTINGS"),
@@ -143,9 +153,9 @@ impl Meter {
     }
 }
 
-/// How long the client has to send its preface and finish a header block.
+/// How long the client has to send its preface, and to finish a header block or a frame.
 pub(super) fn header_deadline(meter: &Meter, started: Instant, timeout: Duration) -> Option<Instant> {
-    if meter.prefaced() { meter.block_open_since().map(|since| since + timeout) } else { Some(started + timeout) }
+    if meter.prefaced() { meter.open_since().map(|since| since + timeout) } else { Some(started + timeout) }
 }
 
 #[cfg(test)]
@@ -223,7 +233,7 @@ mod tests {
         let mut meter = super::tests::meter(now);
         meter.read(&frame(0x1, 0, 10), now).unwrap();
         meter.read(&frame(0x9, END_HEADERS, 10), now).unwrap();
-        assert_eq!(meter.block_open_since(), None);
+        assert_eq!(meter.open_since(), None);
     }
 
     #[test]
@@ -234,8 +244,27 @@ mod tests {
         for size in 1..all.len() {
             let mut meter = Meter::new(now, 32 * 1024);
             all.chunks(size).for_each(|piece| meter.read(piece, now).unwrap());
-            assert_eq!((meter.pings.left, meter.settings.left, meter.block_open_since()), (49.0, 19.0, None), "{size}");
+            assert_eq!((meter.pings.left, meter.settings.left, meter.open_since()), (49.0, 19.0, None), "{size}");
         }
+    }
+
+    #[test]
+    fn a_frame_that_announces_more_than_comes_has_a_deadline() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let header = frame(0x1, END_HEADERS | END_STREAM, 100);
+        for sent in [1, 8, 9, 108] {
+            let mut meter = meter(now);
+            meter.read(&header[..sent], now).unwrap();
+            assert_eq!(meter.open_since(), Some(now), "{sent}");
+            meter.read(&header[sent..], later).unwrap();
+            assert_eq!(meter.open_since(), None, "{sent}");
+        }
+        let mut meter = meter(now);
+        meter.read(&frame(DATA, 0, 100)[..50], now).unwrap();
+        assert_eq!(meter.open_since(), None, "a body has deadlines of its own");
+        meter.read(&[&[0; 59], &header[..3]].concat(), later).unwrap();
+        assert_eq!(meter.open_since(), Some(later));
     }
 
     #[test]

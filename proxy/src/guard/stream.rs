@@ -40,10 +40,17 @@ pub struct Guarded<S> {
     waiting_since: Option<Instant>,
     /// While a body is being sent: how long the visitor was waited for, and how much came.
     upload: Option<(Duration, u64)>,
-    /// Since when the visitor takes less than is written, and its bytes.
-    blocked: Option<(Instant, u64)>,
+    /// While the visitor takes less than is written.
+    blocked: Option<Blocked>,
     read_timer: Timer,
     write_timer: Timer,
+}
+
+struct Blocked {
+    since: Instant,
+    /// What it has taken since, and when the last of it.
+    taken: u64,
+    moved: Instant,
 }
 
 /// Wakes the task at some instant. Armed late and moved seldom: a wake-up too early costs less than a timer set for each
@@ -166,9 +173,9 @@ impl<S: IO> Guarded<S> {
     }
 
     fn write_deadline(&self) -> Option<Instant> {
-        let (since, taken) = self.blocked?;
-        let allowed = Duration::from_secs(taken / self.limits.body_rate_min.max(1));
-        Some(since + self.limits.stall_timeout + allowed)
+        let blocked = self.blocked.as_ref()?;
+        let allowed = Duration::from_secs(blocked.taken / self.limits.body_rate_min.max(1));
+        Some(blocked.moved.min(blocked.since + allowed) + self.limits.stall_timeout)
     }
 
     /// Ends the connection: an HTTP/1 visitor is told why if its socket takes it.
@@ -215,8 +222,9 @@ impl<S: IO> Guarded<S> {
                     if let Some(meter) = &mut self.meter {
                         meter.sent(bytes);
                     }
-                    if let Some((_, taken)) = &mut self.blocked {
-                        *taken += bytes as u64;
+                    if let Some(blocked) = &mut self.blocked {
+                        blocked.taken += bytes as u64;
+                        blocked.moved = Instant::now();
                     }
                 }
                 Poll::Ready(written)
@@ -242,7 +250,8 @@ impl<S: IO> Guarded<S> {
     }
 
     fn block(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        self.blocked.get_or_insert((Instant::now(), 0));
+        let now = Instant::now();
+        self.blocked.get_or_insert(Blocked { since: now, taken: 0, moved: now });
         match self.write_deadline().map(|deadline| self.write_timer.poll(deadline, context)) {
             Some(Poll::Ready(())) => Err(self.end(Exceeded::NotReading, context)),
             _ => Ok(()),

@@ -157,6 +157,25 @@ async fn a_visitor_who_does_not_read_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_visitor_read_once_buys_it_no_time_to_stall() {
+    let mut world = world();
+    let (unused, _unused) = UnixStream::pair().unwrap();
+    let visitor = std::mem::replace(&mut world.visitor, unused);
+    let chunk = [0; 64 * 1024];
+    let writes = async { while world.guarded.write(&chunk).await.is_ok() {} };
+    let reads_once = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        while visitor.try_read(&mut [0; 4096]).is_ok_and(|read| read > 0) {}
+        pending::<()>().await;
+    };
+    tokio::select! {
+        () = writes => {}
+        () = reads_once => unreachable!(),
+    }
+    assert_eq!(world.started.elapsed().as_secs(), 40);
+}
+
+#[tokio::test(start_paused = true)]
 async fn bytes_pass_unchanged() {
     let mut world = world();
     world.visitor.write_all(b"ping").await.unwrap();

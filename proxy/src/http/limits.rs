@@ -1,12 +1,12 @@
-//! Limits on one request, after its header has been parsed.
+//! Limits on one request, after its header has been parsed: how large it is, and that all agree on where it ends.
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 
 use crate::guard::Limits;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TooMuch {
+pub(super) enum Unfit {
     #[error("the request's path and query are {0} bytes, at most {1} are accepted")]
     Uri(usize, usize),
     #[error("the request has {0} header fields, at most {1} are accepted")]
@@ -15,14 +15,17 @@ pub(super) enum TooMuch {
     HeaderBytes(usize, usize),
     #[error("the request's body is {0} bytes, at most {1} are accepted")]
     Body(u64, u64),
+    #[error("the request's {0}, so where it ends is not certain")]
+    Framing(&'static str),
 }
 
-impl TooMuch {
+impl Unfit {
     pub(super) fn status(self) -> u16 {
         match self {
             Self::Uri(..) => 414,
             Self::Headers(..) | Self::HeaderBytes(..) => 431,
             Self::Body(..) => 413,
+            Self::Framing(_) => 400,
         }
     }
 
@@ -33,29 +36,52 @@ impl TooMuch {
             Self::Headers(..) => "too_many_headers",
             Self::HeaderBytes(..) => "headers_too_large",
             Self::Body(..) => "body_too_large",
+            Self::Framing(_) => "bad_framing",
         }
     }
 }
 
-pub(super) fn check(request: &Parts, limits: &Limits) -> Result<(), TooMuch> {
+pub(super) fn check(request: &Parts, limits: &Limits) -> Result<(), Unfit> {
     let uri = request.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if uri > limits.uri_bytes_max {
-        return Err(TooMuch::Uri(uri, limits.uri_bytes_max));
+        return Err(Unfit::Uri(uri, limits.uri_bytes_max));
     }
     if request.headers.len() > limits.headers_max {
-        return Err(TooMuch::Headers(request.headers.len(), limits.headers_max));
+        return Err(Unfit::Headers(request.headers.len(), limits.headers_max));
     }
     // As RFC 9113 section 6.5.2 counts them, for both protocols.
     let bytes = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
     if bytes > limits.header_bytes_max {
-        return Err(TooMuch::HeaderBytes(bytes, limits.header_bytes_max));
+        return Err(Unfit::HeaderBytes(bytes, limits.header_bytes_max));
     }
-    let announced = request.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    announced.map_or(Ok(()), |announced| check_body(announced, limits))
+    announced(request)?.map_or(Ok(()), |bytes| check_body(bytes, limits))
 }
 
-pub(super) fn check_body(bytes: u64, limits: &Limits) -> Result<(), TooMuch> {
-    if bytes > limits.body_bytes_max { Err(TooMuch::Body(bytes, limits.body_bytes_max)) } else { Ok(()) }
+/// The bytes of body that the header announces, if it can be read in one way only. The HTTP library accepts more, and
+/// passes it on as it came: an upstream that reads it otherwise takes a part of the body for a request (RFC 9112 sections
+/// 6.1 to 6.3).
+fn announced(request: &Parts) -> Result<Option<u64>, Unfit> {
+    let underscored = |name: &http::HeaderName| matches!(name.as_str(), "content_length" | "transfer_encoding");
+    if request.headers.keys().any(underscored) {
+        return Err(Unfit::Framing("field name has an underscore that some servers read as a hyphen"));
+    }
+    let mut codings = request.headers.get_all(TRANSFER_ENCODING).iter();
+    let chunked = codings.next();
+    if chunked.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) || codings.next().is_some() {
+        return Err(Unfit::Framing("Transfer-Encoding is not `chunked` alone"));
+    }
+    let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(None) };
+    if lengths.next().is_some() || chunked.is_some() {
+        return Err(Unfit::Framing("length is said more than once"));
+    }
+    let digits = length.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let bytes = digits.and_then(|text| text.parse().ok());
+    bytes.map(Some).ok_or(Unfit::Framing("Content-Length is not a number"))
+}
+
+pub(super) fn check_body(bytes: u64, limits: &Limits) -> Result<(), Unfit> {
+    if bytes > limits.body_bytes_max { Err(Unfit::Body(bytes, limits.body_bytes_max)) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -84,16 +110,34 @@ mod tests {
     fn each_limit_is_accepted_and_one_more_is_refused() {
         let check = |uri: &str, headers: &[(&str, &str)]| check(&request(uri, headers), &limits());
         assert_eq!(check("/456789?ab", &[]), Ok(()));
-        assert_eq!(check("/456789?abc", &[]), Err(TooMuch::Uri(11, 10)));
+        assert_eq!(check("/456789?abc", &[]), Err(Unfit::Uri(11, 10)));
         assert_eq!(check("/", &[("a", "1"), ("b", "2")]), Ok(()));
-        assert_eq!(check("/", &[("a", "1"), ("b", "2"), ("c", "3")]), Err(TooMuch::Headers(3, 2)));
+        assert_eq!(check("/", &[("a", "1"), ("b", "2"), ("c", "3")]), Err(Unfit::Headers(3, 2)));
         assert_eq!(check("/", &[("a", &"x".repeat(67))]), Ok(()));
-        assert_eq!(check("/", &[("a", &"x".repeat(68))]), Err(TooMuch::HeaderBytes(101, 100)));
+        assert_eq!(check("/", &[("a", &"x".repeat(68))]), Err(Unfit::HeaderBytes(101, 100)));
         assert_eq!(check("/", &[("content-length", "1000")]), Ok(()));
-        assert_eq!(check("/", &[("content-length", "1001")]), Err(TooMuch::Body(1001, 1000)));
-        assert_eq!(
-            (check_body(1000, &limits()), check_body(1001, &limits())),
-            (Ok(()), Err(TooMuch::Body(1001, 1000)))
-        );
+        assert_eq!(check("/", &[("content-length", "1001")]), Err(Unfit::Body(1001, 1000)));
+        assert_eq!((check_body(1000, &limits()), check_body(1001, &limits())), (Ok(()), Err(Unfit::Body(1001, 1000))));
+    }
+
+    #[test]
+    fn refuses_a_body_whose_end_is_not_certain() {
+        let check = |headers: &[(&str, &str)]| check(&request("/", headers), &crate::guard::test_limits());
+        assert_eq!(check(&[("transfer-encoding", "Chunked")]), Ok(()));
+        for headers in [
+            &[("content-length", "5"), ("content-length", "5")][..],
+            &[("content-length", "5, 5")],
+            &[("content-length", "+5")],
+            &[("content-length", "")],
+            &[("content-length", "99999999999999999999")],
+            &[("content_length", "5")],
+            &[("transfer_encoding", "chunked")],
+            &[("content-length", "5"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "identity, chunked")],
+            &[("transfer-encoding", "xchunked")],
+        ] {
+            assert!(matches!(check(headers), Err(Unfit::Framing(_))), "{headers:?}");
+        }
     }
 }

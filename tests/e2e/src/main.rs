@@ -12,6 +12,8 @@ mod command;
 #[cfg(test)]
 mod full_path;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod map_rules;
 #[cfg(test)]
 mod outages;

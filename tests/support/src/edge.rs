@@ -16,6 +16,8 @@ pub struct Setup {
     pub http: SocketAddr,
     pub key: PathBuf,
     pub redis_url: Option<String>,
+    /// More sections of the boot file.
+    pub settings: String,
     certservice_url: String,
     token_file: PathBuf,
     verify_key: PathBuf,
@@ -49,6 +51,7 @@ impl Setup {
             http,
             key,
             redis_url: certservice.redis_url.clone(),
+            settings: String::new(),
             certservice_url: certservice.url(),
             token_file: certservice.edge_token_file(),
             verify_key: certservice.verify_key(),
@@ -70,7 +73,7 @@ impl Setup {
              [[listeners]]\nname = \"https\"\naddress = \"{}\"\nprotocol = \"https\"\n\
              [[listeners]]\nname = \"http\"\naddress = \"{}\"\nprotocol = \"http\"\nredirect_port = {}\n\
              [edge]\nkey_file = {:?}\n\
-             [certservice]\nurl = {:?}\ntoken_file = {:?}\nverify_keys = [{:?}]\n{redis}",
+             [certservice]\nurl = {:?}\ntoken_file = {:?}\nverify_keys = [{:?}]\n{redis}{}",
             self.data_folder(),
             self.https,
             self.http,
@@ -79,6 +82,7 @@ impl Setup {
             self.certservice_url,
             self.token_file,
             self.verify_key,
+            self.settings,
         )
     }
 }
