@@ -60,8 +60,10 @@ async fn ambiguous_hosts_never_reach_an_upstream_over_http1() {
     siege.back_to_rest().await;
 }
 
-/// `:authority` and more fields.
-fn http2_cases() -> Vec<(Option<&'static str>, Vec<(&'static str, &'static str)>, Fate)> {
+/// `:authority`, more fields, and what becomes of the request.
+type Http2Case = (Option<&'static str>, Vec<(&'static str, &'static str)>, Fate);
+
+fn http2_cases() -> Vec<Http2Case> {
     vec![
         (Some("shop.example"), vec![], Fate::Served),
         (Some("SHOP.example.:443"), vec![], Fate::Served),

@@ -42,12 +42,15 @@ fn chunked(size: usize) -> Vec<u8> {
     [format!("{size:x}\r\n").as_bytes(), &vec![b'b'; size], b"\r\n0\r\n\r\n"].concat()
 }
 
+/// A limit, requests at it and beyond it, status and counter of the second.
+type Http1Case = (&'static str, [Vec<u8>; 2], u16, Option<&'static str>);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_more_than_a_limit_is_refused_over_http1() {
     let siege = siege().await;
     let target = |bytes: usize| format!("/{}", "u".repeat(bytes - 1));
     let body = |bytes: usize| vec![b'b'; bytes];
-    let cases: [(&str, [Vec<u8>; 2], u16, Option<&str>); 5] = [
+    let cases: [Http1Case; 5] = [
         (
             "uri",
             [0, 1].map(|n| http1("GET", &target(URI_BYTES_MAX + n), &fields(2, 0), b"")),

@@ -8,9 +8,9 @@ use super::h2::{END_HEADERS, H2, HEADERS, field, frame, indexed_field, request};
 
 const CONNECTIONS: u32 = 20;
 const STREAMS: u32 = 100;
-/// What may be held on purpose: for each connection the buffers of TLS and frames, some 128 KiB, and its 100 streams with
-/// up to 16 KiB each that were read and not yet decoded: 20 × 1.7 MiB is 34 MiB. The rest is the allocator's slack. Unbounded, the
-/// references of one connection alone unfold to 100 × 64 MiB.
+/// What may be held on purpose: for each connection the buffers of TLS and frames, some 128 KiB, and for each of its 100
+/// streams up to 16 KiB that were read and not yet decoded: 20 × 1.7 MiB is 34 MiB. The rest is the allocator's slack.
+/// Unbounded, the references of one connection alone unfold to 100 × 40 MB.
 const GROWTH_MIB_MAX: u64 = 60;
 /// Index of the newest entry of the dynamic table (RFC 7541 section 2.3.3).
 const NEWEST: u8 = 0x80 | 62;
