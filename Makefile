@@ -16,7 +16,7 @@ help: ## list these commands
 demo: ## real requests through every part, explained; then it stays up. ONCE=1 stops after the walk, REDIS=1 uses Redis
 	@echo "[1/4] tools"
 	@REDIS=$(REDIS) deploy/setup/demo.sh
-	@echo "[2/4] proxy, CertService, command (the first build takes minutes: 2 cores about 7, then seconds)"
+	@echo "[2/4] proxy, CertService, command (the first build takes about 6 minutes on 2 idle cores, later ones seconds)"
 	@cargo build --locked --bins
 	@echo "[3/4] plugins, to WebAssembly"
 	@plugins/build.sh
