@@ -29,6 +29,9 @@ pub(super) fn verdict(error: &Error) -> Verdict {
     };
     let of = |status, culprit, says| Verdict { status, culprit, says };
     match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, HTTPStatus(status)) => {
+            of(*status, Culprit::Visitor, "The request is more than the edge accepts.")
+        }
         (_, HTTPStatus(status)) => of(*status, Culprit::Edge, "The edge could not serve this request."),
         (_, kind) if *kind == NO_HEALTHY_PEER => {
             of(503, Culprit::Upstream, "None of the site's servers is well right now.")
@@ -78,6 +81,7 @@ mod tests {
             (ErrorType::InvalidHTTPHeader, ErrorSource::Downstream, 400, Culprit::Visitor),
             (ErrorType::ConnectionClosed, ErrorSource::Downstream, 0, Culprit::Visitor),
             (ErrorType::InternalError, ErrorSource::Internal, 500, Culprit::Edge),
+            (ErrorType::HTTPStatus(413), ErrorSource::Downstream, 413, Culprit::Visitor),
         ] {
             let mut error = Error::new(kind.clone());
             error.esource = source;

@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 use contract::Hostname;
-use http::header::FORWARDED;
+use http::header::{FORWARDED, HOST};
+use http::uri::PathAndQuery;
 use pingora::Result;
 use pingora::http::RequestHeader;
 
@@ -27,6 +28,7 @@ const CLAIMS: [&str; 12] = [
 /// `request` is what Pingora is about to send, hop-by-hop fields and those that `Connection` names removed already: our
 /// own come after, so a visitor can't have them removed.
 pub(super) fn rewrite(request: &mut RequestHeader, client: IpAddr, host: &Hostname, secure: bool) -> Result<()> {
+    to_origin_form(request, host)?;
     for claim in CLAIMS {
         request.remove_header(claim);
     }
@@ -36,6 +38,16 @@ pub(super) fn rewrite(request: &mut RequestHeader, client: IpAddr, host: &Hostna
     request.insert_header("x-forwarded-proto", proto)?;
     request.insert_header("x-forwarded-host", host.as_str())?;
     request.insert_header(FORWARDED, forwarded(client, host, proto))
+}
+
+/// A visitor may name the host in the request line; a server is asked for the path (RFC 9112 section 3.2.1).
+fn to_origin_form(request: &mut RequestHeader, host: &Hostname) -> Result<()> {
+    if request.uri.authority().is_none() {
+        return Ok(());
+    }
+    let path = request.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    request.set_uri(path.into());
+    if request.headers.contains_key(HOST) { Ok(()) } else { request.insert_header(HOST, host.as_str()) }
 }
 
 /// RFC 7239 section 4.
@@ -86,5 +98,20 @@ mod tests {
             assert!(!value.to_str().unwrap().contains("6.6.6.6"), "{name}");
         }
         assert_eq!(values(&request, "x-forwarded-for"), ["192.0.2.7"]);
+    }
+
+    #[test]
+    fn the_server_is_asked_for_the_path_and_not_for_the_url() {
+        let host = Hostname::parse("a.example").unwrap();
+        for (uri, asked) in
+            [("https://a.example/x?y=1", "/x?y=1"), ("https://a.example", "/"), ("/x", "/x"), ("*", "*")]
+        {
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            request.set_uri(uri.parse().unwrap());
+            rewrite(&mut request, "192.0.2.7".parse().unwrap(), &host, true).unwrap();
+            assert_eq!(request.uri.to_string(), asked);
+            let named = request.headers.get(HOST).map(|value| value.to_str().unwrap());
+            assert_eq!(named, uri.starts_with("https").then_some("a.example"), "{uri}");
+        }
     }
 }
