@@ -3,13 +3,12 @@
 mod arrival;
 mod change;
 
-use contract::api::State;
+use contract::api::{PutDomain, State};
 use support::wait::{PATIENCE, until};
 use support::{Context, Result, fail};
 
 use super::fleet::Demo;
 use super::talk::Talk;
-use contract::api::PutDomain;
 
 pub(super) const HSTS_SECONDS: u32 = 86_400;
 
@@ -48,7 +47,9 @@ async fn registers_domains(demo: &Demo, talk: &mut Talk) -> Result<()> {
     let revision = demo.configure(HSTS_SECONDS).await?;
     demo.until_ready().await?;
     talk.evidence("configuration", format!("revision {revision}: 3 sites, 3 plugins"));
-    talk.check(true, "three domains are live, the proxy is ready")
+    let live = demo.domains.domains().await?.iter().filter(|domain| domain.state == State::Live).count();
+    let holds = live == demo.sites.len() && demo.admin.readiness().await?.ready;
+    talk.check(holds, &format!("{live} domains are live, the proxy is ready"))
 }
 
 async fn chooses_certificates(demo: &Demo, talk: &mut Talk) -> Result<()> {
