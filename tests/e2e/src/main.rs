@@ -20,6 +20,8 @@ mod outages;
 #[cfg(test)]
 mod proxy_protocol;
 #[cfg(test)]
+mod readme;
+#[cfg(test)]
 mod sealing;
 #[cfg(test)]
 mod tampering;
