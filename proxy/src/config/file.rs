@@ -9,7 +9,7 @@ use deserr::{Deserr, ValuePointerRef};
 #[derive(Debug, Deserr)]
 #[deserr(error = Faults, deny_unknown_fields, validate = check_listeners -> Faults)]
 pub(super) struct File {
-    /// Folder for the applied configuration and uploaded plugins; made if missing.
+    /// Folder for the applied configuration, uploaded plugins and sealed bundles; made if missing.
     pub data_dir: String,
     /// Threads that serve requests. Default: number of cores.
     #[deserr(default)]
