@@ -146,6 +146,12 @@ pub(super) struct Limits {
     /// Header fields of a request. Default 100. 431.
     #[deserr(default = 100)]
     pub headers_max: u32,
+    /// Header fields of all open requests of one connection, in KiB. Default 1024. 429.
+    #[deserr(default = 1024)]
+    pub open_headers_kib_max: u32,
+    /// The same of all connections together, in MiB. Default 256. 429.
+    #[deserr(default = 256)]
+    pub open_headers_mib_total_max: u32,
     /// Bytes of a request's path and query. Default 8192. 414.
     #[deserr(default = 8192)]
     pub uri_bytes_max: u32,
@@ -170,6 +176,8 @@ impl Default for Limits {
             body_rate_min: 500,
             header_bytes_max: 32_768,
             headers_max: 100,
+            open_headers_kib_max: 1024,
+            open_headers_mib_total_max: 256,
             uri_bytes_max: 8192,
             body_bytes_max: 1_073_741_824,
             h2_streams_max: 100,

@@ -121,6 +121,8 @@ fn limits(file: &file::Limits) -> Limits {
         body_rate_min: file.body_rate_min,
         header_bytes_max: bytes(file.header_bytes_max),
         headers_max: bytes(file.headers_max),
+        open_header_bytes_max: bytes(file.open_headers_kib_max).saturating_mul(1024),
+        open_header_bytes_total_max: bytes(file.open_headers_mib_total_max).saturating_mul(1024 * 1024),
         uri_bytes_max: bytes(file.uri_bytes_max),
         body_bytes_max: file.body_bytes_max,
         h2_streams_max: file.h2_streams_max,

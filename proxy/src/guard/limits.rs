@@ -18,6 +18,9 @@ pub struct Limits {
     /// Bytes of a request's header fields.
     pub header_bytes_max: usize,
     pub headers_max: usize,
+    /// Header bytes of all open requests of one connection, and of the process.
+    pub open_header_bytes_max: usize,
+    pub open_header_bytes_total_max: usize,
     /// Bytes of path and query.
     pub uri_bytes_max: usize,
     pub body_bytes_max: u64,
@@ -86,6 +89,8 @@ pub(crate) fn test_limits() -> Limits {
         body_rate_min: 500,
         header_bytes_max: 32 * 1024,
         headers_max: 100,
+        open_header_bytes_max: 1 << 20,
+        open_header_bytes_total_max: 256 << 20,
         uri_bytes_max: 8192,
         body_bytes_max: 1 << 30,
         h2_streams_max: 100,

@@ -1,7 +1,10 @@
 //! What the HTTP phases tell the guard of a connection: which requests are open, which still send.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+/// Header bytes of all open requests of this process.
+static HEADER_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -9,6 +12,7 @@ pub struct Progress {
     uploading: AtomicU32,
     /// Requests begun, ever: a change tells that one came and went between two looks.
     begun: AtomicU32,
+    header_bytes: AtomicUsize,
 }
 
 /// An open request: it ends when this is dropped, however the request ends.
@@ -16,6 +20,7 @@ pub struct Progress {
 pub struct OpenRequest {
     progress: Arc<Progress>,
     uploading: bool,
+    header_bytes: usize,
 }
 
 impl OpenRequest {
@@ -24,7 +29,16 @@ impl OpenRequest {
         progress.begun.fetch_add(1, Ordering::Relaxed);
         progress.open.fetch_add(1, Ordering::Release);
         progress.uploading.fetch_add(u32::from(with_body), Ordering::Release);
-        Self { progress: progress.clone(), uploading: with_body }
+        Self { progress: progress.clone(), uploading: with_body, header_bytes: 0 }
+    }
+
+    /// Counts what its header holds in memory; returns what the headers of all open requests hold, of this connection
+    /// and of the process.
+    pub fn hold(&mut self, header_bytes: usize) -> (usize, usize) {
+        self.header_bytes += header_bytes;
+        let of_connection = self.progress.header_bytes.fetch_add(header_bytes, Ordering::Relaxed);
+        let of_process = HEADER_BYTES.fetch_add(header_bytes, Ordering::Relaxed);
+        (of_connection + header_bytes, of_process + header_bytes)
     }
 
     /// Its body is complete.
@@ -38,6 +52,8 @@ impl OpenRequest {
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         self.uploaded();
+        self.progress.header_bytes.fetch_sub(self.header_bytes, Ordering::Relaxed);
+        HEADER_BYTES.fetch_sub(self.header_bytes, Ordering::Relaxed);
         self.progress.open.fetch_sub(1, Ordering::Release);
     }
 }
@@ -53,5 +69,24 @@ impl Progress {
 
     pub(super) fn begun(&self) -> u32 {
         self.begun.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_held_until_their_request_ends() {
+        let progress = Arc::default();
+        let mut one = OpenRequest::begin(&progress, false);
+        let mut two = OpenRequest::begin(&progress, true);
+        assert_eq!((one.hold(100).0, two.hold(50).0), (100, 150));
+        drop(one);
+        let mut three = OpenRequest::begin(&progress, false);
+        assert_eq!(three.hold(1).0, 51);
+        drop((two, three));
+        let left = (progress.open(), progress.uploading(), progress.header_bytes.load(Ordering::Relaxed));
+        assert_eq!(left, (0, 0, 0));
     }
 }

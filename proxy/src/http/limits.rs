@@ -15,6 +15,8 @@ pub(super) enum Unfit {
     HeaderBytes(usize, usize),
     #[error("the request's body is {0} bytes, at most {1} are accepted")]
     Body(u64, u64),
+    #[error("the headers of the requests open at once are more than the edge holds; let some finish")]
+    OpenHeaders,
     #[error("the request's {0}, so where it ends is not certain")]
     Framing(&'static str),
 }
@@ -25,6 +27,7 @@ impl Unfit {
             Self::Uri(..) => 414,
             Self::Headers(..) | Self::HeaderBytes(..) => 431,
             Self::Body(..) => 413,
+            Self::OpenHeaders => 429,
             Self::Framing(_) => 400,
         }
     }
@@ -36,6 +39,7 @@ impl Unfit {
             Self::Headers(..) => "too_many_headers",
             Self::HeaderBytes(..) => "headers_too_large",
             Self::Body(..) => "body_too_large",
+            Self::OpenHeaders => "open_headers",
             Self::Framing(_) => "bad_framing",
         }
     }
@@ -49,8 +53,7 @@ pub(super) fn check(request: &Parts, limits: &Limits) -> Result<(), Unfit> {
     if request.headers.len() > limits.headers_max {
         return Err(Unfit::Headers(request.headers.len(), limits.headers_max));
     }
-    // As RFC 9113 section 6.5.2 counts them, for both protocols.
-    let bytes = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    let bytes = header_bytes(request);
     if bytes > limits.header_bytes_max {
         return Err(Unfit::HeaderBytes(bytes, limits.header_bytes_max));
     }
@@ -78,6 +81,19 @@ fn announced(request: &Parts) -> Result<Option<u64>, Unfit> {
     let digits = length.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     let bytes = digits.and_then(|text| text.parse().ok());
     bytes.map(Some).ok_or(Unfit::Framing("Content-Length is not a number"))
+}
+
+/// As RFC 9113 section 6.5.2 counts them, for both protocols.
+pub(super) fn header_bytes(request: &Parts) -> usize {
+    request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+}
+
+/// `held` by the headers of all open requests: of this connection, of the process.
+pub(super) fn check_held(held: (usize, usize), limits: &Limits) -> Result<(), Unfit> {
+    if held.0 > limits.open_header_bytes_max || held.1 > limits.open_header_bytes_total_max {
+        return Err(Unfit::OpenHeaders);
+    }
+    Ok(())
 }
 
 pub(super) fn check_body(bytes: u64, limits: &Limits) -> Result<(), Unfit> {
@@ -117,6 +133,12 @@ mod tests {
         assert_eq!(check("/", &[("a", &"x".repeat(68))]), Err(Unfit::HeaderBytes(101, 100)));
         assert_eq!(check("/", &[("content-length", "1000")]), Ok(()));
         assert_eq!(check("/", &[("content-length", "1001")]), Err(Unfit::Body(1001, 1000)));
+        let limits_held = Limits { open_header_bytes_max: 50, open_header_bytes_total_max: 70, ..limits() };
+        let held = |of_connection, of_process| check_held((of_connection, of_process), &limits_held);
+        assert_eq!(
+            (held(50, 70), held(51, 51), held(1, 71)),
+            (Ok(()), Err(Unfit::OpenHeaders), Err(Unfit::OpenHeaders))
+        );
         assert_eq!((check_body(1000, &limits()), check_body(1001, &limits())), (Ok(()), Err(Unfit::Body(1001, 1000))));
     }
 

@@ -111,7 +111,12 @@ impl Edge {
         ctx.open = ctx.connection.as_ref().map(|connection| OpenRequest::begin(&connection.progress, with_body));
         // A visitor who gives no HTTP/2 window is not waited for either; the guard sees only the socket.
         session.set_write_timeout(Some(self.limits.stall_timeout));
-        if let Err(too_much) = limits::check(session.req_header(), &self.limits) {
+        let request = session.req_header();
+        let fit = limits::check(request, &self.limits).and_then(|()| {
+            let held = ctx.open.as_mut().map_or((0, 0), |open| open.hold(limits::header_bytes(request)));
+            limits::check_held(held, &self.limits)
+        });
+        if let Err(too_much) = fit {
             session.set_keepalive(None);
             local::text(session, ctx, too_much.reason(), too_much.status(), format!("{too_much}\n")).await?;
             return Ok(true);

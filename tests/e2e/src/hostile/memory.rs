@@ -75,3 +75,19 @@ async fn header_bombs_take_little_memory() {
     let growth = siege.bombed(2, |n| stream(n, &crumbs)).await;
     assert!(growth < GROWTH_MIB_MAX, "cookie crumbs: {growth} MiB");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_of_open_requests_are_held_within_their_budget() {
+    let siege = Siege::start("open_headers_kib_max = 256").await;
+    for _ in 0..50 {
+        siege.world.still_serves(super::HOST).await;
+    }
+    // Each is accepted by itself: 12 KB that stay for as long as its body is waited for.
+    let held = [request("POST", super::HOST, "/held"), field("x-held", &"x".repeat(4000)).repeat(3)].concat();
+    let before = siege.world.metric("latchkey_http_local_answers_total", "reason=\"open_headers\"").await;
+    let growth = siege.bombed(3, |n| stream(n, &held)).await;
+    let refused = siege.world.metric("latchkey_http_local_answers_total", "reason=\"open_headers\"").await - before;
+    assert!(growth < GROWTH_MIB_MAX, "held headers: {growth} MiB");
+    // 20 requests of 12 KB fit into the budget of a connection; the other 80 do not.
+    assert!(refused > f64::from(CONNECTIONS * STREAMS) / 2.0, "{refused} refused");
+}
