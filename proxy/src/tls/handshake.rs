@@ -251,7 +251,7 @@ fn choose(
         Found::Nothing
             if !(known.may_exist(name.as_str())
                 || misses.loading(&name)
-                || known.may_look_up(name.as_str(), client)) =>
+                || known.may_look_up_unlisted(name.as_str(), client)) =>
         {
             METRICS.certificate_lookups.with_label_values(&["memory", "unknown_name"]).inc();
             (Named::Refused(Refusal::Miss(name, Miss::Unknown)), Some(SslAlert::UNRECOGNIZED_NAME))
