@@ -56,8 +56,31 @@ pub enum Command {
         #[command(flatten)]
         certservice: CertServiceArgs,
     },
+    /// The hosts that a proxy is asked for most, over the last 5 to 10 minutes.
+    Top {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[arg(long, value_enum, default_value = "requests")]
+        by: By,
+        /// How many, 1 to 256.
+        #[arg(short, default_value = "20", value_parser = clap::value_parser!(u16).range(1..=256))]
+        n: u16,
+    },
     /// Start a whole fleet on loopback, walk through real requests with explanations, stay up to be tried.
     Demo(DemoArgs),
+}
+
+/// What hosts are ranked by.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum By {
+    Requests,
+    /// Bytes of bodies, both ways
+    Bytes,
+    /// Answers of 500 and above
+    Errors,
+    Handshakes,
+    /// Names that nobody registered, by registered domain
+    UnknownSni,
 }
 
 #[derive(Debug, clap::Args)]

@@ -27,13 +27,26 @@ pub struct Connection {
     pub client: ClientAddr,
     /// The name that the TLS handshake was for; set once, by `tls`.
     pub sni: OnceLock<Hostname>,
+    /// What the TLS handshake came to; set once, by `tls`.
+    pub handshake: OnceLock<Handshake>,
     /// What the guard of its stream knows of its requests.
     pub progress: Arc<Progress>,
 }
 
+#[derive(Debug)]
+pub struct Handshake {
+    pub version: &'static str,
+    pub cipher: &'static str,
+    /// Of the key exchange.
+    pub group: Option<&'static str>,
+    pub resumed: bool,
+    /// Where the certificate came from.
+    pub tier: &'static str,
+}
+
 impl Connection {
     pub fn new(peer: PeerAddr, client: ClientAddr) -> Arc<Self> {
-        Arc::new(Self { peer, client, sni: OnceLock::new(), progress: Arc::default() })
+        Arc::new(Self { peer, client, sni: OnceLock::new(), handshake: OnceLock::new(), progress: Arc::default() })
     }
 
     /// Makes the stream carry the connection, and Pingora see the visitor's address. Must come before anyone asks for

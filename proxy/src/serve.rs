@@ -17,6 +17,7 @@ use crate::config::{Config, Listener, Protocol};
 use crate::control::{Control, ControlError, News};
 use crate::guard::Limits;
 use crate::http::Edge;
+use crate::observe::{AccessLog, AccessLogSettings, Target, Writer};
 use crate::supply::{CertService, Disk, Redis, Supply};
 use crate::tls::{Known, Misses, Table, Terminator};
 
@@ -35,6 +36,8 @@ pub enum ServeError {
     Setting(String),
     #[error("TLS: {0}")]
     Tls(String),
+    #[error("[access_log]: {to:?} can't be written: {error}")]
+    AccessLog { to: Target, error: std::io::Error },
     #[error("the runtime does not start: {0}")]
     Runtime(#[from] std::io::Error),
 }
@@ -79,6 +82,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         upstream_keepalive_pool_size: POOL_CONNECTIONS,
         ..ServerConf::default()
     });
+    let (access_log, writer) = start_access_log(config.access_log, config.threads)?.unzip();
     let open = Arc::new(AtomicUsize::new(0));
     let limits = Arc::new(config.limits);
     let clients = Arc::new(Clients::new(limits.connections_per_client_max));
@@ -89,6 +93,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
             current: current.clone(),
             supply: supply.clone(),
             limits: limits.clone(),
+            access_log: access_log.clone(),
         };
         let app = Arc::new(app(edge, &conf, &limits));
         Ok((
@@ -108,9 +113,13 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 
     control_runtime.block_on(async { control.clone().start(admin_socket) })?;
     control_runtime.spawn(news.follow());
+    control_runtime.spawn(follow_hangups(access_log.clone()));
     runtime.block_on(serve(doors, open, drain))?;
     runtime.shutdown_background();
     control_runtime.shutdown_background();
+    if let Some(writer) = writer {
+        writer.finish();
+    }
     Ok(())
 }
 
@@ -121,6 +130,25 @@ fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, std::net::TcpListener)>
         Err(error) => Err(ServeError::Bind { name: listener.name.clone(), address: listener.address, error }),
     };
     listeners.iter().map(bind).collect()
+}
+
+fn start_access_log(
+    settings: Option<AccessLogSettings>,
+    threads: usize,
+) -> Result<Option<(Arc<AccessLog>, Writer)>, ServeError> {
+    let Some(settings) = settings else { return Ok(None) };
+    let to = settings.to.clone();
+    AccessLog::start(settings, threads).map(Some).map_err(|error| ServeError::AccessLog { to, error })
+}
+
+/// SIGHUP: the access log was moved away. Without one the signal means nothing, and does not end the process.
+async fn follow_hangups(log: Option<Arc<AccessLog>>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    while hangup.recv().await.is_some() {
+        if let Some(log) = &log {
+            log.reopen();
+        }
+    }
 }
 
 fn runtime(name: &str, threads: usize) -> std::io::Result<tokio::runtime::Runtime> {

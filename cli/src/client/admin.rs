@@ -30,6 +30,24 @@ pub struct Plugin {
     pub class: String,
 }
 
+/// The hosts that a proxy is asked for most.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ranking {
+    pub by: String,
+    /// How far it looks back.
+    pub seconds: u64,
+    pub total: u64,
+    pub names: Vec<Ranked>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ranked {
+    pub name: String,
+    /// At most so many, and at least `at_least`.
+    pub count: u64,
+    pub at_least: u64,
+}
+
 #[derive(Deserialize)]
 struct Plugins {
     plugins: Vec<Plugin>,
@@ -95,6 +113,10 @@ impl Admin {
     pub async fn plugins(&self) -> Result<Vec<Plugin>, ClientError> {
         let answer: Plugins = self.target.json(self.client.get(self.target.url("/v1/plugins"))).await?;
         Ok(answer.plugins)
+    }
+
+    pub async fn top(&self, by: &str, n: u16) -> Result<Ranking, ClientError> {
+        self.target.json(self.client.get(self.target.url(&format!("/v1/top?by={by}&n={n}")))).await
     }
 
     pub async fn readiness(&self) -> Result<Readiness, ClientError> {

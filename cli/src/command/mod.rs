@@ -5,6 +5,7 @@ mod domain;
 mod edge;
 mod plugin;
 mod status;
+mod top;
 
 use crate::args::{Args, Command, EdgeAction};
 use crate::{Failure, demo};
@@ -16,6 +17,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Config { admin, action } => config::run(&admin, action, args.json).await,
         Command::Plugin { admin, action } => plugin::run(&admin, action, args.json).await,
         Command::Status { admin, certservice } => status::run(&admin, &certservice, args.json).await,
+        Command::Top { admin, by, n } => top::run(&admin, by, n, args.json).await,
         Command::Demo(demo) => Ok(demo::run(demo).await?),
     }
 }

@@ -28,6 +28,9 @@ pub(super) struct File {
     pub tls: Tls,
     #[deserr(default)]
     pub limits: Limits,
+    /// Off without it: it holds what visitors do.
+    #[deserr(default)]
+    pub access_log: Option<AccessLog>,
 }
 
 #[derive(Debug, Deserr)]
@@ -120,6 +123,22 @@ impl Default for Tls {
     }
 }
 
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields, validate = check_access_log -> Faults)]
+pub(super) struct AccessLog {
+    /// `stdout`, `stderr`, or a file's path.
+    pub to: String,
+    /// One in so many of the requests that went well is logged, 1 to 1000000; faults always are. Default 1.
+    #[deserr(default = 1)]
+    pub sample_one_in: u32,
+    /// Whether the query is logged: it may hold secrets. Default false.
+    #[deserr(default)]
+    pub query: bool,
+    /// Memory for lines that are not written yet, in MiB, 1 to 1024; what does not fit is lost and counted. Default 16.
+    #[deserr(default = 16)]
+    pub buffer_mib_max: u32,
+}
+
 /// What one visitor may take. Each has its own reason in `latchkey_guard_closed_total`, `latchkey_http_local_answers_total`
 /// or `latchkey_connection_refusals_total`.
 #[derive(Debug, Deserr)]
@@ -188,6 +207,21 @@ impl Default for Limits {
 
 fn parse_address(text: String) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an address; expected ip:port, such as 0.0.0.0:443 or [::]:443"))
+}
+
+fn check_access_log(log: AccessLog, location: ValuePointerRef<'_>) -> Result<AccessLog, Faults> {
+    let within = |name: &'static str, given: u32, most: u32| {
+        let says = format!("{given} is out of range; accepted are 1 to {most}");
+        if (1..=most).contains(&given) { None } else { Some(Faults::at(location.push_key(name), says, None)) }
+    };
+    let to = (!matches!(log.to.as_str(), "stdout" | "stderr") && !log.to.starts_with('/')).then(|| {
+        let says = format!("`{}` is not a place for a log; expected `stdout`, `stderr` or an absolute path", log.to);
+        Faults::at(location.push_key("to"), says, None)
+    });
+    let ranges =
+        [within("sample_one_in", log.sample_one_in, 1_000_000), within("buffer_mib_max", log.buffer_mib_max, 1024)];
+    let faults = to.into_iter().chain(ranges.into_iter().flatten()).reduce(Faults::and);
+    faults.map_or(Ok(log), Err)
 }
 
 fn check_listeners(file: File, location: ValuePointerRef<'_>) -> Result<File, Faults> {

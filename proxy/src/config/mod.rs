@@ -15,6 +15,7 @@ use self::file::File;
 pub use self::file::Protocol;
 use self::secrets::{read_private, read_text};
 use crate::guard::Limits;
+use crate::observe::{AccessLogSettings, Target};
 use crate::supply::{Address, CertServiceConfig};
 
 pub struct Config {
@@ -31,6 +32,7 @@ pub struct Config {
     pub admin_socket: PathBuf,
     pub tls: Tls,
     pub limits: Limits,
+    pub access_log: Option<AccessLogSettings>,
 }
 
 #[derive(Debug, Clone)]
@@ -94,6 +96,7 @@ impl Config {
                 refresh_after: Duration::from_secs(file.tls.refresh_seconds),
             },
             limits: limits(&file.limits),
+            access_log: file.access_log.map(access_log),
             data_dir,
         })
     }
@@ -127,6 +130,19 @@ fn limits(file: &file::Limits) -> Limits {
         body_bytes_max: file.body_bytes_max,
         h2_streams_max: file.h2_streams_max,
         connections_per_client_max: file.connections_per_client_max,
+    }
+}
+
+fn access_log(file: file::AccessLog) -> AccessLogSettings {
+    AccessLogSettings {
+        to: match file.to.as_str() {
+            "stdout" => Target::Stdout,
+            "stderr" => Target::Stderr,
+            path => Target::File(path.into()),
+        },
+        sample_one_in: file.sample_one_in,
+        query: file.query,
+        buffer_bytes_max: usize::try_from(file.buffer_mib_max).unwrap_or(usize::MAX).saturating_mul(1 << 20),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::{HeaderMap, StatusCode};
@@ -18,7 +19,7 @@ use tokio::net::UnixListener;
 use super::apply::DOCUMENT_BYTES_MAX;
 use super::plugins::UploadError;
 use super::{Control, NotApplied};
-use crate::observe::METRICS;
+use crate::observe::{By, METRICS, NAMES_MAX, Ranked, TOP};
 use crate::wasm::Plugin;
 
 /// Largest component that is read, in bytes; the Wasm host has its own limit below it.
@@ -43,6 +44,7 @@ pub(super) async fn serve(listener: UnixListener, control: Arc<Control>) {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/v1/top", get(top))
         .route("/v1/config", get(get_config).put(put_config).layer(DefaultBodyLimit::max(DOCUMENT_BYTES_MAX)))
         .route("/v1/plugins", get(list_plugins))
         .route("/v1/plugins/{digest}", put(put_plugin).layer(DefaultBodyLimit::max(COMPONENT_BYTES_MAX)))
@@ -83,6 +85,36 @@ async fn metrics(State(control): State<Arc<Control>>) -> Response {
         METRICS.upstream_healthy_peers.with_label_values(&[upstream.name.as_str()]).set(healthy);
     }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], METRICS.render()).into_response()
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TopQuery {
+    #[serde(default)]
+    by: Option<String>,
+    #[serde(default)]
+    n: Option<usize>,
+}
+
+async fn top(query: Result<Query<TopQuery>, QueryRejection>) -> Response {
+    let bad = |says: &str| problem(StatusCode::BAD_REQUEST, "bad_query", says, vec![]);
+    let Query(TopQuery { by, n }) = match query {
+        Ok(query) => query,
+        Err(error) => return bad(&error.body_text()),
+    };
+    let named = by.as_deref().unwrap_or(By::Requests.name());
+    let Some(by) = By::ALL.into_iter().find(|by| by.name() == named) else {
+        let known = By::ALL.map(By::name).join(", ");
+        return bad(&format!("by: `{}` is no ranking; there are {known}", named.chars().take(64).collect::<String>()));
+    };
+    let n = n.unwrap_or(20);
+    if !(1..=NAMES_MAX).contains(&n) {
+        return bad(&format!("n: {n} is out of range; accepted are 1 to {NAMES_MAX}"));
+    }
+    let ranking = TOP.ranking(by, n);
+    let name = |ranked: &Ranked| json!({"name": ranked.name, "count": ranked.count, "at_least": ranked.at_least});
+    let names: Vec<_> = ranking.names.iter().map(name).collect();
+    Json(json!({ "by": by.name(), "seconds": ranking.seconds, "total": ranking.total, "names": names })).into_response()
 }
 
 async fn get_config(State(control): State<Arc<Control>>) -> Response {

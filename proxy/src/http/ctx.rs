@@ -1,10 +1,13 @@
 //! What is known of a request, phase by phase.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use contract::Hostname;
 
+use super::fault::Culprit;
 use super::route::Site;
 use crate::connection::Connection;
 use crate::control::Snapshot;
@@ -21,17 +24,56 @@ pub struct Ctx {
     pub site: Option<Arc<Site>>,
     pub attempt: Attempt,
     pub facts: Option<RequestFacts>,
-    /// Why the edge answered itself, if it did.
     /// Ends with the request.
     pub open: Option<OpenRequest>,
     pub body_bytes: u64,
+    /// Why the edge answered itself, if it did.
     pub local: Option<&'static str>,
-    /// Names one failed request in the page and in the log.
-    pub fault_id: Option<String>,
+    /// Names the request in the page of a fault and in the logs.
+    id: Option<u64>,
+    /// Whose fault it is that the request failed.
+    pub culprit: Option<Culprit>,
+    /// Where there is an access log.
+    pub trace: Option<Box<Trace>>,
+}
+
+/// What only the access log asks for.
+#[derive(Default)]
+pub struct Trace {
+    /// Of the site's plugins, in their order: nanoseconds of both hooks, and what came of them.
+    pub plugins: Vec<(u64, &'static str)>,
+    pub upstream_address: Option<SocketAddr>,
+    pub tries: u32,
+    pub reused: bool,
+    /// When the last try began, when it was connected, and when the head of an answer came.
+    pub tried: Option<Instant>,
+    pub connected: Option<Instant>,
+    pub answered: Option<Instant>,
+}
+
+impl Trace {
+    pub fn try_begins(&mut self, address: SocketAddr, now: Instant) {
+        let plugins = std::mem::take(&mut self.plugins);
+        *self = Self {
+            plugins,
+            upstream_address: Some(address),
+            tries: self.tries + 1,
+            tried: Some(now),
+            ..Self::default()
+        };
+    }
+
+    pub fn connect(&self) -> Option<Duration> {
+        Some(self.connected?.saturating_duration_since(self.tried?))
+    }
+
+    pub fn first_byte(&self) -> Option<Duration> {
+        Some(self.answered?.saturating_duration_since(self.connected?))
+    }
 }
 
 impl Ctx {
-    pub fn new() -> Self {
+    pub fn new(traced: bool) -> Self {
         Self {
             started: Instant::now(),
             connection: None,
@@ -43,7 +85,13 @@ impl Ctx {
             open: None,
             body_bytes: 0,
             local: None,
-            fault_id: None,
+            id: None,
+            culprit: None,
+            trace: traced.then(Box::default),
         }
+    }
+
+    pub fn id(&mut self) -> u64 {
+        *self.id.get_or_insert_with(|| RandomState::new().build_hasher().finish())
     }
 }

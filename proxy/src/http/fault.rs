@@ -1,17 +1,27 @@
 //! From an error to a status and a page: the only such place. Each fault has a culprit.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::ctx::Ctx;
 use crate::upstream::NO_HEALTHY_PEER;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Culprit {
+pub enum Culprit {
     Visitor,
     Upstream,
+    Plugin,
     Edge,
+}
+
+impl Culprit {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Visitor => "visitor",
+            Self::Upstream => "upstream",
+            Self::Plugin => "plugin",
+            Self::Edge => "edge",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,12 +67,9 @@ pub(super) fn verdict(error: &Error) -> Verdict {
 }
 
 /// For the visitor: whose fault it is, and an ID that finds the log line.
-pub(super) fn page(ctx: &mut Ctx, says: &str) -> String {
-    format!("{says}\nFault {}\n", id(ctx))
-}
-
-pub(super) fn id(ctx: &mut Ctx) -> &str {
-    ctx.fault_id.get_or_insert_with(|| format!("{:016x}", RandomState::new().build_hasher().finish()))
+pub(super) fn page(ctx: &mut Ctx, culprit: Culprit, says: &str) -> String {
+    ctx.culprit = Some(culprit);
+    format!("{says}\nFault {:016x}\n", ctx.id())
 }
 
 #[cfg(test)]
@@ -92,9 +99,9 @@ mod tests {
 
     #[test]
     fn a_fault_keeps_its_id() {
-        let mut ctx = Ctx::new();
-        let id = id(&mut ctx).to_owned();
-        assert!(page(&mut ctx, "x").contains(&id));
-        assert_ne!(id, super::id(&mut Ctx::new()));
+        let mut ctx = Ctx::new(false);
+        let id = ctx.id();
+        assert!(page(&mut ctx, Culprit::Edge, "x").contains(&format!("{id:016x}")));
+        assert_ne!(id, Ctx::new(false).id());
     }
 }

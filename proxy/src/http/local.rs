@@ -7,6 +7,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use super::ctx::Ctx;
+use super::fault::Culprit;
 use super::plugins::{self, Decision};
 use crate::observe::METRICS;
 use crate::wasm::Header;
@@ -65,7 +66,7 @@ pub(super) async fn decided(session: &mut Session, ctx: &mut Ctx, decision: Deci
             text(session, ctx, PLUGIN, status, "This request is not allowed here.\n".into()).await?
         }
         Decision::Failed => {
-            let page = super::fault::page(ctx, "Something at the edge failed; it is ours to mend.");
+            let page = super::fault::page(ctx, Culprit::Plugin, "Something at the edge failed; it is ours to mend.");
             text(session, ctx, PLUGIN_FAULT, 503, page).await?;
         }
     }

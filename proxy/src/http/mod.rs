@@ -3,6 +3,7 @@
 //! Must never hold logic in the implementation of Pingora's trait, name wasmtime, or do I/O other than through `wasm`,
 //! `upstream` and `supply`.
 
+mod access;
 mod challenge;
 mod ctx;
 mod fault;

@@ -1,21 +1,23 @@
 //! Pingora's phases, one call each, and the order of what happens to a request.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::ctx::Ctx;
-use super::{challenge, fault, forward, host, limits, local, plugins};
+use super::{access, challenge, fault, forward, host, limits, local, plugins};
 use crate::config::{Listener, Protocol};
 use crate::connection::Connection;
 use crate::control::Current;
 use crate::guard::{Limits, OpenRequest};
-use crate::observe::METRICS;
+use crate::observe::AccessLog;
 use crate::supply::Supply;
 use crate::upstream::repeatable;
 
@@ -25,6 +27,7 @@ pub struct Edge {
     pub current: Arc<Current>,
     pub supply: Arc<Supply>,
     pub limits: Arc<Limits>,
+    pub access_log: Option<Arc<AccessLog>>,
 }
 
 #[async_trait]
@@ -32,7 +35,7 @@ impl ProxyHttp for Edge {
     type CTX = Ctx;
 
     fn new_ctx(&self) -> Ctx {
-        Ctx::new()
+        Ctx::new(self.access_log.is_some())
     }
 
     /// `true` means answered: nothing more happens to the request.
@@ -63,6 +66,21 @@ impl ProxyHttp for Edge {
         forwarded(ctx, upstream)
     }
 
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        reused: bool,
+        _: &HttpPeer,
+        _: std::os::fd::RawFd,
+        _: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let Some(trace) = &mut ctx.trace {
+            (trace.connected, trace.reused) = (Some(Instant::now()), reused);
+        }
+        Ok(())
+    }
+
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Ctx, error: Box<Error>) -> Box<Error> {
         ctx.attempt.not_connected(error)
     }
@@ -84,6 +102,9 @@ impl ProxyHttp for Edge {
 
     async fn upstream_response_filter(&self, _: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         ctx.attempt.answered(head.status.as_u16());
+        if let Some(trace) = &mut ctx.trace {
+            trace.answered.get_or_insert_with(Instant::now);
+        }
         Ok(())
     }
 
@@ -100,7 +121,7 @@ impl ProxyHttp for Edge {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
-        log(&self.listener.name, session, error, ctx);
+        access::ended(&self.listener.name, self.access_log.as_deref(), session, error, ctx);
     }
 }
 
@@ -188,7 +209,13 @@ fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     // A further try sends the body from its beginning.
     ctx.body_bytes = 0;
     match (&ctx.connection, &ctx.site) {
-        (Some(connection), Some(site)) => ctx.attempt.pick(&site.upstream, connection.client.0.ip()),
+        (Some(connection), Some(site)) => {
+            let peer = ctx.attempt.pick(&site.upstream, connection.client.0.ip())?;
+            if let (Some(trace), Some(address)) = (&mut ctx.trace, peer._address.as_inet()) {
+                trace.try_begins(*address, Instant::now());
+            }
+            Ok(peer)
+        }
         _ => Err(Error::explain(ErrorType::InternalError, "a request without a connection or a site")),
     }
 }
@@ -200,7 +227,7 @@ fn forwarded(ctx: &Ctx, upstream: &mut RequestHeader) -> Result<()> {
     }
 }
 
-fn responded(session: &Session, ctx: &Ctx, response: &mut ResponseHeader) -> Result<()> {
+fn responded(session: &Session, ctx: &mut Ctx, response: &mut ResponseHeader) -> Result<()> {
     if plugins::on_response(ctx, session.req_header(), response) {
         return Ok(());
     }
@@ -210,7 +237,7 @@ fn responded(session: &Session, ctx: &Ctx, response: &mut ResponseHeader) -> Res
 async fn failed(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
     let verdict = fault::verdict(error);
     if verdict.status > 0 && session.response_written().is_none() {
-        let page = fault::page(ctx, verdict.says);
+        let page = fault::page(ctx, verdict.culprit, verdict.says);
         session.set_keepalive(None);
         let reason = if verdict.culprit == fault::Culprit::Upstream { "upstream_fault" } else { "fault" };
         if let Err(error) = local::text(session, ctx, reason, verdict.status, page).await {
@@ -218,35 +245,4 @@ async fn failed(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToPr
         }
     }
     FailToProxy { error_code: verdict.status, can_reuse_downstream: false }
-}
-
-fn log(listener: &str, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
-    let status = session.response_written().map_or(0, |response| response.status.as_u16());
-    let class = match status / 100 {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        5 => "5xx",
-        _ => "none",
-    };
-    METRICS.responses.with_label_values(&[class]).inc();
-    METRICS.request_seconds.observe(ctx.started.elapsed().as_secs_f64());
-    let request = session.req_header();
-    let (method, path) = (&request.method, request.uri.path());
-    let client = ctx.connection.as_ref().map(|connection| connection.client.0.ip());
-    let revision = ctx.snapshot.as_ref().map_or(0, |snapshot| snapshot.revision);
-    let microseconds = u64::try_from(ctx.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let (client, local) = (client.map(tracing::field::display), ctx.local);
-    let fault = error.map(|_| fault::id(ctx).to_owned());
-    let host = ctx.host.as_ref().map_or("", |host| host.as_str());
-    match error {
-        None => {
-            tracing::info!(target: "access", listener, %method, host, path, status, client, microseconds, revision, local)
-        }
-        Some(error) => {
-            let verdict = fault::verdict(error);
-            tracing::warn!(target: "access", listener, %method, host, path, status, client, microseconds, revision, fault, culprit = ?verdict.culprit, %error);
-        }
-    }
 }

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::ctx::Ctx;
+use super::ctx::{Ctx, Trace};
 use crate::observe::plugin_fault;
 use crate::wasm::{Action, Binding, Edit, Header, RequestFacts, RequestView, ResponseView, rollout_bucket};
 
@@ -84,13 +85,24 @@ fn registrable_domain(host: &str) -> Cow<'_, str> {
     psl::domain_str(host).map_or(Cow::Borrowed(host), Cow::Borrowed)
 }
 
-pub(super) fn on_request(ctx: &Ctx, request: &mut RequestHeader) -> Decision {
-    let (Some(site), Some(host), Some(facts)) = (&ctx.site, &ctx.host, &ctx.facts) else {
+pub(super) fn on_request(ctx: &mut Ctx, request: &mut RequestHeader) -> Decision {
+    let Ctx { site: Some(site), host: Some(host), facts: Some(facts), trace, .. } = ctx else {
         return Decision::GoOn;
     };
-    for attached in site.plugins.iter().filter(|attached| attached.binding.hooks().request) {
+    for (at, attached) in site.plugins.iter().enumerate().filter(|(_, attached)| attached.binding.hooks().request) {
         let view = Request { host: host.as_str(), parts: request };
-        match attached.binding.on_request(facts, &view) {
+        let began = trace.as_ref().map(|_| Instant::now());
+        let decided = attached.binding.on_request(facts, &view);
+        tell(
+            trace,
+            began,
+            at,
+            match &decided {
+                Ok(action) => verdict(action),
+                Err(_) => "fault",
+            },
+        );
+        match decided {
             Ok(Action::Next) => {}
             Ok(Action::Edit(edits)) => apply(edits, request),
             Ok(Action::Redirect { status, location, edits }) => return Decision::Redirect { status, location, edits },
@@ -109,13 +121,25 @@ pub(super) fn on_request(ctx: &Ctx, request: &mut RequestHeader) -> Decision {
 
 /// False if a plugin that fails closed has failed: the response must not go out.
 #[must_use]
-pub(super) fn on_response(ctx: &Ctx, request: &RequestHeader, response: &mut ResponseHeader) -> bool {
-    let (Some(site), Some(host), Some(facts)) = (&ctx.site, &ctx.host, &ctx.facts) else {
+pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut ResponseHeader) -> bool {
+    let Ctx { site: Some(site), host: Some(host), facts: Some(facts), trace, .. } = ctx else {
         return true;
     };
-    for attached in site.plugins.iter().filter(|attached| attached.binding.hooks().response) {
+    for (at, attached) in site.plugins.iter().enumerate().filter(|(_, attached)| attached.binding.hooks().response) {
         let view = Request { host: host.as_str(), parts: request };
-        match attached.binding.on_response(facts, &view, &Response(response)) {
+        let began = trace.as_ref().map(|_| Instant::now());
+        let decided = attached.binding.on_response(facts, &view, &Response(response));
+        tell(
+            trace,
+            began,
+            at,
+            match &decided {
+                Ok(edits) if edits.is_empty() => "next",
+                Ok(_) => "edit",
+                Err(_) => "fault",
+            },
+        );
+        match decided {
             Ok(edits) => apply(edits, response),
             Err(fault) => {
                 plugin_fault(&attached.plugin, "response", &fault);
@@ -126,6 +150,29 @@ pub(super) fn on_response(ctx: &Ctx, request: &RequestHeader, response: &mut Res
         }
     }
     true
+}
+
+fn verdict(action: &Action) -> &'static str {
+    match action {
+        Action::Next => "next",
+        Action::Edit(_) => "edit",
+        Action::Redirect { .. } => "redirect",
+        Action::Respond { .. } => "respond",
+        Action::Deny(_) => "deny",
+    }
+}
+
+/// For the access log: what came of a call, and its time. `next` takes nothing back that the other hook said.
+fn tell(trace: &mut Option<Box<Trace>>, began: Option<Instant>, at: usize, verdict: &'static str) {
+    let (Some(trace), Some(began)) = (trace, began) else { return };
+    if trace.plugins.len() <= at {
+        trace.plugins.resize(at + 1, (0, "next"));
+    }
+    let told = &mut trace.plugins[at];
+    told.0 += u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    if verdict != "next" {
+        told.1 = verdict;
+    }
 }
 
 /// Names and values were checked by `wasm`; one that the HTTP library still refuses is left out.

@@ -1,6 +1,11 @@
-//! Names of all metrics and log fields, in one place.
+//! Names of all metrics in one place, the access log, and the hosts that are asked for most.
 //!
-//! Must never take a host name, a path or a header as a metric label: labels have few, known values.
+//! Must never take a host name, a path or a header as a metric label: labels have few, known values. Must never make a
+//! request wait.
+
+pub mod access;
+mod access_log;
+mod top;
 
 use std::sync::LazyLock;
 
@@ -8,6 +13,8 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+pub use self::access_log::{AccessLog, AccessLogSettings, Target, Writer};
+pub use self::top::{By, NAMES_MAX, Ranked, TOP};
 use crate::wasm::Fault;
 
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -53,6 +60,9 @@ pub struct Metrics {
     pub config_revision: IntGauge,
     /// result
     pub plugin_uploads: IntCounterVec,
+    pub access_log_written: IntCounter,
+    pub access_log_dropped: IntCounter,
+    pub top_missed: IntCounter,
 }
 
 impl Metrics {
@@ -168,6 +178,15 @@ impl Metrics {
                 "latchkey_plugin_uploads_total",
                 "Plugins given to the admin API, by result",
                 &["result"],
+            ),
+            access_log_written: counter("latchkey_access_log_lines_total", "Lines of the access log that were written"),
+            access_log_dropped: counter(
+                "latchkey_access_log_dropped_lines_total",
+                "Lines of the access log that were lost: its buffer was full, or it could not be written",
+            ),
+            top_missed: counter(
+                "latchkey_top_missed_total",
+                "Requests and handshakes left out of the hosts that are asked for most, because these were being read",
             ),
             registry,
         }

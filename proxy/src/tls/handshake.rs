@@ -22,8 +22,8 @@ use super::ffi;
 use super::known::Known;
 use super::miss::{Miss, Misses};
 use super::table::{Found, Table};
-use crate::connection::Connection;
-use crate::observe::METRICS;
+use crate::connection::{Connection, Handshake};
+use crate::observe::{METRICS, TOP};
 
 /// Hybrid post-quantum first (`X25519MLKEM768`), then what every client has.
 const GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
@@ -153,9 +153,17 @@ impl Terminator {
         match (accepted, state.named.get()) {
             (Ok(()), Some(Named::Served(name) | Named::Missing(name))) => {
                 let _ = connection.sni.set(name.clone());
+                let tier = if matches!(state.named.get(), Some(Named::Served(_))) { "memory" } else { "loaded" };
+                let _ = connection.handshake.set(agreed(stream.ssl(), tier));
+                TOP.handshake(name.as_str());
                 Ok(stream)
             }
-            (_, Some(Named::Refused(refusal))) => Err(refusal.clone().into()),
+            (_, Some(Named::Refused(refusal))) => {
+                if let Refusal::Miss(name, Miss::Unknown) = refusal {
+                    TOP.unknown_sni(name.as_str());
+                }
+                Err(refusal.clone().into())
+            }
             (Ok(()), None) => Err(Refusal::NoSni.into()),
             (Err(error), _) => Err(unfinished(&error)),
         }
@@ -179,10 +187,23 @@ impl Terminator {
                 Ok(stream.accept().await)
             }
             Err(miss) => {
+                if matches!(miss, Miss::Unknown) {
+                    TOP.unknown_sni(name.as_str());
+                }
                 send_alert(stream, alert_for(&miss)).await;
                 Err(Refusal::Miss(name.clone(), miss).into())
             }
         }
+    }
+}
+
+fn agreed(ssl: &SslRef, tier: &'static str) -> Handshake {
+    Handshake {
+        version: ssl.version_str(),
+        cipher: ssl.current_cipher().map_or("", |cipher| cipher.name()),
+        group: None,
+        resumed: ssl.session_reused(),
+        tier,
     }
 }
 

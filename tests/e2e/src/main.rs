@@ -24,6 +24,8 @@ mod readme;
 #[cfg(test)]
 mod sealing;
 #[cfg(test)]
+mod sight;
+#[cfg(test)]
 mod tampering;
 #[cfg(test)]
 mod upstreams;

@@ -1,0 +1,167 @@
+//! What becomes of a request that has ended: it is counted, told to the access log, and to the log if it failed.
+
+use http::header::HOST;
+use pingora::Error;
+use pingora::proxy::Session;
+
+use super::ctx::{Ctx, Trace};
+use super::fault::{self, Culprit};
+use crate::connection::Connection;
+use crate::observe::access::{Fault, PluginCall, Record, Tls, Upstream, since_1970};
+use crate::observe::{AccessLog, METRICS, TOP};
+
+pub(super) fn ended(listener: &str, log: Option<&AccessLog>, session: &Session, error: Option<&Error>, ctx: &mut Ctx) {
+    let status = session.response_written().map_or(0, |response| response.status.as_u16());
+    METRICS.responses.with_label_values(&[class(status)]).inc();
+    METRICS.request_seconds.observe(ctx.started.elapsed().as_secs_f64());
+    let culprit = ctx.culprit.or_else(|| error.map(|error| fault::verdict(error).culprit));
+    let failed = status >= 500 || culprit.is_some_and(|culprit| culprit != Culprit::Visitor);
+    if ctx.site.is_some()
+        && let Some(host) = &ctx.host
+    {
+        let bytes = session.body_bytes_read() + session.body_bytes_sent();
+        TOP.request(host.as_str(), bytes as u64, failed);
+    }
+    let says = error.map_or_else(String::new, said);
+    if let Some(culprit) = culprit {
+        tell(listener, session, ctx, status, culprit, &says);
+    }
+    if let (Some(log), Some(trace)) = (log, ctx.trace.take())
+        && log.takes(culprit.is_some() || status >= 500)
+    {
+        let fault = culprit.map(|culprit| Fault { culprit: culprit.name(), error: &says });
+        write(listener, log, session, ctx, &trace, status, fault);
+    }
+}
+
+fn class(status: u16) -> &'static str {
+    match status / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "none",
+    }
+}
+
+/// What failed, without the bytes that it failed on: a part of a header or a body may be in the HTTP library's words.
+fn said(error: &Error) -> String {
+    let says = error.to_string();
+    let end = ["buf:", "buf ", "header:"].iter().filter_map(|quote| says.find(quote)).min().unwrap_or(says.len());
+    says[..end].trim_end_matches([' ', ',', '(']).to_owned()
+}
+
+/// For the operator. That a visitor broke off is no news: only the access log has it.
+fn tell(listener: &str, session: &Session, ctx: &mut Ctx, status: u16, culprit: Culprit, error: &str) {
+    let id = format!("{:016x}", ctx.id());
+    let request = session.req_header();
+    let (method, path, culprit_name) = (&request.method, request.uri.path(), culprit.name());
+    let host = ctx.host.as_ref().map_or("", |host| host.as_str());
+    let client = ctx.connection.as_ref().map(|connection| tracing::field::display(connection.client.0.ip()));
+    if culprit == Culprit::Visitor {
+        tracing::debug!(listener, %method, host, path, status, client, fault = id, culprit = culprit_name, error, "request failed");
+    } else {
+        tracing::warn!(listener, %method, host, path, status, client, fault = id, culprit = culprit_name, error, "request failed");
+    }
+}
+
+fn write(
+    listener: &str,
+    log: &AccessLog,
+    session: &Session,
+    ctx: &mut Ctx,
+    trace: &Trace,
+    status: u16,
+    fault: Option<Fault<'_>>,
+) {
+    let id = ctx.id();
+    let (request, connection) = (session.req_header(), ctx.connection.as_deref());
+    let plugins = plugin_calls(ctx, trace);
+    let duration = ctx.started.elapsed();
+    let host_sent = || request.headers.get(HOST).map(|value| value.as_bytes());
+    log.append(&Record {
+        at: since_1970().saturating_sub(duration),
+        id,
+        listener,
+        client: connection.map(|connection| connection.client.0),
+        peer: connection.map(|connection| connection.peer.0),
+        tls: connection.and_then(handshake),
+        host: ctx.host.as_ref().map(|host| host.as_str()),
+        host_sent: if ctx.host.is_none() { host_sent() } else { None },
+        method: request.method.as_str(),
+        path: request.uri.path(),
+        query: request.uri.query().filter(|_| log.query),
+        http: version(request.version),
+        status,
+        body_bytes_in: session.body_bytes_read() as u64,
+        body_bytes_out: session.body_bytes_sent() as u64,
+        duration,
+        answer: ctx.local.unwrap_or("upstream"),
+        plugins: &plugins,
+        upstream: upstream(ctx, trace),
+        fault,
+        revision: ctx.snapshot.as_ref().map_or(0, |snapshot| snapshot.revision),
+    });
+}
+
+fn handshake(connection: &Connection) -> Option<Tls<'_>> {
+    let handshake = connection.handshake.get()?;
+    Some(Tls {
+        sni: connection.sni.get().map(|sni| sni.as_str()),
+        version: handshake.version,
+        cipher: handshake.cipher,
+        group: handshake.group,
+        resumed: handshake.resumed,
+        tier: handshake.tier,
+    })
+}
+
+fn version(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_2 => "2",
+        http::Version::HTTP_11 => "1.1",
+        http::Version::HTTP_10 => "1.0",
+        _ => "other",
+    }
+}
+
+fn plugin_calls<'a>(ctx: &'a Ctx, trace: &Trace) -> Vec<PluginCall<'a>> {
+    let plugins = ctx.site.iter().flat_map(|site| &site.plugins);
+    let called = plugins.zip(&trace.plugins).filter(|(_, (nanos, _))| *nanos > 0);
+    let call = |(attached, &(nanos, verdict)): (&'a super::Attached, &(u64, &'static str))| PluginCall {
+        name: &attached.plugin,
+        micros: nanos.div_ceil(1000),
+        verdict,
+    };
+    called.map(call).collect()
+}
+
+fn upstream<'a>(ctx: &'a Ctx, trace: &Trace) -> Option<Upstream<'a>> {
+    let site = ctx.site.as_ref().filter(|_| trace.tries > 0)?;
+    Some(Upstream {
+        name: &site.upstream.name,
+        address: trace.upstream_address,
+        tries: trace.tries,
+        reused: trace.reused,
+        connect: trace.connect(),
+        first_byte: trace.first_byte(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora::ErrorType;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_without_what_was_being_read() {
+        let told = |context: &'static str| said(&Error::explain(ErrorType::InvalidHTTPHeader, context));
+        assert!(told("upstream sent nonsense, buf: set-cookie: secret").ends_with("upstream sent nonsense"));
+        for context in ["buf: secret", "no end in sight, buf: secret", "invalid header: secret"] {
+            assert!(!told(context).contains("secret"), "{context}");
+        }
+        assert!(told("bytes already read: 0").ends_with("bytes already read: 0"));
+    }
+}
