@@ -5,6 +5,7 @@ pub mod config;
 pub mod admin;
 pub mod order;
 
+pub mod precheck;
 pub mod challenge;
 pub mod issue;
 pub mod seal;

@@ -16,6 +16,7 @@ use crate::issue::Issuer;
 use crate::notify::Notify;
 use crate::observe::Metrics;
 use crate::order::{Hands, Pace, Runner};
+use crate::precheck::{Checks, Precheck};
 use crate::store::Store;
 use crate::{renew, secret_file};
 
@@ -33,13 +34,14 @@ impl Service {
         let metrics = Arc::new(Metrics::new().map_err(|error| error.to_string())?);
         let store = Store::open(&config.store).await.map_err(|error| error.to_string())?;
         let notify = Notify::new(config.redis.as_ref(), store.clone(), signing_key.clone(), metrics.clone())?;
+        let checks = checks(&config, signing_key.kid())?;
         let mut issuers = HashMap::new();
         for issuer in &config.issuers {
             let opened = Issuer::open(issuer, &config.data_dir);
             issuers.insert(issuer.name.clone(), opened.map_err(|says| format!("issuer `{}`: {says}", issuer.name))?);
         }
         let progress = Progress::new(config.edges.iter().map(Recipient::kid));
-        let hands = Hands::new(issuers, config.edges, notify.clone());
+        let hands = Hands::new(issuers, config.edges, notify.clone(), checks.clone());
         let pace = Pace {
             retry_seconds_min: config.issuance.retry_seconds_min,
             retry_seconds_max: config.issuance.retry_seconds_max,
@@ -54,6 +56,7 @@ impl Service {
             local: matches!(config.listen, Listen::Unix(_)),
             issuers: config.issuers.into_iter().map(|issuer| issuer.name).collect(),
             progress,
+            checks,
             wake: Arc::new(Wake::new()),
         };
         let server = Server::bind(&config.listen).await?;
@@ -100,6 +103,14 @@ impl Service {
         tracing::info!("stopped");
         ended
     }
+}
+
+fn checks(config: &Config, kid: &str) -> Result<Checks, String> {
+    let precheck = &config.precheck;
+    let precheck = Precheck::open(precheck.resolver, precheck.targets.clone(), precheck.http_port, kid)?;
+    let wanted = config.issuers.iter().filter(|issuer| issuer.precheck);
+    let names = wanted.map(|issuer| (issuer.name.clone(), issuer.caa_names.clone())).collect();
+    Ok(Checks::new(precheck, names))
 }
 
 /// What every edge believes CertService by; made on first start.

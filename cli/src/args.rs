@@ -126,6 +126,8 @@ pub enum DomainAction {
     },
     /// One domain: where it stands and who must act.
     Show { name: Hostname },
+    /// Look at a domain's DNS, CAA records and challenge path now, without asking any CA. Exit code 1: something is wrong.
+    Check { name: Hostname },
     /// All domains.
     Ls,
     /// Off-board a domain: no more certificates, and the edges stop serving it.

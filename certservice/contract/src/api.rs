@@ -36,6 +36,39 @@ pub struct Domain {
     pub next_check_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateInfo>,
+    /// What has to hold for a certificate, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<DomainStep>,
+}
+
+/// One thing that has to hold, how it stands, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainStep {
+    /// `dns`, `caa`, `http`, `order` or `certificate`.
+    pub id: String,
+    /// Absent while nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ok: Option<bool>,
+    /// Stable.
+    pub code: String,
+    /// The same for a person; the CA's own words where it refused.
+    pub says: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+    /// Who can do that.
+    pub who: Who,
+}
+
+/// Answer of `POST /v1/domains/{name}:check`: how the domain looks now, asked without any CA.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReport {
+    pub name: Hostname,
+    /// An order would leave.
+    pub passed: bool,
+    pub steps: Vec<DomainStep>,
+    /// Unix seconds.
+    pub checked_at: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

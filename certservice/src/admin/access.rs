@@ -36,11 +36,12 @@ enum Allowed {
 }
 
 /// The rules. A path stands here as the router has it.
-const RULES: [(&str, &str, Allowed); 11] = [
+const RULES: [(&str, &str, Allowed); 12] = [
     ("GET", "/v1/domains", Allowed::Domains),
     ("GET", "/v1/domains/{name}", Allowed::Domains),
     ("PUT", "/v1/domains/{name}", Allowed::Domains),
     ("DELETE", "/v1/domains/{name}", Allowed::Domains),
+    ("POST", "/v1/domains/{name}", Allowed::Domains),
     ("GET", "/v1/bundles/{name}", Allowed::Edge),
     ("GET", "/v1/challenges/{name}/{token}", Allowed::Edge),
     ("GET", "/v1/changes", Allowed::Edge),

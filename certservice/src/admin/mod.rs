@@ -8,6 +8,7 @@ mod health;
 mod listen;
 mod problem;
 mod progress;
+mod verbs;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ pub use self::progress::Progress;
 use crate::config::Token;
 use crate::notify::Notify;
 use crate::observe::Metrics;
+use crate::precheck::Checks;
 use crate::store::Store;
 
 /// Largest body that is read.
@@ -41,6 +43,7 @@ pub struct Api {
     /// Names of the issuers, the default first.
     pub issuers: Vec<String>,
     pub progress: Progress,
+    pub checks: Checks,
     /// Wakes the runner for a new order.
     pub wake: Arc<Wake>,
 }
@@ -48,7 +51,7 @@ pub struct Api {
 pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/v1/domains", get(domains::list))
-        .route("/v1/domains/{name}", put(domains::put).get(domains::get).delete(domains::delete))
+        .route("/v1/domains/{name}", put(domains::put).get(domains::get).delete(domains::delete).post(verbs::post))
         .route("/v1/bundles/{name}", get(edges::bundle))
         .route("/v1/challenges/{name}/{token}", get(edges::challenge))
         .route("/v1/changes", get(changes::list))

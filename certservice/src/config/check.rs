@@ -10,7 +10,7 @@ use contract::document::{Document, in_order, pointer};
 use contract::sealed::{RECIPIENTS_MAX, Recipient};
 use zeroize::Zeroizing;
 
-use super::file::{File, IssuanceTable, IssuerTable, KindWord, ListenTable, RoleWord, TokenTable, UrlTable};
+use super::file::{File, IssuanceTable, ListenTable, RoleWord, TokenTable, UrlTable};
 use super::*;
 
 pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Config, Vec<Fault>> {
@@ -23,26 +23,27 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
     let edges = check.edges(&file.edges.public_keys);
     let issuers = check.issuers(&file.issuers);
     let issuance = check.issuance(&file.issuance);
+    let precheck = check.precheck(&file.precheck);
     match (listen, store) {
         (Some(listen), Some(store)) if check.faults.is_empty() => {
-            Ok(Config { data_dir, listen, tokens, store, redis, edges, issuers, issuance })
+            Ok(Config { data_dir, listen, tokens, store, redis, edges, issuers, issuance, precheck })
         }
         _ => Err(in_order(check.faults)),
     }
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     document: &'a Document,
     folder: &'a Path,
     faults: Vec<Fault>,
 }
 
 impl Check<'_> {
-    fn fault(&mut self, at: &str, says: impl Into<String>) {
+    pub(super) fn fault(&mut self, at: &str, says: impl Into<String>) {
         self.faults.push(self.document.fault(at, says, None));
     }
 
-    fn hinted(&mut self, at: &str, says: impl Into<String>, hint: &str) {
+    pub(super) fn hinted(&mut self, at: &str, says: impl Into<String>, hint: &str) {
         self.faults.push(self.document.fault(at, says, Some(hint.to_owned())));
     }
 
@@ -50,7 +51,7 @@ impl Check<'_> {
         self.folder.join(written)
     }
 
-    fn file(&mut self, written: &str, at: &str) -> Option<Zeroizing<String>> {
+    pub(super) fn file(&mut self, written: &str, at: &str) -> Option<Zeroizing<String>> {
         match read_file(&self.path(written)) {
             Ok(text) => Some(text),
             Err(says) => {
@@ -167,72 +168,6 @@ impl Check<'_> {
             }
         }
         recipients
-    }
-
-    fn issuers(&mut self, tables: &[IssuerTable]) -> Vec<Issuer> {
-        if tables.is_empty() {
-            self.fault("/issuers", "at least one issuer is needed");
-        }
-        let mut issuers: Vec<Issuer> = Vec::new();
-        for (index, table) in tables.iter().enumerate() {
-            let at = pointer("/issuers", index);
-            if !is_tenant(&table.name) || table.name.starts_with('.') {
-                self.fault(
-                    &pointer(&at, "name"),
-                    "a name is 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with no dot",
-                );
-            }
-            if issuers.iter().any(|known| known.name == table.name) {
-                self.fault(&pointer(&at, "name"), format!("issuer `{}` stands twice", table.name));
-            }
-            let kind = match table.kind {
-                KindWord::Acme => self.acme(table, &at),
-                KindWord::Internal => self.internal(table, &at),
-            };
-            issuers.extend(kind.map(|kind| Issuer { name: table.name.clone(), kind }));
-        }
-        issuers
-    }
-
-    fn acme(&mut self, table: &IssuerTable, at: &str) -> Option<IssuerKind> {
-        if table.validity_days.is_some() {
-            self.fault(&pointer(at, "validity_days"), "only kind `internal` has this setting: the CA decides");
-        }
-        let root = table.root_file.as_ref().and_then(|file| self.file(file, &pointer(at, "root_file")));
-        let eab = table.eab.as_ref().and_then(|eab| {
-            let key = self.file(&eab.hmac_key_file, &pointer(&pointer(at, "eab"), "hmac_key_file"))?;
-            Some(Eab { kid: eab.kid.clone(), hmac_key: Secret::new(key.trim()) })
-        });
-        let contact = table.contact.clone().unwrap_or_default();
-        for (index, _) in contact.iter().enumerate().filter(|(_, contact)| !contact.starts_with("mailto:")) {
-            self.fault(&pointer(&pointer(at, "contact"), index), "a contact starts with mailto:");
-        }
-        let Some(directory) = table.directory.clone() else {
-            self.fault(at, "kind `acme` needs `directory`, the CA's ACME directory URL");
-            return None;
-        };
-        if !directory.starts_with("https://") {
-            self.fault(&pointer(at, "directory"), "the directory URL must start with https://");
-        }
-        Some(IssuerKind::Acme(Acme { directory, contact, root: root.map(|pem| pem.as_bytes().to_vec()), eab }))
-    }
-
-    fn internal(&mut self, table: &IssuerTable, at: &str) -> Option<IssuerKind> {
-        let foreign = [
-            ("directory", table.directory.is_some()),
-            ("contact", table.contact.is_some()),
-            ("root_file", table.root_file.is_some()),
-            ("eab", table.eab.is_some()),
-        ];
-        for (setting, _) in foreign.iter().filter(|(_, given)| *given) {
-            self.fault(&pointer(at, setting), "only kind `acme` has this setting");
-        }
-        let validity_days = table.validity_days.unwrap_or(30);
-        if !(1..=398).contains(&validity_days) {
-            let says = format!("{validity_days} days, 1 to 398 are accepted");
-            self.fault(&pointer(at, "validity_days"), says);
-        }
-        Some(IssuerKind::Internal { validity_days })
     }
 
     fn issuance(&mut self, table: &IssuanceTable) -> Issuance {

@@ -20,6 +20,8 @@ pub struct File {
     pub issuers: Vec<IssuerTable>,
     #[deserr(default)]
     pub issuance: IssuanceTable,
+    #[deserr(default)]
+    pub precheck: PrecheckTable,
 }
 
 #[derive(Debug, Deserr)]
@@ -88,6 +90,12 @@ pub struct IssuerTable {
     pub eab: Option<EabTable>,
     #[deserr(default)]
     pub validity_days: Option<u32>,
+    /// Whether a domain is looked at before an order leaves. Default: for `acme`.
+    #[deserr(default)]
+    pub precheck: Option<bool>,
+    /// What the CA is called in CAA records.
+    #[deserr(default)]
+    pub caa_names: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
@@ -120,5 +128,28 @@ pub struct IssuanceTable {
 impl Default for IssuanceTable {
     fn default() -> Self {
         Self { concurrency: 8, retry_seconds_min: 20, retry_seconds_max: 3600 }
+    }
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct PrecheckTable {
+    /// IP addresses of the edges (or of the balancer before them), as customers' A and AAAA records have them.
+    #[deserr(default)]
+    pub addresses: Vec<String>,
+    /// Names that customers' CNAME records may lead to; the first is the one that is suggested.
+    #[deserr(default)]
+    pub cnames: Vec<String>,
+    /// `ip:port` of the DNS server that is asked.
+    #[deserr(default)]
+    pub resolver: Option<String>,
+    /// Where the challenge path is asked for; CAs use 80.
+    #[deserr(default = 80)]
+    pub http_port: u32,
+}
+
+impl Default for PrecheckTable {
+    fn default() -> Self {
+        Self { addresses: Vec::new(), cnames: Vec::new(), resolver: None, http_port: 80 }
     }
 }

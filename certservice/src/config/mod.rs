@@ -1,6 +1,7 @@
 //! The boot file, checked: what the rest of CertService reads.
 
 mod check;
+mod check_issuers;
 pub mod file;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use contract::sealed::Recipient;
 use zeroize::Zeroizing;
 
 pub(crate) use self::check::is_tenant;
+use crate::precheck::Targets;
 
 /// Largest file that the configuration reads, the boot file included.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -32,6 +34,7 @@ pub struct Config {
     /// Never empty; the first is the default.
     pub issuers: Vec<Issuer>,
     pub issuance: Issuance,
+    pub precheck: Precheck,
 }
 
 #[derive(Debug)]
@@ -74,6 +77,18 @@ pub enum StoreUrl {
 pub struct Issuer {
     pub name: String,
     pub kind: IssuerKind,
+    /// A domain is looked at before an order leaves.
+    pub precheck: bool,
+    /// What the CA is called in CAA records; empty where that is not known.
+    pub caa_names: Vec<String>,
+}
+
+#[derive(Debug)]
+pub struct Precheck {
+    pub targets: Targets,
+    /// Default: the system's.
+    pub resolver: Option<SocketAddr>,
+    pub http_port: u16,
 }
 
 #[derive(Debug)]

@@ -52,6 +52,7 @@ fn the_smallest_file_has_defaults() {
     let Issuance { concurrency, retry_seconds_min, retry_seconds_max } = config.issuance;
     assert_eq!((concurrency, retry_seconds_min, retry_seconds_max), (8, 20, 3600));
     assert!(config.redis.is_none() && config.tokens.is_empty());
+    assert!(!config.issuers[0].precheck && config.precheck.http_port == 80);
 }
 
 #[test]

@@ -320,7 +320,7 @@ mod tests {
             ("somethingNew", 400, "ca_unavailable", Who::CertificateAuthority, Then::Retry { after: 7 }),
         ] {
             let failure = refusal(&problem(kind, status), 7);
-            assert_eq!((failure.code, failure.who, failure.then), (code, who, then), "{kind}");
+            assert_eq!((&*failure.code, failure.who, failure.then), (code, who, then), "{kind}");
             assert_eq!(failure.says, "because");
         }
     }

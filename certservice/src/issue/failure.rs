@@ -1,5 +1,7 @@
 //! Why an order did not go on, who can change that, and when it is worth another try.
 
+use std::borrow::Cow;
+
 use contract::api::{State, Who};
 
 /// Longest text of a CA that is kept, in characters.
@@ -8,7 +10,7 @@ const SAYS_MAX: usize = 600;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// Stable; also the metric's label, so the set is small and closed.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// For a person; the CA's own words where it refused.
     pub says: String,
     pub state: State,
@@ -27,10 +29,16 @@ pub enum Then {
 }
 
 impl Failure {
-    pub fn new(code: &'static str, says: impl Into<String>, state: State, who: Who, then: Then) -> Self {
+    pub fn new(
+        code: impl Into<Cow<'static, str>>,
+        says: impl Into<String>,
+        state: State,
+        who: Who,
+        then: Then,
+    ) -> Self {
         let says: String = says.into();
         let says = says.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAYS_MAX).collect();
-        Self { code, says, state, who, then }
+        Self { code: code.into(), says, state, who, then }
     }
 
     /// Something in CertService itself.

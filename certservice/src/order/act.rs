@@ -10,6 +10,7 @@ use super::job::{Event, Job, SealedKey, Task};
 use crate::clock;
 use crate::issue::{self, Chain, Csr, Failure, Finalized, Issuer, OrderState, PrivateKey, Then};
 use crate::notify::Notify;
+use crate::precheck::Checks;
 use crate::{challenge, seal};
 
 /// Keys in memory at once; what is beyond is sealed without its certificate's digest.
@@ -20,14 +21,15 @@ pub struct Hands {
     pub issuers: HashMap<String, Issuer>,
     pub edges: Vec<Recipient>,
     pub notify: Notify,
+    pub checks: Checks,
     /// Keys whose certificate has not come yet, so that it can be sealed into the bundle's binding. A restart loses
     /// them, and the sealed copy in the order is used.
     keys: Mutex<HashMap<Hostname, Arc<PrivateKey>>>,
 }
 
 impl Hands {
-    pub fn new(issuers: HashMap<String, Issuer>, edges: Vec<Recipient>, notify: Notify) -> Self {
-        Self { issuers, edges, notify, keys: Mutex::new(HashMap::new()) }
+    pub fn new(issuers: HashMap<String, Issuer>, edges: Vec<Recipient>, notify: Notify, checks: Checks) -> Self {
+        Self { issuers, edges, notify, checks, keys: Mutex::new(HashMap::new()) }
     }
 
     /// `None` for hints, which nobody waits for.
@@ -45,6 +47,7 @@ impl Hands {
                 self.notify.bundle(&bundle, clock::now()).await;
                 return None;
             }
+            Task::Check => self.check(job).await,
             Task::Order => self.order(job).await,
             Task::Look { order } => self.look(job, &order).await,
             Task::Ask { order } => self.ask(job, &order).await,
@@ -63,8 +66,12 @@ impl Hands {
     fn issuer(&self, job: &Job) -> Result<&Issuer, Failure> {
         self.issuers.get(&job.issuer).ok_or_else(|| {
             let says = format!("issuer `{}` is no longer in the boot file", job.issuer);
-            Failure { code: "unknown_issuer", ..Failure::ours(says, Then::Retry { after: 0 }) }
+            Failure { code: "unknown_issuer".into(), ..Failure::ours(says, Then::Retry { after: 0 }) }
         })
+    }
+
+    async fn check(&self, job: &Job) -> Result<Event, Failure> {
+        Ok(Event::Checked(self.checks.look(&job.issuer, &job.domain).await))
     }
 
     async fn order(&self, job: &Job) -> Result<Event, Failure> {

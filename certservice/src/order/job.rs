@@ -1,11 +1,13 @@
 //! An order in hand: all that has to survive a crash.
 
-use contract::api::{State, Who};
+use contract::api::{DomainStep, State, Who};
 use contract::sealed::Sealed;
 use contract::{Bundle, Challenge, Hostname};
 use serde::{Deserialize, Serialize};
 
+use super::steps::steps;
 use crate::issue::{Facts, Failure, OrderState};
+use crate::precheck::Report;
 
 /// One order at work. Stored as JSON before each act; holds no plaintext key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +28,12 @@ pub struct Job {
     pub step: Step,
     /// What must be found on the domain while the CA looks.
     pub answers: Vec<Challenge>,
+    /// What the last look at the domain found.
+    #[serde(default)]
+    pub checks: Vec<DomainStep>,
+    /// Unix seconds; when an order left last although the look found a fault.
+    #[serde(default)]
+    pub doubted_at: u64,
     pub status: Status,
 }
 
@@ -69,6 +77,8 @@ pub struct Status {
     pub code: String,
     pub says: String,
     pub who: Who,
+    #[serde(default)]
+    pub steps: Vec<DomainStep>,
 }
 
 /// What happened.
@@ -76,6 +86,8 @@ pub struct Status {
 pub enum Event {
     /// It is time: the first run, another try, another look, or the first run after a crash.
     Due,
+    /// The domain was looked at, as the CA will.
+    Checked(Report),
     /// The CA opened an order; `None` from an issuer without orders.
     Ordered(Option<String>),
     /// The CA was asked for the state of the order.
@@ -98,6 +110,8 @@ pub enum Event {
 /// What to do next. All tasks may be done again.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Task {
+    /// Look at the domain. No CA is asked.
+    Check,
     Order,
     Look {
         order: String,
@@ -129,7 +143,7 @@ impl Job {
             0 => Status::working("queued", "waiting for its turn"),
             _ => Status::renewing(),
         };
-        Self {
+        let mut job = Self {
             domain,
             issuer,
             revision: served + 1,
@@ -139,8 +153,12 @@ impl Job {
             failures: 0,
             step: Step::Queued,
             answers: Vec::new(),
+            checks: Vec::new(),
+            doubted_at: 0,
             status,
-        }
+        };
+        job.status.steps = steps(&job);
+        job
     }
 }
 
@@ -162,17 +180,17 @@ impl Step {
 
 impl Status {
     pub(super) fn working(code: &str, says: &str) -> Self {
-        Self { state: State::Working, code: code.into(), says: says.into(), who: Who::Nobody }
+        Self { state: State::Working, code: code.into(), says: says.into(), who: Who::Nobody, steps: Vec::new() }
     }
 
     pub(super) fn renewing() -> Self {
         let says = "a new certificate is on its way; the current one is served".into();
-        Self { state: State::Live, code: "renewing".into(), says, who: Who::Nobody }
+        Self { state: State::Live, code: "renewing".into(), says, who: Who::Nobody, steps: Vec::new() }
     }
 
     pub(super) fn issued() -> Self {
         let says = "the certificate is served".into();
-        Self { state: State::Live, code: "issued".into(), says, who: Who::Nobody }
+        Self { state: State::Live, code: "issued".into(), says, who: Who::Nobody, steps: Vec::new() }
     }
 }
 

@@ -3,13 +3,18 @@
 use contract::api::State;
 
 use super::job::{Event, Job, Status, Step, Task};
+use super::steps::steps;
 use crate::issue::{Failure, OrderState, Then};
+use crate::precheck::Report;
 
 /// Looks at a validation or a certificate in the making before the order is given up.
 const POLLS_MAX: u32 = 120;
 const POLL_SECONDS_MAX: u64 = 15;
 /// Until a renewal that the CA refused for good is tried again all the same.
 const REFUSED_RENEWAL_SECONDS: u64 = 24 * 3600;
+
+/// How long a look that finds a fault is believed where the CA may see it otherwise.
+const DOUBT_SECONDS: u64 = 24 * 3600;
 
 /// How long to wait after failures.
 #[derive(Debug, Clone, Copy)]
@@ -21,10 +26,19 @@ pub struct Pace {
 /// What an event makes of an order, and what to do about it. The caller stores the job before it does the tasks; a task
 /// that answers gives the next event. Without tasks, nothing happens before `due_at`.
 pub fn next(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
+    if matches!(event, Event::Due) {
+        return resumed(job);
+    }
+    let (mut job, tasks) = on(job, event, now, pace);
+    job.status.steps = steps(&job);
+    (job, tasks)
+}
+
+fn on(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
     match (&job.step, event) {
         (_, Event::Failed(failure)) => failed(job, failure, now, pace),
         (_, Event::Looked(OrderState::Invalid(failure))) => failed(job, failure, now, pace),
-        (_, Event::Due) => resumed(job),
+        (Step::Queued, Event::Checked(report)) => checked(job, &report, now, pace),
         (Step::Queued, Event::Ordered(Some(order))) => {
             let look = Task::Look { order: order.clone() };
             go(job, Step::Ordered { order }, "ordered", "the CA has the order", [look])
@@ -79,7 +93,7 @@ pub fn next(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
 /// What a step does when its time comes, whether it was interrupted or waits.
 fn resumed(job: Job) -> (Job, Vec<Task>) {
     let tasks = match &job.step {
-        Step::Queued => vec![Task::Order],
+        Step::Queued => vec![Task::Check],
         Step::Ordered { order } | Step::Validating { order, .. } => vec![Task::Look { order: order.clone() }],
         Step::Answering { order } => vec![Task::Publish(job.answers.clone()), Task::Ask { order: order.clone() }],
         Step::Ready { .. } => vec![Task::MakeKey],
@@ -88,6 +102,24 @@ fn resumed(job: Job) -> (Job, Vec<Task>) {
         Step::Issued { .. } | Step::Stopped => vec![],
     };
     (job, tasks)
+}
+
+/// No order leaves before the look finds nothing wrong. Where the CA may see it otherwise, one is tried each day.
+fn checked(mut job: Job, report: &Report, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
+    job.checks = report.steps.clone();
+    let Some(fault) = report.fault() else {
+        if report.steps.is_empty() {
+            return (job, vec![Task::Order]);
+        }
+        return go(job, Step::Queued, "checked", "the domain points here", [Task::Order]);
+    };
+    let doubted_at = job.doubted_at.max(job.created_at);
+    if report.doubtful && now >= doubted_at + DOUBT_SECONDS {
+        return (Job { doubted_at: now, ..job }, vec![Task::Order]);
+    }
+    let then = Then::Retry { after: 0 };
+    let failure = Failure::new(fault.code.clone(), fault.says.clone(), State::ActionNeeded, fault.who, then);
+    failed(job, failure, now, pace)
 }
 
 /// The CA has seen what it wanted: the answers go, the key comes.
@@ -122,7 +154,8 @@ fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Ta
     let pause = pause_seconds(&job, pace);
     let stays_live = job.renews && failure.state != State::Live;
     let state = if stays_live { State::Live } else { failure.state };
-    job.status = Status { state, code: failure.code.into(), says: failure.says, who: failure.who };
+    let steps = Vec::new();
+    job.status = Status { state, code: failure.code.into_owned(), says: failure.says, who: failure.who, steps };
     let mut tasks = Vec::new();
     if !matches!(failure.then, Then::Retry { .. }) && !job.answers.is_empty() {
         tasks.push(Task::Withdraw(std::mem::take(&mut job.answers)));
@@ -156,6 +189,7 @@ impl Event {
     fn name(&self) -> &'static str {
         match self {
             Self::Due => "due",
+            Self::Checked(_) => "checked",
             Self::Ordered(_) => "ordered",
             Self::Looked(_) => "looked",
             Self::Asked => "asked",

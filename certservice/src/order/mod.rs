@@ -5,6 +5,7 @@ mod act;
 mod job;
 mod machine;
 mod runner;
+mod steps;
 #[cfg(test)]
 mod tests;
 

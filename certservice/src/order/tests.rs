@@ -1,9 +1,10 @@
-use contract::api::{State, Who};
+use contract::api::{DomainStep, State, Who};
 use contract::sealed::Sealed;
 use contract::{Bundle, Challenge, Hostname};
 
 use super::*;
 use crate::issue::{Facts, Failure, OrderState, Then};
+use crate::precheck::Report;
 
 const NOW: u64 = 1_800_000_000;
 const PACE: Pace = Pace { retry_seconds_min: 20, retry_seconds_max: 3600 };
@@ -64,7 +65,8 @@ fn finalizing(polls: u32) -> Step {
 #[test]
 fn an_order_goes_from_registration_to_the_bundle() {
     let script: Vec<(Event, Step, Vec<Task>)> = vec![
-        (Event::Due, Step::Queued, vec![Task::Order]),
+        (Event::Due, Step::Queued, vec![Task::Check]),
+        (Event::Checked(report(None, false)), Step::Queued, vec![Task::Order]),
         (Event::Ordered(Some(url())), ordered(), vec![Task::Look { order: url() }]),
         (
             Event::Looked(OrderState::Pending(vec![answer()])),
@@ -97,6 +99,74 @@ fn an_order_goes_from_registration_to_the_bundle() {
     assert_eq!((job.status.state, job.status.code.as_str()), (State::Live, "issued"));
 }
 
+/// What a look at the domain finds: nothing wrong, or a fault.
+fn report(fault: Option<&str>, doubtful: bool) -> Report {
+    let step = DomainStep {
+        id: "dns".into(),
+        ok: Some(fault.is_none()),
+        code: fault.unwrap_or("points_here").into(),
+        says: "seen".into(),
+        fix: fault.map(|_| "mend it".into()),
+        who: if fault.is_some() { Who::Customer } else { Who::Nobody },
+    };
+    Report { steps: vec![step], doubtful }
+}
+
+#[test]
+fn no_order_leaves_before_the_look_finds_nothing_wrong() {
+    let mut stands = job(Step::Queued);
+    for failures in 1..=12 {
+        let (next_job, tasks) = next(stands, Event::Checked(report(Some("no_record"), false)), NOW, &PACE);
+        assert_eq!((&next_job.step, tasks, next_job.failures), (&Step::Queued, vec![], failures));
+        assert!((20..=4500).contains(&(next_job.due_at - NOW)), "{}", next_job.due_at - NOW);
+        stands = next_job;
+    }
+    let status = &stands.status;
+    assert_eq!((status.state, status.code.as_str(), status.who), (State::ActionNeeded, "no_record", Who::Customer));
+    let shown: Vec<_> = status.steps.iter().map(|step| (step.id.as_str(), step.ok)).collect();
+    assert_eq!(shown, [("dns", Some(false)), ("order", None), ("certificate", None)]);
+    // However long it lasts: a name without a record fails at the CA, too.
+    let late = NOW + 365 * 86_400;
+    let (stands, tasks) = next(stands, Event::Checked(report(Some("no_record"), false)), late, &PACE);
+    assert_eq!(tasks, vec![]);
+    let (stands, tasks) = next(stands, Event::Checked(report(None, false)), late, &PACE);
+    assert_eq!(tasks, vec![Task::Order]);
+    assert_eq!(stands.status.steps[0].ok, Some(true));
+}
+
+#[test]
+fn what_the_ca_may_see_otherwise_is_ordered_once_a_day_all_the_same() {
+    let doubtful = || Event::Checked(report(Some("wrong_answer"), true));
+    let (stands, tasks) = next(job(Step::Queued), doubtful(), NOW + 86_399, &PACE);
+    assert_eq!(tasks, vec![]);
+    let (stands, tasks) = next(stands, doubtful(), NOW + 86_400, &PACE);
+    assert_eq!(tasks, vec![Task::Order]);
+    let (_, tasks) = next(stands, doubtful(), NOW + 86_401, &PACE);
+    assert_eq!(tasks, vec![]);
+}
+
+#[test]
+fn each_step_is_shown_with_what_to_do() {
+    let shown = |job: &Job, id: &str| job.status.steps.iter().find(|step| step.id == id).unwrap().clone();
+    let (failed, _) = next(job(validating(1)), Event::Failed(failure(Then::NewOrder)), NOW, &PACE);
+    let order = shown(&failed, "order");
+    assert_eq!(
+        (order.ok, order.code.as_str(), order.says.as_str()),
+        (Some(false), "challenge_failed", "connection refused")
+    );
+    assert!(order.fix.is_some() && order.who == Who::Customer);
+    assert_eq!(shown(&failed, "certificate").ok, None);
+    let (agreed, _) = next(job(ordered()), Event::Looked(OrderState::Ready), NOW, &PACE);
+    assert_eq!((shown(&agreed, "order").ok, shown(&agreed, "certificate").ok), (Some(true), None));
+    let refused = Failure::new("certificate_refused", "x", State::Working, Who::Operator, Then::Retry { after: 0 });
+    let (refused, _) = next(job(finalizing(0)), Event::Failed(refused), NOW, &PACE);
+    assert_eq!(shown(&refused, "certificate").code, "certificate_refused");
+    let (issued, _) = next(job(keyed()), Event::Certified { bundle: bundle(), facts: facts() }, NOW, &PACE);
+    assert_eq!((shown(&issued, "order").ok, shown(&issued, "certificate").ok), (Some(true), Some(true)));
+    let renewal = Job::new(name(), "ca".into(), 4, NOW);
+    assert_eq!(shown(&renewal, "certificate").ok, Some(true));
+}
+
 #[test]
 fn an_issuer_without_orders_goes_straight_to_the_key() {
     let (job, tasks) = next(job(Step::Queued), Event::Ordered(None), NOW, &PACE);
@@ -118,7 +188,7 @@ fn authorizations_that_are_still_good_need_no_answer() {
 fn after_a_crash_each_step_goes_on_where_it_stood() {
     let look = || vec![Task::Look { order: url() }];
     for (step, tasks) in [
-        (Step::Queued, vec![Task::Order]),
+        (Step::Queued, vec![Task::Check]),
         (ordered(), look()),
         (Step::Answering { order: url() }, vec![Task::Publish(vec![answer()]), Task::Ask { order: url() }]),
         (validating(3), look()),

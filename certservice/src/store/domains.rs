@@ -16,20 +16,21 @@ pub enum Registered {
     Known(Domain),
 }
 
-/// A row of `domains`, in the order of [`COLUMNS`].
-type Row = (String, String, String, String, String, String, String, i64, Option<i64>, Option<String>);
+/// A row of `domains`, in the order of the queries below.
+type Row = (String, String, String, String, String, String, String, i64, Option<i64>, Option<String>, Option<String>);
 
-const BY_NAME: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate \
+const BY_NAME: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps \
     FROM domains WHERE name = ?";
-const PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate \
+const PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps \
     FROM domains WHERE name > ? ORDER BY name LIMIT ?";
-const TENANT_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate \
+const TENANT_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps \
     FROM domains WHERE tenant = ? AND name > ? ORDER BY name LIMIT ?";
-const DUE_FOR_RENEWAL: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate \
+const DUE_FOR_RENEWAL: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps \
     FROM domains WHERE renew_at <= ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.domain = domains.name) \
     ORDER BY renew_at LIMIT ?";
-const INSERT: &str = "INSERT INTO domains (name, tenant, issuer, state, code, says, who, created_at, next_check_at) \
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const INSERT: &str = "INSERT INTO domains \
+    (name, tenant, issuer, state, code, says, who, steps, created_at, next_check_at) \
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const HOLD: &str = "UPDATE domains SET created_at = created_at WHERE name = ?";
 const INSERT_JOB: &str = "INSERT INTO jobs (domain, version, due_at, step, body) VALUES (?, ?, ?, ?, ?)";
 
@@ -67,13 +68,13 @@ impl Store {
 
     async fn insert(&self, tenant: &str, job: &Job) -> Result<(), StoreError> {
         let name = job.domain.as_str();
-        let Status { state, code, says, who } = &job.status;
-        let (state, who) = (word(state)?, word(who)?);
+        let Status { state, code, says, who, steps } = &job.status;
+        let (state, who, steps) = (word(state)?, word(who)?, write("the steps", name, steps)?);
         let (created_at, due_at) = (to_sql(job.created_at), to_sql(job.due_at));
         in_transaction!(self, transaction => {
             sqlx::query(INSERT)
                 .bind(name).bind(tenant).bind(&job.issuer)
-                .bind(&state).bind(code).bind(says).bind(&who)
+                .bind(&state).bind(code).bind(says).bind(&who).bind(&steps)
                 .bind(created_at).bind(due_at)
                 .execute(&mut *transaction).await?;
             insert_job!(transaction, job)?;
@@ -136,9 +137,10 @@ fn is_duplicate(error: &sqlx::Error) -> bool {
 }
 
 fn domain(row: Row) -> Result<Domain, StoreError> {
-    let (name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate) = row;
+    let (name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps) = row;
     let damaged = |what| StoreError::Damaged("the domain", name.clone(), format!("{what} is not known"));
     let certificate = certificate.map(|body| parse::<CertificateInfo>("the certificate", &name, &body)).transpose()?;
+    let steps = steps.map(|body| parse("the steps", &name, &body)).transpose()?;
     Ok(Domain {
         name: Hostname::parse(&name).map_err(|_| damaged("its name"))?,
         tenant,
@@ -150,6 +152,7 @@ fn domain(row: Row) -> Result<Domain, StoreError> {
         created_at: from_sql(created_at),
         next_check_at: next_check_at.map(from_sql),
         certificate,
+        steps: steps.unwrap_or_default(),
     })
 }
 

@@ -19,7 +19,8 @@ const DUE: &str = "SELECT domain, version, body FROM jobs WHERE due_at <= ? ORDE
 const UPDATE: &str =
     "UPDATE jobs SET version = version + 1, due_at = ?, step = ?, body = ? WHERE domain = ? AND version = ?";
 const REMOVE: &str = "DELETE FROM jobs WHERE domain = ? AND version = ?";
-const SHOW: &str = "UPDATE domains SET state = ?, code = ?, says = ?, who = ?, next_check_at = ? WHERE name = ?";
+const SHOW: &str =
+    "UPDATE domains SET state = ?, code = ?, says = ?, who = ?, steps = ?, next_check_at = ? WHERE name = ?";
 const SHOW_CERTIFICATE: &str = "UPDATE domains SET certificate = ?, renew_at = ? WHERE name = ?";
 const REPLACE_BUNDLE: &str = "REPLACE INTO bundles (domain, body) VALUES (?, ?)";
 const FORGET_ANSWERS: &str = "DELETE FROM challenges WHERE domain = ?";
@@ -58,11 +59,11 @@ impl Store {
     async fn update(&self, stored: &Stored, job: &Job) -> Result<(), StoreError> {
         let name = job.domain.as_str();
         let body = write("the order", name, job)?;
-        let Status { state, code, says, who } = &job.status;
-        let (state, who) = (word(state)?, word(who)?);
+        let Status { state, code, says, who, steps } = &job.status;
+        let (state, who, steps) = (word(state)?, word(who)?, write("the steps", name, steps)?);
         in_transaction!(self, transaction => {
             sqlx::query(SHOW)
-                .bind(&state).bind(code).bind(says).bind(&who).bind(to_sql(job.due_at)).bind(name)
+                .bind(&state).bind(code).bind(says).bind(&who).bind(&steps).bind(to_sql(job.due_at)).bind(name)
                 .execute(&mut *transaction).await?;
             let written = sqlx::query(UPDATE)
                 .bind(to_sql(job.due_at)).bind(job.step.name()).bind(&body).bind(name).bind(stored.version)
@@ -105,12 +106,12 @@ impl Store {
 
     async fn end(&self, stored: &Stored, job: &Job, issued: Option<&Issued>) -> Result<i64, StoreError> {
         let name = job.domain.as_str();
-        let Status { state, code, says, who } = &job.status;
-        let (state, who) = (word(state)?, word(who)?);
+        let Status { state, code, says, who, steps } = &job.status;
+        let (state, who, steps) = (word(state)?, word(who)?, write("the steps", name, steps)?);
         Ok(in_transaction!(self, transaction => {
             let cursor = if issued.is_some() { next_cursor!(transaction) } else { 0 };
             sqlx::query(SHOW)
-                .bind(&state).bind(code).bind(says).bind(&who).bind(None::<i64>).bind(name)
+                .bind(&state).bind(code).bind(says).bind(&who).bind(&steps).bind(None::<i64>).bind(name)
                 .execute(&mut *transaction).await?;
             let written = sqlx::query(REMOVE).bind(name).bind(stored.version)
                 .execute(&mut *transaction).await?.rows_affected();

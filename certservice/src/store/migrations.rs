@@ -1,6 +1,7 @@
 //! The schema, version by version. A step is written once per dialect and never edited after a release.
 
 use sqlx::Connection;
+use sqlx::mysql::MySqlDatabaseError;
 
 use super::{Pool, StoreError};
 
@@ -10,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -21,19 +22,27 @@ const MIGRATIONS: [Migration; 2] = [
         sqlite: include_str!("migrations/0002.sqlite.sql"),
         mysql: include_str!("migrations/0002.mysql.sql"),
     },
+    Migration {
+        version: 3,
+        sqlite: include_str!("migrations/0003.sqlite.sql"),
+        mysql: include_str!("migrations/0003.mysql.sql"),
+    },
 ];
+
+pub(super) const NEWEST: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 
 const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT NOT NULL PRIMARY KEY)";
 const CURRENT: &str = "SELECT COALESCE(MAX(version), 0) FROM schema_versions";
 const RECORD: &str = "INSERT INTO schema_versions (version) VALUES (?)";
 
-pub(super) async fn run(pool: &Pool) -> Result<(), StoreError> {
+/// Up to a version, which is the newest but in tests of what was before.
+pub(super) async fn run(pool: &Pool, newest: i64) -> Result<(), StoreError> {
     match pool {
         Pool::Sqlite(pool) => {
             let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
             sqlx::query(VERSIONS).execute(&mut *transaction).await?;
             let current = sqlx::query_scalar(CURRENT).fetch_one(&mut *transaction).await?;
-            for migration in after(current)? {
+            for migration in after(current, newest)? {
                 for statement in statements(migration.sqlite) {
                     sqlx::query(statement).execute(&mut *transaction).await?;
                 }
@@ -47,9 +56,13 @@ pub(super) async fn run(pool: &Pool) -> Result<(), StoreError> {
             sqlx::query("SELECT GET_LOCK('latchkey_schema', 60)").execute(&mut connection).await?;
             sqlx::query(VERSIONS).execute(&mut connection).await?;
             let current = sqlx::query_scalar(CURRENT).fetch_one(&mut connection).await?;
-            for migration in after(current)? {
+            for migration in after(current, newest)? {
                 for statement in statements(migration.mysql) {
-                    sqlx::query(statement).execute(&mut connection).await?;
+                    match sqlx::query(statement).execute(&mut connection).await {
+                        Ok(_) => {}
+                        Err(error) if is_done(&error) => {}
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 sqlx::query(RECORD).bind(migration.version).execute(&mut connection).await?;
             }
@@ -59,12 +72,19 @@ pub(super) async fn run(pool: &Pool) -> Result<(), StoreError> {
     }
 }
 
-fn after(current: i64) -> Result<impl Iterator<Item = &'static Migration>, StoreError> {
-    let newest = MIGRATIONS.iter().map(|m| m.version).max().unwrap_or(0);
+/// A column or an index that is there already: the step was interrupted before it was recorded.
+fn is_done(error: &sqlx::Error) -> bool {
+    const DUPLICATE_COLUMN: u16 = 1060;
+    const DUPLICATE_INDEX: u16 = 1061;
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
+    error.is_some_and(|error| matches!(error.number(), DUPLICATE_COLUMN | DUPLICATE_INDEX))
+}
+
+fn after(current: i64, newest: i64) -> Result<impl Iterator<Item = &'static Migration>, StoreError> {
     if current > newest {
         return Err(StoreError::TooNew(current, newest));
     }
-    Ok(MIGRATIONS.iter().filter(move |m| m.version > current))
+    Ok(MIGRATIONS.iter().filter(move |m| m.version > current && m.version <= newest))
 }
 
 fn statements(sql: &'static str) -> impl Iterator<Item = &'static str> {

@@ -19,11 +19,15 @@ const WAIT_SECONDS_MAX: u64 = 10;
 
 impl Store {
     pub async fn open(url: &StoreUrl) -> Result<Self, StoreError> {
+        Self::open_at(url, migrations::NEWEST).await
+    }
+
+    pub(super) async fn open_at(url: &StoreUrl, version: i64) -> Result<Self, StoreError> {
         let pool = match url {
             StoreUrl::Sqlite(path) => Pool::Sqlite(sqlite(path).await?),
             StoreUrl::Mysql(url) => Pool::Mysql(mysql(url.reveal()).await?),
         };
-        migrations::run(&pool).await?;
+        migrations::run(&pool, version).await?;
         Ok(Self { pool })
     }
 }

@@ -1,6 +1,7 @@
 //! The same tests on every database: SQLite always, MySQL/MariaDB where `LATCHKEY_TEST_MYSQL_URL` names a server.
 
 mod changes;
+mod migrations;
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};

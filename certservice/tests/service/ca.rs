@@ -34,7 +34,8 @@ fn troubled(folder: &Path, name: &str, order: Option<&'static str>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("https://{}", listener.local_addr().unwrap());
     let issuer = format!(
-        "[[issuers]]\nname = \"{name}\"\nkind = \"acme\"\ndirectory = \"{base}/dir\"\nroot_file = \"ca-root.pem\"\n"
+        "[[issuers]]\nname = \"{name}\"\nkind = \"acme\"\ndirectory = \"{base}/dir\"\nroot_file = \"ca-root.pem\"\n\
+         precheck = false\n"
     );
     std::thread::spawn(move || {
         for stream in listener.incoming() {

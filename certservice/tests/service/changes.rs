@@ -94,7 +94,8 @@ fn an_order_ends_with_its_domain() {
     // A CA that takes connections and says nothing: the order is at work while its domain goes.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let directory = format!("https://{}/dir", silent.local_addr().unwrap());
-    let acme = format!("[[issuers]]\nname = \"silent\"\nkind = \"acme\"\ndirectory = \"{directory}\"\n");
+    let acme =
+        format!("[[issuers]]\nname = \"silent\"\nkind = \"acme\"\ndirectory = \"{directory}\"\nprecheck = false\n");
     let service = CertService::started(&format!("{INTERNAL}{acme}"));
     assert_eq!(service.put("a.example", r#"{"issuer": "silent"}"#).status, 201);
     let connection = silent.accept().unwrap();

@@ -10,6 +10,7 @@ use certservice::issue::Issuer;
 use certservice::notify::Notify;
 use certservice::observe::Metrics;
 use certservice::order::{Event, Hands, Job, Pace, Recorded, Runner, Step};
+use certservice::precheck::{Checks, Precheck};
 use certservice::service::Service;
 use certservice::store::Store;
 use contract::signed::{SigningKey, sign};
@@ -18,6 +19,9 @@ use tokio::runtime::Runtime;
 
 use crate::edge::{is_bound_to_certificate, open_bundle};
 use crate::process::{CertService, INTERNAL};
+
+/// What the edge answers our own looks with.
+pub const KID: &str = "kid";
 
 /// All that one life of the process has in memory.
 struct Life {
@@ -44,7 +48,11 @@ impl Life {
             (issuer.name.clone(), Issuer::open(issuer, &config.data_dir).unwrap())
         };
         let issuers: HashMap<_, _> = config.issuers.iter().map(open).collect();
-        let hands = Hands::new(issuers, config.edges, notify);
+        let looked = config.issuers.iter().filter(|issuer| issuer.precheck);
+        let looked = looked.map(|issuer| (issuer.name.clone(), issuer.caa_names.clone())).collect();
+        let precheck = config.precheck;
+        let precheck = Precheck::open(precheck.resolver, precheck.targets, precheck.http_port, KID).unwrap();
+        let hands = Hands::new(issuers, config.edges, notify, Checks::new(precheck, looked));
         let pace = Pace { retry_seconds_min: 1, retry_seconds_max: 1 };
         Self { store: store.clone(), runner: Runner::new(store, hands, metrics, pace, 1) }
     }
@@ -146,8 +154,8 @@ fn check(bundle: &Bundle, service: &CertService) -> bool {
 fn a_crash_at_each_point_of_an_internal_order_loses_nothing() {
     let service = CertService::new(INTERNAL);
     let points = crash_everywhere(&service, "internal");
-    // Due, order; ordered, key; key made, finalize; issued.
-    assert_eq!(points, 6);
+    // Due, look; looked, order; ordered, key; key made, finalize; issued.
+    assert_eq!(points, 8);
 }
 
 #[test]

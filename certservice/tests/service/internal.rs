@@ -68,7 +68,8 @@ pub fn assert_not_leaked(service: &CertService, pkcs8: &[u8]) {
 #[test]
 fn a_domain_that_has_no_certificate_says_so() {
     // Nothing listens there: the order fails and is retried much later.
-    let acme = "[[issuers]]\nname = \"down\"\nkind = \"acme\"\ndirectory = \"https://127.0.0.1:1/dir\"\n";
+    let acme = "[[issuers]]\nname = \"down\"\nkind = \"acme\"\ndirectory = \"https://127.0.0.1:1/dir\"\n\
+        precheck = false\n";
     let service = CertService::started(&format!("{INTERNAL}{acme}"));
     assert_eq!(service.get("/v1/bundles/none.example").json()["code"], "unknown_domain");
     assert_eq!(service.put("down.example", r#"{"issuer": "down"}"#).status, 201);

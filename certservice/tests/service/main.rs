@@ -9,6 +9,7 @@ mod edge;
 mod http;
 mod internal;
 mod pebble;
+mod precheck;
 mod process;
 mod redis;
 mod renewal;

@@ -1,5 +1,5 @@
 use contract::Hostname;
-use contract::api::{Domain, DomainPage, PutDomain};
+use contract::api::{CheckReport, Domain, DomainPage, PutDomain};
 use reqwest::header::AUTHORIZATION;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client};
@@ -64,6 +64,11 @@ impl CertService {
 
     pub async fn domain(&self, name: &Hostname) -> Result<Domain, ClientError> {
         self.target.json(self.client.get(self.domain_url(name))).await
+    }
+
+    /// How a domain looks now; no CA is asked.
+    pub async fn check(&self, name: &Hostname) -> Result<CheckReport, ClientError> {
+        self.target.json(self.client.post(format!("{}:check", self.domain_url(name)))).await
     }
 
     /// All domains, page by page.

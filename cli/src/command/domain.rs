@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use contract::Hostname;
-use contract::api::{Domain, PutDomain, State, Who};
+use contract::api::{Domain, DomainStep, PutDomain, State, Who};
 use serde_json::json;
 
 use crate::args::{CertServiceArgs, DomainAction};
@@ -22,6 +22,7 @@ pub(super) async fn run(args: &CertServiceArgs, action: DomainAction, json: bool
             }
         }
         DomainAction::Show { name } => print(&certservice.domain(&name).await?, json),
+        DomainAction::Check { name } => check(&certservice, &name, json).await?,
         DomainAction::Ls => list(&certservice.domains().await?, json),
         DomainAction::Rm { name } => {
             certservice.remove(&name).await?;
@@ -62,6 +63,7 @@ fn print(domain: &Domain, json: bool) {
     if let Some(at) = domain.next_check_at.filter(|_| domain.state != State::Live) {
         row("next look", format!("{} (in {})", date(at), span(at.saturating_sub(now()))));
     }
+    print_steps(&domain.steps);
     row("tenant", domain.tenant.clone());
     row("issuer", domain.issuer.clone());
     row("since", date(domain.created_at));
@@ -71,6 +73,35 @@ fn print(domain: &Domain, json: bool) {
         row("valid until", format!("{} ({left} left)", date(certificate.not_after)));
         row("sha-256", certificate.sha256.clone());
         row("revision", certificate.revision.to_string());
+    }
+}
+
+async fn check(certservice: &CertService, name: &Hostname, json: bool) -> Result<(), Failure> {
+    let report = certservice.check(name).await?;
+    if json {
+        println!("{}", json!(report));
+    } else {
+        println!("{name}");
+        print_steps(&report.steps);
+    }
+    match report.steps.iter().find(|step| step.ok == Some(false)) {
+        Some(fault) => Err(Failure::Outcome(format!("{name}: {} must act: {}", who(fault.who), fault.says))),
+        None => Ok(()),
+    }
+}
+
+/// One line a step, and one for what to do.
+fn print_steps(steps: &[DomainStep]) {
+    for step in steps {
+        let mark = match step.ok {
+            Some(true) => "yes",
+            Some(false) => "NO",
+            None => "-",
+        };
+        println!("  {:<12} {mark:<4} {} ({})", step.id, step.says, step.code);
+        if let Some(fix) = &step.fix {
+            println!("  {:<12}      {}: {fix}", "", who(step.who));
+        }
     }
 }
 
@@ -85,6 +116,9 @@ async fn watch(certservice: &CertService, name: &Hostname, timeout: u64, json: b
                 println!("{}", json!(domain));
             } else {
                 println!("{:>5.1} s  {} ({}): {}", start.elapsed().as_secs_f32(), state(stands.0), stands.1, stands.2);
+                for fault in domain.steps.iter().filter(|step| step.ok == Some(false)) {
+                    println!("         {}: {}", who(fault.who), fault.fix.as_deref().unwrap_or(&fault.says));
+                }
             }
             told = Some(stands);
         }

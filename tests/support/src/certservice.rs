@@ -24,7 +24,7 @@ pub struct Setup {
 #[derive(Clone)]
 pub enum Issuer {
     Internal,
-    Acme { directory: String, root_file: PathBuf },
+    Acme { directory: String, root_file: PathBuf, resolver: SocketAddr, http_port: u16 },
 }
 
 impl Setup {
@@ -95,9 +95,10 @@ impl Setup {
                 Issuer::Internal => {
                     "[[issuers]]\nname = \"internal\"\nkind = \"internal\"\nvalidity_days = 30\n".into()
                 }
-                Issuer::Acme { directory, root_file } => format!(
+                Issuer::Acme { directory, root_file, resolver, http_port } => format!(
                     "[[issuers]]\nname = \"acme\"\nkind = \"acme\"\ndirectory = {directory:?}\n\
-                     contact = [\"mailto:ops@example.com\"]\nroot_file = {root_file:?}\n"
+                     contact = [\"mailto:ops@example.com\"]\nroot_file = {root_file:?}\n\
+                     [precheck]\naddresses = [\"127.0.0.1\"]\nresolver = \"{resolver}\"\nhttp_port = {http_port}\n"
                 ),
             });
         }

@@ -49,6 +49,8 @@ impl Fleet {
         let issuer = pebble.as_ref().map_or(Issuer::Internal, |pebble| Issuer::Acme {
             directory: pebble.directory.clone(),
             root_file: pebble.api_root.clone(),
+            resolver: pebble.resolver,
+            http_port: http.port(),
         });
         let mut certservice_setup = certservice::Setup::new(path, &[edge::public_key(&key)], &[issuer])?;
         certservice_setup.redis_url = redis.as_ref().map(|redis| redis.url.clone());

@@ -19,6 +19,8 @@ pub struct Pebble {
     pub directory: String,
     /// Root of the certificate of Pebble's own API.
     pub api_root: PathBuf,
+    /// Its DNS server.
+    pub resolver: SocketAddr,
     management: String,
     client: Client,
 }
@@ -59,7 +61,7 @@ impl Pebble {
         let directory = format!("https://127.0.0.1:{}/dir", api.port());
         process.until_ready(async || Ok(client.get(&directory).send().await?.error_for_status().map(drop)?)).await?;
         let management = format!("https://127.0.0.1:{}", management.port());
-        Ok(Self { process, names, directory, api_root, management, client })
+        Ok(Self { process, names, directory, api_root, resolver: dns, management, client })
     }
 
     /// Root of the certificates that it issues; another one at each start.

@@ -272,28 +272,6 @@ async fn all_at_one_domain_queue_up_and_its_revision_only_grows() {
 }
 
 #[tokio::test]
-async fn bundles_from_before_the_feed_stand_in_it() {
-    for fresh in fresh().await {
-        let store = Store::open(&fresh.url).await.unwrap();
-        for domain in ["b.example", "a.example", "c.example"] {
-            issue(&store, domain).await;
-        }
-        renew(&store, "b.example").await;
-        store.register("shop", &job("waits.example")).await.unwrap();
-        for statement in
-            ["DROP TABLE changes", "DROP TABLE changes_head", "DELETE FROM schema_versions WHERE version = 2"]
-        {
-            on!(store, pool => sqlx::query(statement).execute(pool).await.map(drop)).unwrap();
-        }
-        store.close().await;
-        let store = Store::open(&fresh.url).await.unwrap();
-        let listed = [change(1, "a.example", 1), change(2, "b.example", 2), change(3, "c.example", 1)];
-        assert_eq!(store.changes(0, 10).await.unwrap().changes, listed);
-        assert_eq!(renew(&store, "a.example").await, 4);
-    }
-}
-
-#[tokio::test]
 async fn a_page_is_a_range_of_the_primary_key() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&StoreUrl::Sqlite(folder.path().join("test.db"))).await.unwrap();

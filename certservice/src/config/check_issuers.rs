@@ -1,0 +1,142 @@
+//! The issuers and the pre-check of the boot file.
+
+use std::net::{IpAddr, SocketAddr};
+
+use contract::Hostname;
+use contract::document::pointer;
+
+use super::check::{Check, is_tenant};
+use super::file::{IssuerTable, KindWord, PrecheckTable};
+use super::{Acme, Eab, Issuer, IssuerKind, Precheck, Secret};
+use crate::precheck::Targets;
+
+/// Most addresses and names that domains may point at.
+const TARGETS_MAX: usize = 64;
+/// CAs whose name in CAA records is known by their directory.
+const CAA_NAMES: [(&str, &str); 5] = [
+    (".letsencrypt.org/", "letsencrypt.org"),
+    (".pki.goog/", "pki.goog"),
+    (".zerossl.com/", "sectigo.com"),
+    (".sectigo.com/", "sectigo.com"),
+    (".buypass.com/", "buypass.com"),
+];
+
+impl Check<'_> {
+    pub(super) fn issuers(&mut self, tables: &[IssuerTable]) -> Vec<Issuer> {
+        if tables.is_empty() {
+            self.fault("/issuers", "at least one issuer is needed");
+        }
+        let mut issuers: Vec<Issuer> = Vec::new();
+        for (index, table) in tables.iter().enumerate() {
+            let at = pointer("/issuers", index);
+            if !is_tenant(&table.name) || table.name.starts_with('.') {
+                self.fault(
+                    &pointer(&at, "name"),
+                    "a name is 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with no dot",
+                );
+            }
+            if issuers.iter().any(|known| known.name == table.name) {
+                self.fault(&pointer(&at, "name"), format!("issuer `{}` stands twice", table.name));
+            }
+            let kind = match table.kind {
+                KindWord::Acme => self.acme(table, &at),
+                KindWord::Internal => self.internal(table, &at),
+            };
+            let precheck = table.precheck.unwrap_or(table.kind == KindWord::Acme);
+            let caa_names = self.caa_names(table, &at);
+            issuers.extend(kind.map(|kind| Issuer { name: table.name.clone(), kind, precheck, caa_names }));
+        }
+        issuers
+    }
+
+    fn acme(&mut self, table: &IssuerTable, at: &str) -> Option<IssuerKind> {
+        if table.validity_days.is_some() {
+            self.fault(&pointer(at, "validity_days"), "only kind `internal` has this setting: the CA decides");
+        }
+        let root = table.root_file.as_ref().and_then(|file| self.file(file, &pointer(at, "root_file")));
+        let eab = table.eab.as_ref().and_then(|eab| {
+            let key = self.file(&eab.hmac_key_file, &pointer(&pointer(at, "eab"), "hmac_key_file"))?;
+            Some(Eab { kid: eab.kid.clone(), hmac_key: Secret::new(key.trim()) })
+        });
+        let contact = table.contact.clone().unwrap_or_default();
+        for (index, _) in contact.iter().enumerate().filter(|(_, contact)| !contact.starts_with("mailto:")) {
+            self.fault(&pointer(&pointer(at, "contact"), index), "a contact starts with mailto:");
+        }
+        let Some(directory) = table.directory.clone() else {
+            self.fault(at, "kind `acme` needs `directory`, the CA's ACME directory URL");
+            return None;
+        };
+        if !directory.starts_with("https://") {
+            self.fault(&pointer(at, "directory"), "the directory URL must start with https://");
+        }
+        Some(IssuerKind::Acme(Acme { directory, contact, root: root.map(|pem| pem.as_bytes().to_vec()), eab }))
+    }
+
+    fn internal(&mut self, table: &IssuerTable, at: &str) -> Option<IssuerKind> {
+        let foreign = [
+            ("directory", table.directory.is_some()),
+            ("contact", table.contact.is_some()),
+            ("root_file", table.root_file.is_some()),
+            ("eab", table.eab.is_some()),
+        ];
+        for (setting, _) in foreign.iter().filter(|(_, given)| *given) {
+            self.fault(&pointer(at, setting), "only kind `acme` has this setting");
+        }
+        let validity_days = table.validity_days.unwrap_or(30);
+        if !(1..=398).contains(&validity_days) {
+            let says = format!("{validity_days} days, 1 to 398 are accepted");
+            self.fault(&pointer(at, "validity_days"), says);
+        }
+        Some(IssuerKind::Internal { validity_days })
+    }
+
+    fn caa_names(&mut self, table: &IssuerTable, at: &str) -> Vec<String> {
+        let at = pointer(at, "caa_names");
+        let directory = table.directory.as_deref().unwrap_or_default();
+        let known = CAA_NAMES.iter().filter(|(part, _)| directory.contains(part)).map(|(_, name)| (*name).to_owned());
+        let Some(names) = &table.caa_names else { return known.collect() };
+        for (index, name) in names.iter().enumerate().filter(|(_, name)| Hostname::parse(name).is_err()) {
+            let says = format!("`{name}` is no domain; CAs name themselves by one, such as letsencrypt.org");
+            self.fault(&pointer(&at, index), says);
+        }
+        names.clone()
+    }
+
+    pub(super) fn precheck(&mut self, table: &PrecheckTable) -> Precheck {
+        let mut targets = Targets::default();
+        for (index, text) in table.addresses.iter().enumerate() {
+            match text.parse::<IpAddr>() {
+                Ok(address) => targets.addresses.push(address),
+                Err(_) => self.fault(&pointer("/precheck/addresses", index), format!("`{text}` is no IP address")),
+            }
+        }
+        for (index, text) in table.cnames.iter().enumerate() {
+            match Hostname::parse(text) {
+                Ok(name) => targets.cnames.push(name),
+                Err(error) => self.fault(&pointer("/precheck/cnames", index), error.to_string()),
+            }
+        }
+        for (setting, count) in [("addresses", table.addresses.len()), ("cnames", table.cnames.len())] {
+            if count > TARGETS_MAX {
+                self.fault(
+                    &pointer("/precheck", setting),
+                    format!("{count} entries, at most {TARGETS_MAX} are accepted"),
+                );
+            }
+        }
+        let resolver = table.resolver.as_ref().and_then(|text| {
+            let address = text.parse::<SocketAddr>();
+            if address.is_err() {
+                let says = format!("`{text}` is no IP address with a port");
+                self.hinted("/precheck/resolver", says, "such as 127.0.0.1:53");
+            }
+            address.ok()
+        });
+        let http_port = u16::try_from(table.http_port).ok().filter(|port| *port > 0);
+        if http_port.is_none() {
+            let says = format!("{} is no port, 1 to 65535 are accepted", table.http_port);
+            self.fault("/precheck/http_port", says);
+        }
+        Precheck { targets, resolver, http_port: http_port.unwrap_or(80) }
+    }
+}

@@ -1,0 +1,76 @@
+//! A database that an earlier CertService left is brought up to date with all that it holds.
+
+use super::*;
+use crate::store::migrations::NEWEST;
+
+/// What every version so far has written for a domain; later ones write more.
+async fn write_old(store: &Store, domain: &str, revision: Option<u64>) {
+    let insert = "INSERT INTO domains (name, tenant, issuer, state, code, says, who, created_at, next_check_at) \
+        VALUES (?, 'shop', 'ca', 'working', 'queued', 'waiting for its turn', 'nobody', 1, 1)";
+    on!(store, pool => sqlx::query(insert).bind(domain).execute(pool).await.map(drop)).unwrap();
+    match revision {
+        Some(revision) => {
+            let body = serde_json::to_string(&bundle(domain, revision)).unwrap();
+            let insert = "INSERT INTO bundles (domain, body) VALUES (?, ?)";
+            on!(store, pool => sqlx::query(insert).bind(domain).bind(body).execute(pool).await.map(drop)).unwrap();
+        }
+        None => {
+            // As version 1 wrote it: nothing that came later.
+            let body = format!(
+                r#"{{"domain": "{domain}", "issuer": "ca", "revision": 1, "created_at": 1, "due_at": 1, "failures": 0,
+                "step": "queued", "answers": [],
+                "status": {{"state": "working", "code": "queued", "says": "waiting for its turn", "who": "nobody"}}}}"#
+            );
+            let insert = "INSERT INTO jobs (domain, version, due_at, step, body) VALUES (?, 1, 1, 'queued', ?)";
+            on!(store, pool => sqlx::query(insert).bind(domain).bind(body).execute(pool).await.map(drop)).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_earlier_schema_is_brought_up_to_date() {
+    for version in 1..NEWEST {
+        for fresh in fresh().await {
+            let store = Store::open_at(&fresh.url, version).await.unwrap();
+            for (domain, revision) in [("b.example", 2), ("a.example", 1)] {
+                write_old(&store, domain, Some(revision)).await;
+            }
+            write_old(&store, "waits.example", None).await;
+            store.close().await;
+            let store = Store::open(&fresh.url).await.unwrap();
+            let waits = store.domain(&name("waits.example")).await.unwrap().unwrap();
+            assert_eq!((waits.code.as_str(), waits.steps.len()), ("queued", 0), "from {version}");
+            let stored = only_job(&store).await;
+            assert_eq!((stored.job.domain.as_str(), &stored.job.step), ("waits.example", &Step::Queued));
+            assert_eq!(store.bundle(&name("b.example")).await.unwrap(), Some(bundle("b.example", 2)));
+            // The feed came with version 2; it lists what was there before.
+            if version == 1 {
+                let listed = store.changes(0, 10).await.unwrap().changes;
+                let listed: Vec<_> = listed.iter().map(|c| (c.cursor, c.domain.as_str(), c.revision)).collect();
+                assert_eq!(listed, [(1, "a.example", Some(1)), (2, "b.example", Some(2))]);
+            }
+            let done = issued(&stored.job);
+            store.finish(&stored, &done, &bundle("waits.example", 1), &shown(1), NOW).await.unwrap();
+            assert!(store.bundle(&name("waits.example")).await.unwrap().is_some());
+        }
+    }
+}
+
+/// MySQL commits each statement by itself: a migration that was interrupted begins anew.
+#[tokio::test]
+async fn a_migration_that_was_interrupted_runs_again() {
+    for fresh in fresh().await {
+        if matches!(fresh.url, StoreUrl::Sqlite(_)) {
+            continue;
+        }
+        let store = Store::open(&fresh.url).await.unwrap();
+        store.register("shop", &job("a.example")).await.unwrap();
+        for version in 3..=NEWEST {
+            let forget = "DELETE FROM schema_versions WHERE version = ?";
+            on!(store, pool => sqlx::query(forget).bind(version).execute(pool).await.map(drop)).unwrap();
+        }
+        store.close().await;
+        let store = Store::open(&fresh.url).await.unwrap();
+        only_job(&store).await;
+    }
+}

@@ -1,0 +1,97 @@
+//! The look before an order, with a DNS server of the test's own and a real CA.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
+
+use contract::api::{CheckReport, State, Who};
+
+use crate::pebble::{Pebble, set_up_with};
+use crate::process::CertService;
+
+/// Tells the DNS server what to answer.
+fn dns(pebble: &Pebble, action: &str, body: &str) {
+    let mut stream = TcpStream::connect(("127.0.0.1", pebble.dns_management)).unwrap();
+    let head = format!("POST /{action} HTTP/1.1\r\nHost: dns\r\nConnection: close\r\n");
+    write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{action} {body}: {answer}");
+}
+
+fn check(service: &CertService, name: &str) -> CheckReport {
+    let answer = service.call("POST", &format!("/v1/domains/{name}:check"), None, "");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+/// Orders that the CA has seen, by its own log.
+fn orders(service: &CertService) -> usize {
+    let log = std::fs::read_to_string(service.path("pebble.log")).unwrap();
+    log.matches("/order-plz").count()
+}
+
+#[test]
+fn no_order_leaves_before_the_domain_points_here_and_then_one_does() {
+    let (service, pebble, _responder) = set_up_with("caa_names = [\"pebble.example\"]\n");
+    let elsewhere = r#"{"host": "shop.example.", "addresses": ["198.51.100.9"]}"#;
+    let only = |tag: &str, at: &str, value: &str| {
+        format!(r#"{{"host": "{at}.", "policies": [{{"tag": "{tag}", "value": "{value}"}}]}}"#)
+    };
+    dns(&pebble, "add-a", elsewhere);
+    assert_eq!(service.put("shop.example", "").status, 201);
+    let domain = service.wait("shop.example", |domain| domain.code == "wrong_address");
+    assert_eq!((domain.state, domain.who), (State::ActionNeeded, Who::Customer));
+    assert!(domain.says.contains("198.51.100.9") && domain.next_check_at.is_some(), "{domain:?}");
+    let step = |id: &str| domain.steps.iter().find(|step| step.id == id).unwrap();
+    assert!(step("dns").fix.as_ref().unwrap().contains("shop.example A 127.0.0.1"), "{domain:?}");
+    assert_eq!((step("order").ok, step("certificate").ok), (None, None));
+
+    // A CAA record of the parent counts; nothing of it reaches the CA.
+    dns(&pebble, "clear-a", r#"{"host": "shop.example."}"#);
+    dns(&pebble, "add-caa", &only("issue", "example", "ca.example"));
+    let domain = service.wait("shop.example", |domain| domain.code == "caa_forbids_inherited");
+    assert!(domain.says.contains("ca.example"), "{domain:?}");
+    assert_eq!(orders(&service), 0);
+    // One of its own comes first.
+    dns(&pebble, "add-caa", &only("issue", "shop.example", "pebble.example"));
+    let live = service.wait_live("shop.example");
+    assert!(live.steps.iter().all(|step| step.ok == Some(true)), "{live:?}");
+    assert_eq!(orders(&service), 1);
+}
+
+#[test]
+fn a_check_says_what_is_wrong_and_asks_no_ca() {
+    let (service, pebble, responder) = set_up_with("");
+    for name in ["gone.example", "six.example", "broken.example", "proxied.example", "good.example"] {
+        dns(&pebble, "set-servfail", &format!(r#"{{"host": "{name}."}}"#));
+        assert_eq!(service.put(name, "").status, 201);
+        let domain = service.wait(name, |domain| domain.code != "queued");
+        assert_eq!((domain.code.as_str(), domain.state), ("dns_failed", State::ActionNeeded), "{domain:?}");
+    }
+    for name in ["six.example", "proxied.example", "good.example", "gone.example"] {
+        dns(&pebble, "clear-servfail", &format!(r#"{{"host": "{name}."}}"#));
+    }
+    dns(&pebble, "add-aaaa", r#"{"host": "six.example.", "addresses": ["2001:db8:9::9"]}"#);
+    dns(&pebble, "set-cname", r#"{"host": "gone.example.", "target": "nowhere.example."}"#);
+    dns(&pebble, "set-servfail", r#"{"host": "nowhere.example."}"#);
+    let fault = |name: &str| {
+        let report = check(&service, name);
+        let fault = report.steps.iter().find(|step| step.ok == Some(false));
+        assert_eq!(report.passed, fault.is_none());
+        fault.map(|fault| fault.code.clone())
+    };
+    assert_eq!(fault("six.example").as_deref(), Some("stale_ipv6"));
+    assert_eq!(fault("broken.example").as_deref(), Some("dns_failed"));
+    responder.silent.store(true, Ordering::Relaxed);
+    let report = check(&service, "proxied.example");
+    let http = report.steps.iter().find(|step| step.id == "http").unwrap();
+    assert_eq!((http.ok, http.code.as_str(), http.who), (Some(false), "wrong_answer", Who::Operator), "{report:?}");
+    assert!(http.says.contains("404"), "{http:?}");
+    responder.silent.store(false, Ordering::Relaxed);
+    assert_eq!(fault("good.example"), None);
+    let unknown = service.call("POST", "/v1/domains/stranger.example:check", None, "");
+    assert_eq!((unknown.status, unknown.json()["code"].as_str()), (404, Some("unknown_domain")));
+    let unknown = service.call("POST", "/v1/domains/good.example:polish", None, "");
+    assert_eq!((unknown.status, unknown.json()["code"].as_str()), (404, Some("unknown_path")));
+}
