@@ -19,7 +19,7 @@ use crate::guard::Limits;
 use crate::http::Edge;
 use crate::observe::{AccessLog, AccessLogSettings, Target, Writer};
 use crate::supply::{CertService, Disk, Redis, Supply};
-use crate::tls::{Known, Misses, Table, Terminator};
+use crate::tls::{Known, Misses, Opener, Table, Terminator};
 
 /// Threads of the admin API and background work, apart from those that serve requests.
 pub(crate) const CONTROL_THREADS: usize = 2;
@@ -51,7 +51,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let redis = config.redis_url.as_deref().map(|url| Redis::new(url)).transpose();
     let redis = redis.map_err(|error| ServeError::Setting(format!("[redis]: {error}")))?;
     let (admin_socket, drain, tls) = (config.admin_socket.clone(), config.drain, config.tls);
-    let table = Arc::new(Table::new(tls.certificate_bytes_max, tls.refresh_after));
+    let table = Arc::new(Table::new(tls.capacity, tls.refresh_after));
     let certservice = CertService::new(&config.certservice).map_err(ServeError::Setting)?;
     let disk = Disk::open(config.data_dir.join("bundles"))
         .map_err(|error| ServeError::Setting(format!("data_dir: {error}")))?;
@@ -61,7 +61,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     control_runtime.block_on(control.restore())?;
 
     let edge = config.edge_key.kid().to_owned();
-    let misses = Misses::new(table.clone(), supply.clone(), Arc::new(config.edge_key));
+    let misses = Misses::new(table.clone(), supply.clone(), Arc::new(Opener::new(config.edge_key)));
     let news = News {
         supply: supply.clone(),
         table: table.clone(),

@@ -101,7 +101,7 @@ pub(super) struct Admin {
 }
 
 #[derive(Debug, Deserr)]
-#[deserr(error = Faults, deny_unknown_fields)]
+#[deserr(error = Faults, deny_unknown_fields, validate = check_tls -> Faults)]
 pub(super) struct Tls {
     /// From the first byte to a finished handshake, in milliseconds. Default 10000.
     #[deserr(default = 10_000)]
@@ -109,9 +109,12 @@ pub(super) struct Tls {
     /// How long of it a visitor waits for a certificate that is not in memory, in milliseconds. Default 5000.
     #[deserr(default = 5000)]
     pub load_timeout_ms: u64,
-    /// Memory for certificates, in MiB. Default 256, about 30,000 of them.
+    /// Memory for certificates as DER and raw key, in MiB, 1 to 1048576. Default 256, about 200,000 names.
     #[deserr(default = 256)]
-    pub certificates_mib_max: u32,
+    pub warm_mib_max: u32,
+    /// Memory for those of them that are kept parsed besides, in MiB, 1 to 1048576. Default 64, about 8,000 names.
+    #[deserr(default = 64)]
+    pub parsed_mib_max: u32,
     /// A certificate in use is asked for again after so many seconds, in the background. Default 300.
     #[deserr(default = 300)]
     pub refresh_seconds: u64,
@@ -119,7 +122,13 @@ pub(super) struct Tls {
 
 impl Default for Tls {
     fn default() -> Self {
-        Self { handshake_timeout_ms: 10_000, load_timeout_ms: 5000, certificates_mib_max: 256, refresh_seconds: 300 }
+        Self {
+            handshake_timeout_ms: 10_000,
+            load_timeout_ms: 5000,
+            warm_mib_max: 256,
+            parsed_mib_max: 64,
+            refresh_seconds: 300,
+        }
     }
 }
 
@@ -222,6 +231,17 @@ fn check_access_log(log: AccessLog, location: ValuePointerRef<'_>) -> Result<Acc
         [within("sample_one_in", log.sample_one_in, 1_000_000), within("buffer_mib_max", log.buffer_mib_max, 1024)];
     let faults = to.into_iter().chain(ranges.into_iter().flatten()).reduce(Faults::and);
     faults.map_or(Ok(log), Err)
+}
+
+/// A tebibyte: beyond it stands a slip of the pen.
+const MIB_MAX: u32 = 1024 * 1024;
+
+fn check_tls(tls: Tls, location: ValuePointerRef<'_>) -> Result<Tls, Faults> {
+    let settings = [("warm_mib_max", tls.warm_mib_max), ("parsed_mib_max", tls.parsed_mib_max)];
+    let wrong = settings.into_iter().filter(|(_, mib)| !(1..=MIB_MAX).contains(mib));
+    let says = |mib: u32| format!("{mib} MiB for certificates in memory, 1 to {MIB_MAX} are accepted");
+    let faults = wrong.map(|(name, mib)| Faults::at(location.push_key(name), says(mib), None)).reduce(Faults::and);
+    faults.map_or(Ok(tls), Err)
 }
 
 fn check_listeners(file: File, location: ValuePointerRef<'_>) -> Result<File, Faults> {

@@ -17,6 +17,7 @@ use self::secrets::{read_private, read_text};
 use crate::guard::Limits;
 use crate::observe::{AccessLogSettings, Target};
 use crate::supply::{Address, CertServiceConfig};
+use crate::tls::Capacity;
 
 pub struct Config {
     pub data_dir: PathBuf,
@@ -48,7 +49,7 @@ pub struct Listener {
 pub struct Tls {
     pub handshake_timeout: Duration,
     pub load_timeout: Duration,
-    pub certificate_bytes_max: u64,
+    pub capacity: Capacity,
     pub refresh_after: Duration,
 }
 
@@ -92,7 +93,10 @@ impl Config {
             tls: Tls {
                 handshake_timeout: Duration::from_millis(file.tls.handshake_timeout_ms),
                 load_timeout: Duration::from_millis(file.tls.load_timeout_ms),
-                certificate_bytes_max: u64::from(file.tls.certificates_mib_max) << 20,
+                capacity: Capacity {
+                    warm_bytes_max: u64::from(file.tls.warm_mib_max) << 20,
+                    parsed_bytes_max: u64::from(file.tls.parsed_mib_max) << 20,
+                },
                 refresh_after: Duration::from_secs(file.tls.refresh_seconds),
             },
             limits: limits(&file.limits),
@@ -231,6 +235,20 @@ mod tests {
         {
             assert!(shown.contains(part), "{part}\n{shown}");
         }
+    }
+
+    #[test]
+    fn memory_for_certificates_is_accepted_up_to_its_limits() {
+        let text = |warm: u32, parsed: u32| {
+            format!(
+                "data_dir = 'd'\n[[listeners]]\nname = 'a'\naddress = '127.0.0.1:1'\nprotocol = 'https'\n[edge]\nkey_file = 'k'\n\
+                 [certservice]\nurl = 'unix:/x'\nverify_keys = []\n[tls]\nwarm_mib_max = {warm}\nparsed_mib_max = {parsed}\n"
+            )
+        };
+        assert!(read_toml::<File>(&text(1, 1_048_576)).is_ok());
+        let shown = render(&read_toml::<File>(&text(0, 1_048_577)).unwrap_err(), "f");
+        assert!(shown.contains("f:12:") && shown.contains("0 MiB"), "{shown}");
+        assert!(shown.contains("f:13:") && shown.contains("1048577 MiB"), "{shown}");
     }
 
     #[test]

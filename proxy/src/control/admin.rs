@@ -20,6 +20,7 @@ use super::apply::DOCUMENT_BYTES_MAX;
 use super::plugins::UploadError;
 use super::{Control, NotApplied};
 use crate::observe::{By, METRICS, NAMES_MAX, Ranked, TOP};
+use crate::tls::Tier;
 use crate::wasm::Plugin;
 
 /// Largest component that is read, in bytes; the Wasm host has its own limit below it.
@@ -74,9 +75,9 @@ async fn readyz(State(control): State<Arc<Control>>) -> Response {
 }
 
 async fn metrics(State(control): State<Arc<Control>>) -> Response {
-    let (held, bytes) = control.table.size();
-    METRICS.certificates_held.set(i64::try_from(held).unwrap_or(i64::MAX));
-    METRICS.certificates_held_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    for (tier, size) in [(Tier::Parsed, control.table.parsed_size()), (Tier::Warm, control.table.warm_size())] {
+        METRICS.certificates_held(tier.label(), size.entries, size.bytes);
+    }
     let (names, bytes) = control.known.size();
     METRICS.known_names.set(i64::try_from(names).unwrap_or(i64::MAX));
     METRICS.known_names_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));

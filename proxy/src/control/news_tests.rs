@@ -9,12 +9,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use contract::Hostname;
-use contract::sealed::EdgeKey;
 use contract::signed::{SigningKey, VerifyKeys, sign};
 
 use super::*;
 use crate::supply::{Address, CertService, CertServiceConfig, Disk};
-use crate::tls::test_bundles::{EDGE, bundle_until};
+use crate::tls::Capacity;
+use crate::tls::test_bundles::{bundle_until, opener};
 
 struct Source {
     signing: SigningKey,
@@ -81,9 +81,9 @@ async fn world() -> World {
     let certservice = CertServiceConfig { address: Address::Url(url), token: None, root: None };
     let disk = Disk::open(folder.path().join("bundles")).unwrap();
     let supply = Arc::new(Supply::new(disk, None, CertService::new(&certservice).unwrap(), keys));
-    let table = Arc::new(Table::new(1 << 20, Duration::from_secs(300)));
-    let edge_key = EdgeKey::from_pem(EDGE.private_pem().unwrap().as_bytes()).unwrap();
-    let misses = Misses::new(table.clone(), supply.clone(), Arc::new(edge_key));
+    let capacity = Capacity { warm_bytes_max: 1 << 20, parsed_bytes_max: 1 << 20 };
+    let table = Arc::new(Table::new(capacity, Duration::from_secs(300)));
+    let misses = Misses::new(table.clone(), supply.clone(), Arc::new(opener()));
     let news = News {
         supply,
         table,

@@ -8,9 +8,11 @@ mod access_log;
 mod top;
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 pub use self::access_log::{AccessLog, AccessLogSettings, Target, Writer};
@@ -29,8 +31,12 @@ pub struct Metrics {
     pub connection_refusals: IntCounterVec,
     /// outcome: `ok`, or the reason that there was none
     pub handshakes: IntCounterVec,
-    /// tier: `memory`, `disk`, `redis`, `certservice`; result
+    /// tier: what answered for the certificate
+    pub handshake_seconds: HistogramVec,
+    /// tier: `parsed`, `warm`, `disk`, `redis`, `certservice`; result
     pub certificate_lookups: IntCounterVec,
+    /// tier, the same
+    certificate_seconds: HistogramVec,
     /// reason
     pub bundles_rejected: IntCounterVec,
     pub disk_errors: IntCounter,
@@ -38,8 +44,9 @@ pub struct Metrics {
     pub changes_applied: IntCounter,
     pub known_names: IntGauge,
     pub known_names_bytes: IntGauge,
-    pub certificates_held: IntGauge,
-    pub certificates_held_bytes: IntGauge,
+    /// tier: `parsed`, `warm`
+    certificates_held: IntGaugeVec,
+    certificates_held_bytes: IntGaugeVec,
     /// reason: why a connection was ended while HTTP was spoken
     pub guard_closed: IntCounterVec,
     /// class: `2xx` …
@@ -96,6 +103,17 @@ impl Metrics {
             registry.register(Box::new(metric.clone())).expect("unique");
             metric
         };
+        // A parsed certificate costs microseconds, one from CertService may cost seconds.
+        let tiers = |name: &str, help: &str| {
+            let buckets = vec![
+                0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01,
+                0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+            ];
+            let metric =
+                HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), &["tier"]).expect("constant");
+            registry.register(Box::new(metric.clone())).expect("unique");
+            metric
+        };
         Self {
             open_connections: gauge(
                 "latchkey_open_connections",
@@ -118,6 +136,14 @@ impl Metrics {
                 "Look-ups of certificates and challenges by tier and result",
                 &["tier", "result"],
             ),
+            handshake_seconds: tiers(
+                "latchkey_tls_handshake_seconds",
+                "From the first byte to a finished handshake, by what answered for the certificate",
+            ),
+            certificate_seconds: tiers(
+                "latchkey_certificate_seconds",
+                "From asking a tier to a certificate in use: reading, checking, opening and parsing included",
+            ),
             bundles_rejected: counters(
                 "latchkey_bundles_rejected_total",
                 "Bundles and tokens that failed a check, by reason",
@@ -131,8 +157,16 @@ impl Metrics {
             known_names: gauge("latchkey_known_names", "Names that have a certificate, as far as this edge has heard"),
             known_names_bytes: gauge("latchkey_known_names_bytes", "Memory that the list of them takes"),
             disk_errors: counter("latchkey_disk_errors_total", "Failed reads and writes of bundles on disk"),
-            certificates_held: gauge("latchkey_certificates_held", "Certificates in memory"),
-            certificates_held_bytes: gauge("latchkey_certificates_held_bytes", "Memory they take, estimated"),
+            certificates_held: gauges(
+                "latchkey_certificates_held",
+                "Certificates in memory; what is parsed is warm too",
+                &["tier"],
+            ),
+            certificates_held_bytes: gauges(
+                "latchkey_certificates_held_bytes",
+                "Memory they take, estimated",
+                &["tier"],
+            ),
             guard_closed: counters(
                 "latchkey_guard_closed_total",
                 "Connections ended for what the visitor did or did not do, by reason",
@@ -190,6 +224,17 @@ impl Metrics {
             ),
             registry,
         }
+    }
+
+    /// What a certificate from this tier has cost.
+    pub fn certificate_cost(&self, tier: &str, took: Duration) {
+        self.certificate_seconds.with_label_values(&[tier]).observe(took.as_secs_f64());
+    }
+
+    pub fn certificates_held(&self, tier: &str, certificates: usize, bytes: u64) {
+        let held = i64::try_from(certificates).unwrap_or(i64::MAX);
+        self.certificates_held.with_label_values(&[tier]).set(held);
+        self.certificates_held_bytes.with_label_values(&[tier]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// An upstream that is configured no more takes its labels along.

@@ -4,24 +4,16 @@ use contract::bundle::{ChainError, sha256};
 use contract::sealed::{EdgeKey, Expected, OpenError, open};
 use contract::{Bundle, Hostname};
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
-use openssl::error::ErrorStack;
-use openssl::pkey::{PKey, Private};
-use openssl::ssl::SslRef;
+use openssl::pkey::PKey;
 use openssl::x509::{X509, X509Ref};
-use pingora::tls::ext;
 
-/// Ready to be used in a handshake.
-pub struct Certificate {
-    leaf: X509,
-    intermediates: Vec<X509>,
-    key: PKey<Private>,
-    /// Unix seconds.
-    pub not_after: u64,
-    pub revision: u64,
-    /// Unix seconds; when it was last known to be the current one.
-    pub checked_at: u64,
-    /// What it holds in memory, roughly, in bytes.
-    pub weight: u64,
+use super::chains::Chains;
+use super::warm::{Certificate, Pair, Warm};
+
+/// Opens bundles with this edge's key.
+pub struct Opener {
+    edge: EdgeKey,
+    chains: Chains,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,47 +53,42 @@ impl CertificateError {
     }
 }
 
-impl Certificate {
-    /// Takes about 1 ms of CPU, most of it RSA: belongs on a blocking thread.
-    pub fn from_bundle(bundle: &Bundle, domain: &Hostname, edge: &EdgeKey, now: u64) -> Result<Self, CertificateError> {
+impl Opener {
+    pub fn new(edge: EdgeKey) -> Self {
+        Self { edge, chains: Chains::default() }
+    }
+
+    /// `checked_at`: when the bundle was last known to be the current one (Unix seconds). Takes about 1 ms of CPU, most
+    /// of it RSA: belongs on a blocking thread.
+    pub fn open(
+        &self,
+        bundle: &Bundle,
+        domain: &Hostname,
+        checked_at: u64,
+        now: u64,
+    ) -> Result<Certificate, CertificateError> {
         if bundle.domain != *domain {
             return Err(CertificateError::OtherDomain(bundle.domain.clone(), domain.clone()));
         }
         let chain = bundle.chain()?;
-        let parsed = chain.iter().map(|der| X509::from_der(der)).collect::<Result<Vec<_>, _>>();
-        let mut parsed = parsed.map_err(|_| CertificateError::Malformed)?.into_iter();
-        let leaf = parsed.next().ok_or(CertificateError::Chain(ChainError::Empty))?;
+        let (der, intermediates) = chain.split_first().ok_or(ChainError::Empty)?;
+        let leaf = X509::from_der(der).map_err(|_| CertificateError::Malformed)?;
         check_names(&leaf, domain)?;
         check_validity(&leaf, now)?;
+        let shared = self.chains.share(intermediates).map_err(|_| CertificateError::Malformed)?;
 
         let public = leaf.public_key().map_err(|_| CertificateError::Malformed)?;
         let spki = public.public_key_to_der().map_err(|_| CertificateError::Malformed)?;
-        let expected = Expected { domain, certificate: sha256(&chain[0]), public_key: sha256(&spki) };
-        let pkcs8 = open(&bundle.key, edge, &expected)?;
+        let expected = Expected { domain, certificate: sha256(der), public_key: sha256(&spki) };
+        let pkcs8 = open(&bundle.key, &self.edge, &expected)?;
         let key = PKey::private_key_from_pkcs8(&pkcs8).map_err(|_| CertificateError::KeyMalformed)?;
         if !key.public_eq(&public) {
             return Err(CertificateError::KeyMismatch);
         }
         let not_after = unix_seconds(leaf.not_after()).ok_or(CertificateError::Malformed)?;
-        // A parsed certificate takes about 3.5 times its DER, a parsed P-256 key about 1 KB.
-        let weight = 1024 + chain.iter().map(|der| der.len() as u64 * 7 / 2).sum::<u64>();
-        let (revision, intermediates) = (bundle.revision, parsed.collect());
-        Ok(Self { leaf, intermediates, key, not_after, revision, checked_at: now, weight })
-    }
-
-    pub fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        ext::ssl_use_certificate(ssl, &self.leaf)?;
-        ext::ssl_use_private_key(ssl, &self.key)?;
-        self.intermediates.iter().try_for_each(|intermediate| ext::ssl_add_chain_cert(ssl, intermediate))
-    }
-}
-
-impl std::fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certificate")
-            .field("revision", &self.revision)
-            .field("not_after", &self.not_after)
-            .finish_non_exhaustive()
+        let pair = Pair::new(der, &key, &pkcs8, shared).map_err(|_| CertificateError::KeyMalformed)?;
+        let warm = Warm::new(vec![pair], not_after, bundle.revision, checked_at);
+        Ok(Certificate::new(vec![(leaf, key)], warm))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::Hostname;
 use openssl::error::ErrorStack;
@@ -17,11 +17,11 @@ use pingora::protocols::tls::SslStream;
 use pingora::tls::ext;
 use tokio::io::AsyncWriteExt;
 
-use super::certificate::Certificate;
 use super::ffi;
 use super::known::Known;
 use super::miss::{Miss, Misses};
-use super::table::{Found, Table};
+use super::table::{Found, Table, Tier};
+use super::warm::Certificate;
 use crate::connection::{Connection, Handshake};
 use crate::observe::{METRICS, TOP};
 
@@ -46,6 +46,8 @@ pub struct Terminator {
 struct State {
     client: IpAddr,
     named: OnceLock<Named>,
+    /// What answered for the certificate.
+    tier: OnceLock<Tier>,
 }
 
 enum Named {
@@ -135,14 +137,18 @@ impl Terminator {
         stream: L4Stream,
         connection: &Connection,
     ) -> Result<SslStream<L4Stream>, Unfinished> {
+        let started = Instant::now();
         let finished = tokio::time::timeout(self.handshake_timeout, self.accept(stream, connection)).await;
         let stream = finished.map_err(|_| Unfinished::TimedOut(self.handshake_timeout))??;
         METRICS.handshakes.with_label_values(&["ok"]).inc();
+        if let Some(handshake) = connection.handshake.get() {
+            METRICS.handshake_seconds.with_label_values(&[handshake.tier]).observe(started.elapsed().as_secs_f64());
+        }
         Ok(stream)
     }
 
     async fn accept(&self, stream: L4Stream, connection: &Connection) -> Result<SslStream<L4Stream>, Unfinished> {
-        let state = Arc::new(State { client: connection.client.0.ip(), named: OnceLock::new() });
+        let state = Arc::new(State { client: connection.client.0.ip(), named: OnceLock::new(), tier: OnceLock::new() });
         let mut ssl = Ssl::new(&self.context)?;
         ssl.set_ex_data(self.state, state.clone());
         let mut stream = SslStream::new(ssl, stream).map_err(|e| Unfinished::Protocol(e.to_string()))?;
@@ -153,7 +159,7 @@ impl Terminator {
         match (accepted, state.named.get()) {
             (Ok(()), Some(Named::Served(name) | Named::Missing(name))) => {
                 let _ = connection.sni.set(name.clone());
-                let tier = if matches!(state.named.get(), Some(Named::Served(_))) { "memory" } else { "loaded" };
+                let tier = state.tier.get().map_or("none", |tier| tier.label());
                 let _ = connection.handshake.set(agreed(stream.ssl(), tier));
                 TOP.handshake(name.as_str());
                 Ok(stream)
@@ -179,7 +185,8 @@ impl Terminator {
             return Err(Refusal::NoSni.into());
         };
         match self.misses.wait(name, self.load_timeout).await {
-            Ok(certificate) => {
+            Ok((certificate, tier)) => {
+                let _ = state.tier.set(tier);
                 ffi::with_ssl(stream, |ssl| {
                     ext::unblock_ssl_cert(ssl);
                     certificate.apply(ssl)
@@ -227,7 +234,7 @@ fn on_server_name(
         Some(Err(error)) => {
             (Named::Refused(Refusal::MalformedSni(error.to_string())), Some(SslAlert::UNRECOGNIZED_NAME))
         }
-        Some(Ok(name)) => choose(ssl, name, state.client, table, known, misses),
+        Some(Ok(name)) => choose(ssl, name, &state, table, known, misses),
     };
     let _ = state.named.set(named);
     match refused_by {
@@ -242,14 +249,17 @@ fn on_server_name(
 fn choose(
     ssl: &mut SslRef,
     name: Hostname,
-    client: IpAddr,
+    state: &State,
     table: &Table,
     known: &Known,
     misses: &Arc<Misses>,
 ) -> (Named, Option<SslAlert>) {
-    let serve = |ssl: &mut SslRef, certificate: &Certificate, name: Hostname| match certificate.apply(ssl) {
+    let started = Instant::now();
+    let serve = |ssl: &mut SslRef, certificate: &Certificate, tier: Tier, name: Hostname| match certificate.apply(ssl) {
         Ok(()) => {
-            METRICS.certificate_lookups.with_label_values(&["memory", "hit"]).inc();
+            METRICS.certificate_lookups.with_label_values(&[tier.label(), "hit"]).inc();
+            METRICS.certificate_cost(tier.label(), started.elapsed());
+            let _ = state.tier.set(tier);
             (Named::Served(name), None)
         }
         Err(error) => {
@@ -257,14 +267,15 @@ fn choose(
             (Named::Refused(Refusal::Miss(name, miss)), Some(SslAlert::INTERNAL_ERROR))
         }
     };
+    let not_in_memory = |result: &str| METRICS.certificate_lookups.with_label_values(&["warm", result]).inc();
     match table.find(&name, super::now()) {
-        Found::Fresh(certificate) => serve(ssl, &certificate, name),
-        Found::Aging(certificate) => {
+        Found::Fresh(certificate, tier) => serve(ssl, &certificate, tier, name),
+        Found::Aging(certificate, tier) => {
             misses.refresh(&name);
-            serve(ssl, &certificate, name)
+            serve(ssl, &certificate, tier, name)
         }
         Found::Absent(miss) => {
-            METRICS.certificate_lookups.with_label_values(&["memory", "absent"]).inc();
+            not_in_memory("absent");
             let alert = alert_for(&miss);
             (Named::Refused(Refusal::Miss(name, miss)), Some(alert))
         }
@@ -272,13 +283,13 @@ fn choose(
         Found::Nothing
             if !(known.may_exist(name.as_str())
                 || misses.loading(&name)
-                || known.may_look_up_unlisted(name.as_str(), client)) =>
+                || known.may_look_up_unlisted(name.as_str(), state.client)) =>
         {
-            METRICS.certificate_lookups.with_label_values(&["memory", "unknown_name"]).inc();
+            not_in_memory("unknown_name");
             (Named::Refused(Refusal::Miss(name, Miss::Unknown)), Some(SslAlert::UNRECOGNIZED_NAME))
         }
         Found::Nothing => {
-            METRICS.certificate_lookups.with_label_values(&["memory", "miss"]).inc();
+            not_in_memory("miss");
             ext::suspend_when_need_ssl_cert(ssl);
             (Named::Missing(name), None)
         }

@@ -3,16 +3,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::Hostname;
-use contract::sealed::EdgeKey;
 use tokio::sync::{Semaphore, watch};
 
-use super::certificate::{Certificate, CertificateError};
-use super::table::Table;
+use super::certificate::{CertificateError, Opener};
+use super::table::{Table, Tier};
+use super::warm::Certificate;
 use crate::observe::METRICS;
-use crate::supply::{Supplied, Supply, SupplyError, Tier};
+use crate::supply::{self, Supplied, Supply, SupplyError};
 
 /// Loads in flight at once; a visitor over it is turned away at once.
 const LOADS_MAX: usize = 512;
@@ -66,25 +66,26 @@ enum Want {
     },
 }
 
-type Answer = Option<Result<Arc<Certificate>, Miss>>;
+type Answer = Option<Loaded>;
+type Loaded = Result<(Arc<Certificate>, Tier), Miss>;
 
 pub struct Misses {
     table: Arc<Table>,
     supply: Arc<Supply>,
-    edge_key: Arc<EdgeKey>,
+    opener: Arc<Opener>,
     /// Names being loaded; locked for a look-up only, never across an await.
     loading: Mutex<HashMap<Hostname, watch::Receiver<Answer>>>,
     permits: Arc<Semaphore>,
 }
 
 impl Misses {
-    pub fn new(table: Arc<Table>, supply: Arc<Supply>, edge_key: Arc<EdgeKey>) -> Arc<Self> {
+    pub fn new(table: Arc<Table>, supply: Arc<Supply>, opener: Arc<Opener>) -> Arc<Self> {
         let (loading, permits) = (Mutex::default(), Arc::new(Semaphore::new(LOADS_MAX)));
-        Arc::new(Self { table, supply, edge_key, loading, permits })
+        Arc::new(Self { table, supply, opener, loading, permits })
     }
 
     /// Waits for the name's certificate, at most until the deadline. The load goes on if the visitor gives up.
-    pub async fn wait(self: &Arc<Self>, name: &Hostname, deadline: Duration) -> Result<Arc<Certificate>, Miss> {
+    pub async fn wait(self: &Arc<Self>, name: &Hostname, deadline: Duration) -> Loaded {
         let mut answer = self.join(name, Want::Any).ok_or(Miss::Busy)?;
         let answered = tokio::time::timeout(deadline, answer.wait_for(Option::is_some)).await;
         match answered {
@@ -135,13 +136,14 @@ impl Misses {
     }
 
     /// The nearest tier whose bundle opens and is new enough.
-    async fn load(&self, name: &Hostname, want: Want) -> Result<Arc<Certificate>, Miss> {
+    async fn load(&self, name: &Hostname, want: Want) -> Loaded {
         let mut miss = Miss::Unavailable("only bundles that are outdated were found".into());
         let (tiers, revision_min) = match want {
-            Want::Any => (&Tier::ALL[..], 0),
-            Want::News { revision } => (&Tier::ALL[1..], revision),
+            Want::Any => (&supply::Tier::ALL[..], 0),
+            Want::News { revision } => (&supply::Tier::ALL[1..], revision),
         };
         for &tier in tiers {
+            let started = Instant::now();
             let supplied = match self.supply.bundle(name, tier).await {
                 Ok(Some(supplied)) if supplied.bundle.revision < revision_min.max(self.table.floor(name)) => continue,
                 Ok(Some(supplied)) => supplied,
@@ -155,14 +157,15 @@ impl Misses {
             match self.open(name, &supplied).await {
                 Ok(certificate) => {
                     // Outdated since this load began: the next tier may be ahead.
-                    let Some(kept) = self.table.keep(name, Arc::new(certificate)) else { continue };
+                    let Some(kept) = self.table.keep(name, certificate) else { continue };
                     self.supply.keep(name, supplied);
-                    return Ok(kept);
+                    METRICS.certificate_cost(tier.label(), started.elapsed());
+                    return Ok((kept, Tier::Supplied(tier)));
                 }
                 Err(error) => {
                     METRICS.bundles_rejected.with_label_values(&[error.reason()]).inc();
                     tracing::warn!(%name, source = tier.label(), reason = error.reason(), "bundle refused: {error}");
-                    if tier == Tier::Disk {
+                    if tier == supply::Tier::Disk {
                         self.supply.forget(name);
                     }
                     miss = Miss::Rejected(error.to_string());
@@ -183,13 +186,9 @@ impl Misses {
     }
 
     async fn open(&self, name: &Hostname, supplied: &Supplied) -> Result<Certificate, CertificateError> {
-        let (edge_key, name, bundle, checked_at) =
-            (self.edge_key.clone(), name.clone(), supplied.bundle.clone(), supplied.checked_at);
-        let opened = tokio::task::spawn_blocking(move || {
-            let mut opened = Certificate::from_bundle(&bundle, &name, &edge_key, super::now())?;
-            opened.checked_at = checked_at;
-            Ok(opened)
-        });
+        let (opener, name, bundle, checked_at) =
+            (self.opener.clone(), name.clone(), supplied.bundle.clone(), supplied.checked_at);
+        let opened = tokio::task::spawn_blocking(move || opener.open(&bundle, &name, checked_at, super::now()));
         opened.await.unwrap_or(Err(CertificateError::Malformed))
     }
 }

@@ -10,8 +10,8 @@ use axum::routing::get;
 use contract::signed::{SigningKey, VerifyKeys, sign};
 use tokio::sync::Notify;
 
-use super::super::certificate::tests::{EDGE, bundle_until};
-use super::super::table::Found;
+use super::super::certificate::tests::{bundle_until, opened, opener};
+use super::super::table::{Capacity, Found};
 use super::*;
 use crate::supply::{Address, CertService, CertServiceConfig, Disk};
 
@@ -23,6 +23,7 @@ struct Source {
     waits: bool,
 }
 
+const CAPACITY: Capacity = Capacity { warm_bytes_max: 1 << 20, parsed_bytes_max: 1 << 20 };
 const SIGNS: &str = "a.example";
 
 async fn answer(State(source): State<Arc<Source>>, Path(name): Path<String>) -> Response {
@@ -70,14 +71,13 @@ async fn world_with(waits: bool, signing: SigningKey, folder: tempfile::TempDir)
     let config = CertServiceConfig { address: Address::Url(url), token: None, root: None };
     let disk = Disk::open(folder.path().to_owned()).unwrap();
     let supply = Supply::new(disk, None, CertService::new(&config).unwrap(), verify_keys);
-    let table = Arc::new(Table::new(1 << 20, Duration::from_secs(300)));
-    let edge = EdgeKey::from_pem(EDGE.private_pem().unwrap().as_bytes()).unwrap();
-    let misses = Misses::new(table.clone(), Arc::new(supply), Arc::new(edge));
+    let table = Arc::new(Table::new(CAPACITY, Duration::from_secs(300)));
+    let misses = Misses::new(table.clone(), Arc::new(supply), Arc::new(opener()));
     World { folder, source, table, misses }
 }
 
 impl World {
-    async fn wait(&self, name: &str) -> Result<Arc<Certificate>, Miss> {
+    async fn wait(&self, name: &str) -> Loaded {
         self.misses.wait(&Hostname::parse(name).unwrap(), Duration::from_secs(20)).await
     }
 
@@ -100,7 +100,7 @@ async fn many_visitors_of_a_cold_name_are_one_load() {
     let (answers, ()) = tokio::join!(all, release);
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(world.asked(), 1);
-    assert!(matches!(world.table.find(&Hostname::parse(SIGNS).unwrap(), super::super::now()), Found::Fresh(_)));
+    assert!(matches!(world.table.find(&Hostname::parse(SIGNS).unwrap(), super::super::now()), Found::Fresh(..)));
 }
 
 #[tokio::test]
@@ -141,8 +141,7 @@ impl World {
         let nowhere = CertServiceConfig { address: Address::Url("http://127.0.0.1:9".into()), token: None, root: None };
         let disk = Disk::open(world.folder.path().to_owned()).unwrap();
         let supply = Supply::new(disk, None, CertService::new(&nowhere).unwrap(), keys);
-        let edge = EdgeKey::from_pem(EDGE.private_pem().unwrap().as_bytes()).unwrap();
-        world.misses = Misses::new(world.table.clone(), Arc::new(supply), Arc::new(edge));
+        world.misses = Misses::new(world.table.clone(), Arc::new(supply), Arc::new(opener()));
         world
     }
 }
@@ -205,38 +204,10 @@ async fn a_failed_refresh_leaves_what_is_served_and_an_unknown_domain_goes() {
     let world = world(false).await;
     for (domain, stays) in [("broken.example", true), ("pending.example", true), ("unknown.example", false)] {
         let name = Hostname::parse(domain).unwrap();
-        let served = Certificate::from_bundle(&bundle_until(domain, 3600), &name, &EDGE, super::super::now()).unwrap();
-        world.table.keep(&name, Arc::new(served)).unwrap();
+        world.table.keep(&name, opened(domain, 1)).unwrap();
         world.misses.renew(&name, 0).await;
         assert_eq!(world.table.revision(&name).is_some(), stays, "{domain}");
     }
-}
-
-#[test]
-fn an_older_revision_never_replaces_a_newer_one() {
-    let table = Table::new(1 << 20, Duration::from_secs(300));
-    let name = Hostname::parse(SIGNS).unwrap();
-    let load = |revision| {
-        let bundle = contract::Bundle { revision, ..bundle_until(SIGNS, 3600) };
-        Arc::new(Certificate::from_bundle(&bundle, &name, &EDGE, super::super::now()).unwrap())
-    };
-    let kept = |revision| table.keep(&name, load(revision)).map(|kept| kept.revision);
-    assert_eq!((kept(2), kept(1), kept(3)), (Some(2), Some(2), Some(3)));
-    table.require(&name, 5);
-    assert_eq!((kept(4), kept(5)), (None, Some(5)));
-}
-
-#[test]
-fn memory_is_bounded() {
-    let table = Table::new(64 * 1024, Duration::from_secs(300));
-    for number in 0..200 {
-        let name = Hostname::parse(&format!("n{number}.example")).unwrap();
-        let bundle = bundle_until(name.as_str(), 3600);
-        let loaded = Certificate::from_bundle(&bundle, &name, &EDGE, super::super::now()).unwrap();
-        table.keep(&name, Arc::new(loaded));
-    }
-    let (held, bytes) = table.size();
-    assert!(held > 0 && bytes <= 64 * 1024, "{held} certificates, {bytes} bytes");
 }
 
 #[tokio::test]

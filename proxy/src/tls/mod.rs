@@ -4,18 +4,23 @@
 
 mod budget;
 mod certificate;
+mod chains;
 mod ffi;
 mod handshake;
 mod known;
 mod miss;
 mod table;
+mod warm;
 
-pub use certificate::{Certificate, CertificateError};
+pub use certificate::{CertificateError, Opener};
 pub use handshake::{Terminator, Unfinished};
 pub use known::Known;
 pub use miss::{Miss, Misses};
-pub use table::Table;
+pub use table::{Capacity, Size, Table, Tier};
+pub use warm::{Certificate, Warm};
 
+#[cfg(test)]
+mod memory_tests;
 #[cfg(test)]
 pub(crate) use certificate::tests as test_bundles;
 

@@ -1,4 +1,5 @@
-//! Certificates in memory: bounded in bytes, scan-resistant, and names known to have none, bounded too.
+//! Certificates in memory, in two tiers bounded in bytes and scan-resistant: warm for all that is served, parsed above
+//! it for what is served most. And names known to have none, bounded too.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,8 +8,9 @@ use contract::Hostname;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::certificate::Certificate;
 use super::miss::Miss;
+use super::warm::{Certificate, Warm};
+use crate::supply;
 
 /// Names remembered as having no certificate.
 const ABSENT_NAMES_MAX: usize = 65_536;
@@ -16,40 +18,93 @@ const ABSENT_NAMES_MAX: usize = 65_536;
 /// Names remembered as changed; a load takes seconds, so older ones no longer matter.
 const CHANGED_NAMES_MAX: usize = 65_536;
 
+/// What an entry of a cache takes beside its value: the name's text, its slot, its place in the hash table.
+const ENTRY_BYTES: u64 = 112;
+
+/// Only size the hash tables.
+const WARM_BYTES_USUAL: u64 = 1400;
+const PARSED_BYTES_USUAL: u64 = 8192;
+
 pub struct Table {
-    present: Cache<Hostname, Arc<Certificate>, ByBytes>,
+    warm: Cache<Hostname, Arc<Warm>, ByBytes>,
+    /// Never believed by itself: an entry counts only for the very certificate that is warm now, so what leaves the warm
+    /// tier is out of this one too, however the threads race.
+    parsed: Cache<Hostname, Arc<Certificate>, ByBytes>,
     absent: Cache<Hostname, (Miss, Instant)>,
     /// What the feed of changes said last of names that changed.
     floors: Cache<Hostname, u64>,
     refresh_after: u64,
 }
 
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    pub warm_bytes_max: u64,
+    pub parsed_bytes_max: u64,
+}
+
 #[derive(Clone)]
 struct ByBytes;
 
+impl Weighter<Hostname, Arc<Warm>> for ByBytes {
+    fn weight(&self, name: &Hostname, warm: &Arc<Warm>) -> u64 {
+        warm.weight() as u64 + name.as_str().len() as u64 + ENTRY_BYTES
+    }
+}
+
 impl Weighter<Hostname, Arc<Certificate>> for ByBytes {
-    fn weight(&self, name: &Hostname, certificate: &Arc<Certificate>) -> u64 {
-        certificate.weight + name.as_str().len() as u64 + 64
+    fn weight(&self, _: &Hostname, certificate: &Arc<Certificate>) -> u64 {
+        certificate.weight() as u64 + ENTRY_BYTES
+    }
+}
+
+/// What answered for a certificate, nearest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// Memory, as OpenSSL uses it.
+    Parsed,
+    /// Memory, as DER and raw key.
+    Warm,
+    Supplied(supply::Tier),
+}
+
+impl Tier {
+    /// Label of metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Parsed => "parsed",
+            Self::Warm => "warm",
+            Self::Supplied(tier) => tier.label(),
+        }
     }
 }
 
 /// What memory says of a name.
 pub enum Found {
     /// To be served as it is.
-    Fresh(Arc<Certificate>),
+    Fresh(Arc<Certificate>, Tier),
     /// To be served, and asked for again in the background.
-    Aging(Arc<Certificate>),
+    Aging(Arc<Certificate>, Tier),
     /// Looked for moments ago, in vain.
     Absent(Miss),
     Nothing,
 }
 
+/// Entries, and the bytes they take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub entries: usize,
+    pub bytes: u64,
+}
+
 impl Table {
-    pub fn new(bytes_max: u64, refresh_after: Duration) -> Self {
-        // A certificate weighs about 8 KB: the estimate only sizes the hash table.
-        let items = usize::try_from(bytes_max / 8192).unwrap_or(usize::MAX).clamp(64, 1_000_000);
+    pub fn new(capacity: Capacity, refresh_after: Duration) -> Self {
+        let items = |bytes_max: u64, of_each: u64| {
+            usize::try_from(bytes_max / of_each).unwrap_or(usize::MAX).clamp(64, 10_000_000)
+        };
+        let Capacity { warm_bytes_max, parsed_bytes_max } = capacity;
         Self {
-            present: Cache::with_weighter(items, bytes_max, ByBytes),
+            warm: Cache::with_weighter(items(warm_bytes_max, WARM_BYTES_USUAL), warm_bytes_max, ByBytes),
+            parsed: Cache::with_weighter(items(parsed_bytes_max, PARSED_BYTES_USUAL), parsed_bytes_max, ByBytes),
             absent: Cache::new(ABSENT_NAMES_MAX),
             floors: Cache::new(CHANGED_NAMES_MAX),
             refresh_after: refresh_after.as_secs(),
@@ -57,16 +112,41 @@ impl Table {
     }
 
     pub fn find(&self, name: &Hostname, now: u64) -> Found {
-        if let Some(certificate) = self.present.get(name) {
-            if certificate.not_after > now {
-                let aging = now.saturating_sub(certificate.checked_at) >= self.refresh_after;
+        if let Some(warm) = self.warm.get(name) {
+            if warm.not_after > now
+                && let Some((certificate, tier)) = self.parse(name, &warm)
+            {
+                let aging = now.saturating_sub(warm.checked_at) >= self.refresh_after;
                 // A refresh that failed moments ago is not tried again at once: the sources may be down.
                 let again = aging && self.absent(name).is_none();
-                return if again { Found::Aging(certificate) } else { Found::Fresh(certificate) };
+                return if again { Found::Aging(certificate, tier) } else { Found::Fresh(certificate, tier) };
             }
-            self.present.remove(name);
+            self.remove(name);
         }
         self.absent(name).map_or(Found::Nothing, Found::Absent)
+    }
+
+    /// Parses under no lock: two threads may both do it, once.
+    fn parse(&self, name: &Hostname, warm: &Arc<Warm>) -> Option<(Arc<Certificate>, Tier)> {
+        if let Some(parsed) = self.parsed.get(name).filter(|parsed| Arc::ptr_eq(parsed.warm(), warm)) {
+            return Some((parsed, Tier::Parsed));
+        }
+        match warm.parse() {
+            Ok(parsed) => {
+                let parsed = Arc::new(parsed);
+                self.parsed.insert(name.clone(), parsed.clone());
+                // Withdrawn meanwhile: its key is not left behind.
+                if !self.warm.peek(name).is_some_and(|now| Arc::ptr_eq(&now, warm)) {
+                    self.parsed.remove(name);
+                }
+                Some((parsed, Tier::Warm))
+            }
+            // It parsed when it came: this is OpenSSL without memory.
+            Err(error) => {
+                tracing::error!(%name, %error, "a certificate in memory does not parse; it is loaded anew");
+                None
+            }
+        }
     }
 
     fn absent(&self, name: &Hostname) -> Option<Miss> {
@@ -74,13 +154,17 @@ impl Table {
     }
 
     /// Keeps the newer of what is there and what was loaded, and returns it; nothing if what was loaded is outdated.
-    pub fn keep(&self, name: &Hostname, loaded: Arc<Certificate>) -> Option<Arc<Certificate>> {
-        let current = self.present.peek(name).filter(|current| current.revision > loaded.revision);
-        let kept = current.unwrap_or(loaded);
-        self.present.insert(name.clone(), kept.clone());
+    pub fn keep(&self, name: &Hostname, loaded: Certificate) -> Option<Arc<Certificate>> {
+        let newer = self.warm.peek(name).filter(|current| current.revision > loaded.revision);
+        let kept = match newer {
+            Some(newer) => self.parse(name, &newer)?.0,
+            None => Arc::new(loaded),
+        };
+        self.warm.insert(name.clone(), kept.warm().clone());
+        self.parsed.insert(name.clone(), kept.clone());
         // Looked at after the insertion: a floor that came meanwhile removes what it finds, or is found here.
         if kept.revision < self.floor(name) {
-            self.present.remove(name);
+            self.remove(name);
             return None;
         }
         self.absent.remove(name);
@@ -100,7 +184,8 @@ impl Table {
     }
 
     pub fn remove(&self, name: &Hostname) {
-        self.present.remove(name);
+        self.warm.remove(name);
+        self.parsed.remove(name);
     }
 
     pub fn withdrawn(&self, name: &Hostname) -> bool {
@@ -117,11 +202,23 @@ impl Table {
     }
 
     pub fn revision(&self, name: &Hostname) -> Option<u64> {
-        self.present.peek(name).map(|certificate| certificate.revision)
+        self.warm.peek(name).map(|warm| warm.revision)
     }
 
-    /// Certificates held, and their weight in bytes.
-    pub fn size(&self) -> (usize, u64) {
-        (self.present.len(), self.present.weight())
+    #[cfg(test)]
+    pub(super) fn forget_parsed(&self) {
+        self.parsed.clear();
+    }
+
+    pub fn warm_size(&self) -> Size {
+        Size { entries: self.warm.len(), bytes: self.warm.weight() }
+    }
+
+    pub fn parsed_size(&self) -> Size {
+        Size { entries: self.parsed.len(), bytes: self.parsed.weight() }
     }
 }
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
