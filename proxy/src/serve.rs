@@ -19,7 +19,7 @@ use crate::guard::Limits;
 use crate::http::Edge;
 use crate::observe::{AccessLog, AccessLogSettings, Target, Writer};
 use crate::supply::{CertService, Disk, Redis, Supply};
-use crate::tls::{Known, Misses, Opener, Table, Terminator};
+use crate::tls::{Known, Misses, Opener, Pool, Table, Terminator};
 
 /// Threads of the admin API and background work, apart from those that serve requests.
 pub(crate) const CONTROL_THREADS: usize = 2;
@@ -61,7 +61,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     control_runtime.block_on(control.restore())?;
 
     let edge = config.edge_key.kid().to_owned();
-    let misses = Misses::new(table.clone(), supply.clone(), Arc::new(Opener::new(config.edge_key)));
+    let pool = Pool::start(tls.open_threads, tls.opens_queued_max)?;
+    let misses = Misses::new(table.clone(), supply.clone(), Opener::new(config.edge_key), pool);
     let news = News {
         supply: supply.clone(),
         table: table.clone(),

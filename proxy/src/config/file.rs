@@ -118,6 +118,12 @@ pub(super) struct Tls {
     /// A certificate in use is asked for again after so many seconds, in the background. Default 300.
     #[deserr(default = 300)]
     pub refresh_seconds: u64,
+    /// Threads that open sealed keys, apart from those that serve requests; 1 to 256. Default: half the cores.
+    #[deserr(default)]
+    pub open_threads: Option<u16>,
+    /// Keys that wait to be opened, 1 to 65535; who asks for one more is refused. Default 256.
+    #[deserr(default = 256)]
+    pub opens_queued_max: u16,
 }
 
 impl Default for Tls {
@@ -128,6 +134,8 @@ impl Default for Tls {
             warm_mib_max: 256,
             parsed_mib_max: 64,
             refresh_seconds: 300,
+            open_threads: None,
+            opens_queued_max: 256,
         }
     }
 }
@@ -236,12 +244,24 @@ fn check_access_log(log: AccessLog, location: ValuePointerRef<'_>) -> Result<Acc
 /// A tebibyte: beyond it stands a slip of the pen.
 const MIB_MAX: u32 = 1024 * 1024;
 
+const OPEN_THREADS_MAX: u16 = 256;
+
 fn check_tls(tls: Tls, location: ValuePointerRef<'_>) -> Result<Tls, Faults> {
-    let settings = [("warm_mib_max", tls.warm_mib_max), ("parsed_mib_max", tls.parsed_mib_max)];
-    let wrong = settings.into_iter().filter(|(_, mib)| !(1..=MIB_MAX).contains(mib));
-    let says = |mib: u32| format!("{mib} MiB for certificates in memory, 1 to {MIB_MAX} are accepted");
-    let faults = wrong.map(|(name, mib)| Faults::at(location.push_key(name), says(mib), None)).reduce(Faults::and);
-    faults.map_or(Ok(tls), Err)
+    let mut wrong = Vec::new();
+    for (name, mib) in [("warm_mib_max", tls.warm_mib_max), ("parsed_mib_max", tls.parsed_mib_max)] {
+        if !(1..=MIB_MAX).contains(&mib) {
+            wrong.push((name, format!("{mib} MiB for certificates in memory, 1 to {MIB_MAX} are accepted")));
+        }
+    }
+    if let Some(threads) = tls.open_threads.filter(|threads| !(1..=OPEN_THREADS_MAX).contains(threads)) {
+        let says = format!("{threads} threads that open sealed keys, 1 to {OPEN_THREADS_MAX} are accepted");
+        wrong.push(("open_threads", says));
+    }
+    if tls.opens_queued_max == 0 {
+        wrong.push(("opens_queued_max", format!("0 keys that wait to be opened, 1 to {} are accepted", u16::MAX)));
+    }
+    let faults = wrong.into_iter().map(|(name, says)| Faults::at(location.push_key(name), says, None));
+    faults.reduce(Faults::and).map_or(Ok(tls), Err)
 }
 
 fn check_listeners(file: File, location: ValuePointerRef<'_>) -> Result<File, Faults> {

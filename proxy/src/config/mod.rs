@@ -51,6 +51,8 @@ pub struct Tls {
     pub load_timeout: Duration,
     pub capacity: Capacity,
     pub refresh_after: Duration,
+    pub open_threads: usize,
+    pub opens_queued_max: usize,
 }
 
 /// What is wrong with the boot file, ready to be shown.
@@ -98,6 +100,8 @@ impl Config {
                     parsed_bytes_max: u64::from(file.tls.parsed_mib_max) << 20,
                 },
                 refresh_after: Duration::from_secs(file.tls.refresh_seconds),
+                open_threads: file.tls.open_threads.map_or(cores() / 2, usize::from).max(1),
+                opens_queued_max: usize::from(file.tls.opens_queued_max),
             },
             limits: limits(&file.limits),
             access_log: file.access_log.map(access_log),
@@ -206,6 +210,9 @@ fn admin_socket(listen: Option<&str>, data_dir: &Path) -> Result<PathBuf, Config
 mod tests {
     use super::*;
 
+    /// What a boot file must have, tables first.
+    const BARE: &str = "[edge]\nkey_file = 'k'\n[certservice]\nurl = 'unix:/x'\nverify_keys = []\n[[listeners]]\nname = 'a'\naddress = '127.0.0.1:1'\nprotocol = 'https'\n";
+
     #[test]
     fn certservice_is_never_spoken_to_in_the_clear_over_a_network() {
         for url in
@@ -240,15 +247,26 @@ mod tests {
     #[test]
     fn memory_for_certificates_is_accepted_up_to_its_limits() {
         let text = |warm: u32, parsed: u32| {
-            format!(
-                "data_dir = 'd'\n[[listeners]]\nname = 'a'\naddress = '127.0.0.1:1'\nprotocol = 'https'\n[edge]\nkey_file = 'k'\n\
-                 [certservice]\nurl = 'unix:/x'\nverify_keys = []\n[tls]\nwarm_mib_max = {warm}\nparsed_mib_max = {parsed}\n"
-            )
+            format!("data_dir = 'd'\n[tls]\nwarm_mib_max = {warm}\nparsed_mib_max = {parsed}\n{BARE}")
         };
         assert!(read_toml::<File>(&text(1, 1_048_576)).is_ok());
         let shown = render(&read_toml::<File>(&text(0, 1_048_577)).unwrap_err(), "f");
-        assert!(shown.contains("f:12:") && shown.contains("0 MiB"), "{shown}");
-        assert!(shown.contains("f:13:") && shown.contains("1048577 MiB"), "{shown}");
+        assert!(shown.contains("f:3:16: ") && shown.contains("0 MiB"), "{shown}");
+        assert!(shown.contains("f:4:18: ") && shown.contains("1048577 MiB"), "{shown}");
+    }
+
+    #[test]
+    fn threads_and_queue_for_opening_are_accepted_up_to_their_limits() {
+        let text = |threads: u32, queued: u32| {
+            format!("data_dir = 'd'\n[tls]\nopen_threads = {threads}\nopens_queued_max = {queued}\n{BARE}")
+        };
+        for (threads, queued) in [(1, 1), (256, 65_535)] {
+            assert!(read_toml::<File>(&text(threads, queued)).is_ok(), "{threads} {queued}");
+        }
+        let shown = render(&read_toml::<File>(&text(0, 0)).unwrap_err(), "f");
+        assert!(shown.contains("f:3:16: 0 threads") && shown.contains("f:4:20: 0 keys"), "{shown}");
+        assert!(render(&read_toml::<File>(&text(257, 1)).unwrap_err(), "f").contains("257 threads"));
+        assert!(read_toml::<File>(&text(1, 65_536)).is_err());
     }
 
     #[test]

@@ -13,8 +13,8 @@ use contract::signed::{SigningKey, VerifyKeys, sign};
 
 use super::*;
 use crate::supply::{Address, CertService, CertServiceConfig, Disk};
-use crate::tls::Capacity;
 use crate::tls::test_bundles::{bundle_until, opener};
+use crate::tls::{Capacity, Pool};
 
 struct Source {
     signing: SigningKey,
@@ -83,7 +83,7 @@ async fn world() -> World {
     let supply = Arc::new(Supply::new(disk, None, CertService::new(&certservice).unwrap(), keys));
     let capacity = Capacity { warm_bytes_max: 1 << 20, parsed_bytes_max: 1 << 20 };
     let table = Arc::new(Table::new(capacity, Duration::from_secs(300)));
-    let misses = Misses::new(table.clone(), supply.clone(), Arc::new(opener()));
+    let misses = Misses::new(table.clone(), supply.clone(), opener(), Pool::start(1, 8).unwrap());
     let news = News {
         supply,
         table,

@@ -37,6 +37,9 @@ pub struct Metrics {
     pub certificate_lookups: IntCounterVec,
     /// tier, the same
     certificate_seconds: HistogramVec,
+    pub key_opens_queued: IntGauge,
+    pub key_open_wait_seconds: Histogram,
+    pub key_open_seconds: Histogram,
     /// reason
     pub bundles_rejected: IntCounterVec,
     pub disk_errors: IntCounter,
@@ -143,6 +146,15 @@ impl Metrics {
             certificate_seconds: tiers(
                 "latchkey_certificate_seconds",
                 "From asking a tier to a certificate in use: reading, checking, opening and parsing included",
+            ),
+            key_opens_queued: gauge("latchkey_key_opens_queued", "Sealed keys that wait to be opened"),
+            key_open_wait_seconds: seconds(
+                "latchkey_key_open_wait_seconds",
+                "How long a sealed key waited for its turn",
+            ),
+            key_open_seconds: seconds(
+                "latchkey_key_open_seconds",
+                "Opening a sealed key and checking it against its certificate",
             ),
             bundles_rejected: counters(
                 "latchkey_bundles_rejected_total",

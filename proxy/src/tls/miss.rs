@@ -9,6 +9,7 @@ use contract::Hostname;
 use tokio::sync::{Semaphore, watch};
 
 use super::certificate::{CertificateError, Opener};
+use super::pool::{NotRun, Patience, Pool};
 use super::table::{Table, Tier};
 use super::warm::Certificate;
 use crate::observe::METRICS;
@@ -30,6 +31,8 @@ pub enum Miss {
     Unavailable(String),
     #[error("{LOADS_MAX} other names are being loaded already")]
     Busy,
+    #[error("{0} other keys wait to be opened already (tls.opens_queued_max)")]
+    OpensBusy(usize),
     #[error("not loaded within {0:?}")]
     TimedOut(Duration),
 }
@@ -43,6 +46,7 @@ impl Miss {
             Self::Rejected(_) => "bundle_rejected",
             Self::Unavailable(_) => "sources_unavailable",
             Self::Busy => "loads_busy",
+            Self::OpensBusy(_) => "opens_busy",
             Self::TimedOut(_) => "load_timed_out",
         }
     }
@@ -73,15 +77,17 @@ pub struct Misses {
     table: Arc<Table>,
     supply: Arc<Supply>,
     opener: Arc<Opener>,
+    /// Where it opens.
+    pool: Pool,
     /// Names being loaded; locked for a look-up only, never across an await.
     loading: Mutex<HashMap<Hostname, watch::Receiver<Answer>>>,
     permits: Arc<Semaphore>,
 }
 
 impl Misses {
-    pub fn new(table: Arc<Table>, supply: Arc<Supply>, opener: Arc<Opener>) -> Arc<Self> {
+    pub fn new(table: Arc<Table>, supply: Arc<Supply>, opener: Opener, pool: Pool) -> Arc<Self> {
         let (loading, permits) = (Mutex::default(), Arc::new(Semaphore::new(LOADS_MAX)));
-        Arc::new(Self { table, supply, opener, loading, permits })
+        Arc::new(Self { table, supply, opener: Arc::new(opener), pool, loading, permits })
     }
 
     /// Waits for the name's certificate, at most until the deadline. The load goes on if the visitor gives up.
@@ -138,9 +144,9 @@ impl Misses {
     /// The nearest tier whose bundle opens and is new enough.
     async fn load(&self, name: &Hostname, want: Want) -> Loaded {
         let mut miss = Miss::Unavailable("only bundles that are outdated were found".into());
-        let (tiers, revision_min) = match want {
-            Want::Any => (&supply::Tier::ALL[..], 0),
-            Want::News { revision } => (&supply::Tier::ALL[1..], revision),
+        let (tiers, revision_min, patience) = match want {
+            Want::Any => (&supply::Tier::ALL[..], 0, Patience::None),
+            Want::News { revision } => (&supply::Tier::ALL[1..], revision, Patience::Endless),
         };
         for &tier in tiers {
             let started = Instant::now();
@@ -154,7 +160,7 @@ impl Misses {
                     continue;
                 }
             };
-            match self.open(name, &supplied).await {
+            match self.open(name, &supplied, patience).await {
                 Ok(certificate) => {
                     // Outdated since this load began: the next tier may be ahead.
                     let Some(kept) = self.table.keep(name, certificate) else { continue };
@@ -162,7 +168,11 @@ impl Misses {
                     METRICS.certificate_cost(tier.label(), started.elapsed());
                     return Ok((kept, Tier::Supplied(tier)));
                 }
-                Err(error) => {
+                Err(NotOpened::Busy(queued)) => {
+                    miss = Miss::OpensBusy(queued);
+                    break;
+                }
+                Err(NotOpened::Refused(error)) => {
                     METRICS.bundles_rejected.with_label_values(&[error.reason()]).inc();
                     tracing::warn!(%name, source = tier.label(), reason = error.reason(), "bundle refused: {error}");
                     if tier == supply::Tier::Disk {
@@ -185,12 +195,21 @@ impl Misses {
         Err(miss)
     }
 
-    async fn open(&self, name: &Hostname, supplied: &Supplied) -> Result<Certificate, CertificateError> {
+    async fn open(&self, name: &Hostname, supplied: &Supplied, patience: Patience) -> Result<Certificate, NotOpened> {
         let (opener, name, bundle, checked_at) =
             (self.opener.clone(), name.clone(), supplied.bundle.clone(), supplied.checked_at);
-        let opened = tokio::task::spawn_blocking(move || opener.open(&bundle, &name, checked_at, super::now()));
-        opened.await.unwrap_or(Err(CertificateError::Malformed))
+        let work = move || opener.open(&bundle, &name, checked_at, super::now());
+        match self.pool.run(patience, work).await {
+            Ok(opened) => opened.map_err(NotOpened::Refused),
+            Err(NotRun::Full(queued)) => Err(NotOpened::Busy(queued)),
+            Err(NotRun::Lost) => Err(NotOpened::Refused(CertificateError::Malformed)),
+        }
     }
+}
+
+enum NotOpened {
+    Busy(usize),
+    Refused(CertificateError),
 }
 
 impl From<SupplyError> for Miss {

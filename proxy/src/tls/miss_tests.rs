@@ -11,6 +11,7 @@ use contract::signed::{SigningKey, VerifyKeys, sign};
 use tokio::sync::Notify;
 
 use super::super::certificate::tests::{bundle_until, opened, opener};
+use super::super::pool::tests as pool;
 use super::super::table::{Capacity, Found};
 use super::*;
 use crate::supply::{Address, CertService, CertServiceConfig, Disk};
@@ -56,6 +57,9 @@ struct World {
     misses: Arc<Misses>,
 }
 
+/// Places in the queue of its pool.
+const QUEUED_MAX: usize = 8;
+
 async fn world(waits: bool) -> World {
     let (signing, _) = SigningKey::generate().unwrap();
     world_with(waits, signing, tempfile::tempdir().unwrap()).await
@@ -72,7 +76,7 @@ async fn world_with(waits: bool, signing: SigningKey, folder: tempfile::TempDir)
     let disk = Disk::open(folder.path().to_owned()).unwrap();
     let supply = Supply::new(disk, None, CertService::new(&config).unwrap(), verify_keys);
     let table = Arc::new(Table::new(CAPACITY, Duration::from_secs(300)));
-    let misses = Misses::new(table.clone(), Arc::new(supply), Arc::new(opener()));
+    let misses = Misses::new(table.clone(), Arc::new(supply), opener(), Pool::start(1, QUEUED_MAX).unwrap());
     World { folder, source, table, misses }
 }
 
@@ -141,7 +145,8 @@ impl World {
         let nowhere = CertServiceConfig { address: Address::Url("http://127.0.0.1:9".into()), token: None, root: None };
         let disk = Disk::open(world.folder.path().to_owned()).unwrap();
         let supply = Supply::new(disk, None, CertService::new(&nowhere).unwrap(), keys);
-        world.misses = Misses::new(world.table.clone(), Arc::new(supply), Arc::new(opener()));
+        world.misses =
+            Misses::new(world.table.clone(), Arc::new(supply), opener(), Pool::start(1, QUEUED_MAX).unwrap());
         world
     }
 }
@@ -233,5 +238,23 @@ async fn an_outdated_answer_removes_nothing() {
     let name = Hostname::parse(SIGNS).unwrap();
     world.wait(SIGNS).await.unwrap();
     world.misses.renew(&name, 7).await;
+    assert_eq!(world.table.revision(&name), Some(1));
+}
+
+#[tokio::test]
+async fn a_visitor_is_turned_away_when_too_many_keys_wait_and_the_edge_itself_is_not() {
+    let world = world(false).await;
+    let busy = pool::occupy(&world.misses.pool, QUEUED_MAX).await;
+    let miss = world.wait(SIGNS).await.unwrap_err();
+    assert_eq!((miss.reason(), miss), ("opens_busy", Miss::OpensBusy(QUEUED_MAX)));
+    let name = Hostname::parse(SIGNS).unwrap();
+    let renewed = world.misses.renew(&name, 1);
+    let release = async {
+        while world.asked() < 2 {
+            tokio::task::yield_now().await;
+        }
+        drop(busy);
+    };
+    tokio::join!(renewed, release);
     assert_eq!(world.table.revision(&name), Some(1));
 }

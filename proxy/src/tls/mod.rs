@@ -9,6 +9,7 @@ mod ffi;
 mod handshake;
 mod known;
 mod miss;
+mod pool;
 mod table;
 mod warm;
 
@@ -16,6 +17,7 @@ pub use certificate::{CertificateError, Opener};
 pub use handshake::{Terminator, Unfinished};
 pub use known::Known;
 pub use miss::{Miss, Misses};
+pub use pool::Pool;
 pub use table::{Capacity, Size, Table, Tier};
 pub use warm::{Certificate, Warm};
 
