@@ -20,3 +20,5 @@ pub mod supply;
 pub mod control;
 pub mod observe;
 pub mod serve;
+mod life;
+pub mod handover;

@@ -1,11 +1,12 @@
 //! Arguments → configuration → run. Exit codes: 0 stopped as told, 1 failed, 2 wrong arguments.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use proxy::config::Config;
+use proxy::handover::Successor;
 use tracing_subscriber::EnvFilter;
 
 mod keygen;
@@ -25,6 +26,9 @@ struct Arguments {
     /// Form of the log on standard error; its level is set by RUST_LOG (default: info)
     #[arg(long, default_value = "text")]
     log_format: LogFormat,
+    /// Said by a running latchkey-proxy to the one that it starts to take over; its standard input is their channel
+    #[arg(long, hide = true)]
+    take_over: bool,
 }
 
 #[derive(Subcommand)]
@@ -34,6 +38,12 @@ enum Command {
         /// Private key, mode 0600; the public key lies beside it with `.pub` appended
         #[arg(long, default_value = "/etc/latchkey/edge.pem")]
         out: PathBuf,
+    },
+    /// Replace the running process by a new one, of the program and boot file that are there now; no request fails
+    Upgrade {
+        /// Boot file of the running process: its data_dir says where that is found
+        #[arg(long, default_value = "/etc/latchkey/proxy.toml", env = "LATCHKEY_PROXY_CONFIG")]
+        config: PathBuf,
     },
 }
 
@@ -47,6 +57,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Some(Command::Keygen { out }) => keygen::run(&out),
+        Some(Command::Upgrade { config }) => upgrade(&config),
         None => serve(&arguments),
     };
     match done {
@@ -69,7 +80,14 @@ fn serve(arguments: &Arguments) -> Result<(), String> {
         println!("{}: ok", arguments.config.display());
         return Ok(());
     }
-    proxy::serve::run(config).map_err(|error| error.to_string())
+    let successor = arguments.take_over.then(Successor::greet).transpose().map_err(|error| error.to_string())?;
+    proxy::serve::run(config, successor).map_err(|error| error.to_string())
+}
+
+fn upgrade(config: &Path) -> Result<(), String> {
+    let config = Config::read(config).map_err(|error| format!("nothing was changed:\n{error}"))?;
+    println!("{}", proxy::handover::upgrade(&config).map_err(|error| error.to_string())?);
+    Ok(())
 }
 
 fn start_log(format: LogFormat) {

@@ -1,22 +1,22 @@
-//! Wires the rooms together, runs them, and ends them in order.
+//! Wires the rooms together and runs them.
 
+use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicUsize;
 
-use pingora::apps::{HttpServerApp, HttpServerOptions};
+use pingora::apps::HttpServerOptions;
 use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::accept::{self, Clients, Door};
 use crate::config::{Config, Listener, Protocol};
 use crate::control::{Control, ControlError, News};
 use crate::guard::Limits;
+use crate::handover::{HandoverError, Incumbent, Names, Successor};
 use crate::http::Edge;
+use crate::life::Life;
 use crate::observe::{AccessLog, AccessLogSettings, Target, Writer};
 use crate::supply::{CertService, Disk, Redis, Supply};
 use crate::tls::{Known, Misses, Opener, Pool, Table, Terminator};
@@ -31,6 +31,8 @@ pub enum ServeError {
     #[error("listener `{name}` can't listen on {address}: {error}")]
     Bind { name: String, address: std::net::SocketAddr, error: std::io::Error },
     #[error(transparent)]
+    Handover(#[from] HandoverError),
+    #[error(transparent)]
     Control(#[from] ControlError),
     #[error("{0}")]
     Setting(String),
@@ -42,15 +44,16 @@ pub enum ServeError {
     Runtime(#[from] std::io::Error),
 }
 
-/// Serves until told to stop.
-pub fn run(config: Config) -> Result<(), ServeError> {
-    let bound = bind(&config.listeners)?;
+/// Serves until told to stop, or until another process serves instead. `successor`: in the place of the one that started
+/// this process.
+pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), ServeError> {
+    let bound = bind(&config.listeners, successor.as_mut())?;
     let control_runtime = runtime("control", CONTROL_THREADS)?;
     let runtime = runtime("serve", config.threads)?;
 
     let redis = config.redis_url.as_deref().map(|url| Redis::new(url)).transpose();
     let redis = redis.map_err(|error| ServeError::Setting(format!("[redis]: {error}")))?;
-    let (admin_socket, drain, tls) = (config.admin_socket.clone(), config.drain, config.tls);
+    let tls = config.tls;
     let table = Arc::new(Table::new(tls.capacity, tls.refresh_after));
     let certservice = CertService::new(&config.certservice).map_err(ServeError::Setting)?;
     let disk = Disk::open(config.data_dir.join("bundles"))
@@ -59,6 +62,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let known = Arc::new(Known::new());
     let control = Arc::new(Control::new(&config, supply.clone(), table.clone(), known.clone())?);
     control_runtime.block_on(control.restore())?;
+    let names = Names::make(&config.data_dir, &config.admin_socket, successor.is_some())?;
 
     let edge = config.edge_key.kid().to_owned();
     let pool = Pool::start(tls.open_threads, tls.opens_queued_max)?;
@@ -87,6 +91,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let open = Arc::new(AtomicUsize::new(0));
     let limits = Arc::new(config.limits);
     let clients = Arc::new(Clients::new(limits.connections_per_client_max));
+    let shared = bound.iter().map(|(listener, socket)| Ok((listener.name.clone(), socket.try_clone()?)));
+    let incumbent = Incumbent::new(shared.collect::<std::io::Result<_>>()?, control.clone());
     let doors = bound.into_iter().map(|(listener, socket)| {
         let tls = (listener.protocol == Protocol::Https).then(terminator).transpose()?;
         let edge = Edge {
@@ -112,23 +118,29 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     });
     let doors = doors.collect::<Result<Vec<_>, ServeError>>()?;
 
-    control_runtime.block_on(async { control.clone().start(admin_socket) })?;
-    control_runtime.spawn(news.follow());
     control_runtime.spawn(follow_hangups(access_log.clone()));
-    runtime.block_on(serve(doors, open, drain))?;
+    let life = Life { doors, open, drain: config.drain, incumbent, control, news };
+    let ended = life.run(&runtime, &control_runtime, names, successor);
     runtime.shutdown_background();
     control_runtime.shutdown_background();
     if let Some(writer) = writer {
         writer.finish();
     }
-    Ok(())
+    ended
 }
 
 /// Before anything starts: a port in use ends the process, it never lives on deaf.
-fn bind(listeners: &[Listener]) -> Result<Vec<(Listener, std::net::TcpListener)>, ServeError> {
-    let bind = |listener: &Listener| match accept::bind(listener.address) {
-        Ok(socket) => Ok((listener.clone(), socket)),
-        Err(error) => Err(ServeError::Bind { name: listener.name.clone(), address: listener.address, error }),
+fn bind(
+    listeners: &[Listener],
+    mut successor: Option<&mut Successor>,
+) -> Result<Vec<(Listener, TcpListener)>, ServeError> {
+    let bind = |listener: &Listener| {
+        let (name, address) = (listener.name.clone(), listener.address);
+        if let Some(socket) = successor.as_mut().and_then(|successor| successor.socket(address)) {
+            return Ok((listener.clone(), socket));
+        }
+        let socket = accept::bind(address).map_err(|error| ServeError::Bind { name, address, error })?;
+        Ok((listener.clone(), socket))
     };
     listeners.iter().map(bind).collect()
 }
@@ -167,50 +179,4 @@ fn app(edge: Edge, conf: &Arc<ServerConf>, limits: &Limits) -> HttpProxy<Edge> {
     app.h2_options = Some(h2);
     app.handle_init_modules();
     app
-}
-
-async fn serve(
-    doors: Vec<(Arc<Door<HttpProxy<Edge>>>, std::net::TcpListener)>,
-    open: Arc<AtomicUsize>,
-    drain: Duration,
-) -> std::io::Result<()> {
-    let (stop, stopped) = watch::channel(false);
-    let mut apps = Vec::new();
-    for (door, socket) in doors {
-        let (listener, app) = (&door.listener, door.app.clone());
-        tracing::info!(listener = listener.name, address = %listener.address, protocol = ?listener.protocol, "listening");
-        let socket = TcpListener::from_std(socket)?;
-        tokio::spawn(door.serve(socket, stopped.clone()));
-        apps.push(app);
-    }
-    drop(stopped);
-    until_told_to_stop().await?;
-    tracing::info!(open = open.load(Ordering::Acquire), "stopping: no new connections, open ones may finish");
-    stop.send_replace(true);
-    for app in &apps {
-        app.http_cleanup().await;
-    }
-    drained(&open, drain).await;
-    Ok(())
-}
-
-async fn until_told_to_stop() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
-}
-
-async fn drained(open: &AtomicUsize, at_most: Duration) {
-    let until = Instant::now() + at_most;
-    while open.load(Ordering::Acquire) > 0 && Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    match open.load(Ordering::Acquire) {
-        0 => tracing::info!("stopped: every connection finished"),
-        left => tracing::warn!(left, "stopped: drain_seconds are over, connections were cut"),
-    }
 }

@@ -29,6 +29,11 @@ use clients::Place;
 pub use policy::ConnectionPolicy;
 use policy::Refused;
 
+/// After a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections taken from the kernel's queue after a stop; as long as that queue can be.
+const WAITING_MAX: usize = 4096;
+
 /// One listening socket and all that a connection on it passes.
 pub struct Door<App> {
     pub listener: Listener,
@@ -44,28 +49,52 @@ pub struct Door<App> {
 impl<App: ServerApp + Send + Sync + 'static> Door<App> {
     /// Accepts until told to stop; open connections finish on their own.
     pub async fn serve(self: Arc<Self>, socket: TcpListener, mut shutdown: ShutdownWatch) {
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
-                _ = shutdown.changed() => return,
+                _ = shutdown.changed() => break,
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    let guard = OpenConnection::new(&self.open);
-                    let (door, shutdown) = (self.clone(), shutdown.clone());
-                    tokio::spawn(async move {
-                        door.admit(stream, PeerAddr(peer), shutdown).await;
-                        drop(guard);
-                    });
+                    failing = false;
+                    self.clone().welcome(stream, PeerAddr(peer), shutdown.clone());
                 }
+                Err(error) if concerns_one_connection(&error) => METRICS.accept_errors.inc(),
                 Err(error) => {
-                    tracing::warn!(listener = self.listener.name, %error, "accept failed");
                     METRICS.accept_errors.inc();
-                    // Out of file descriptors: wait for some to be closed instead of spinning.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!(listener = self.listener.name, %error, "accept fails; trying again and again");
+                    }
+                    // Out of file descriptors or memory: wait for some to be given back instead of spinning.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
+        // New to those that are accepted from here on.
+        shutdown.mark_changed();
+        self.welcome_waiting(socket, &shutdown);
+    }
+
+    /// Those whose connection the kernel has accepted already: closing the socket would reset them.
+    fn welcome_waiting(self: Arc<Self>, socket: TcpListener, shutdown: &ShutdownWatch) {
+        let Ok(socket) = socket.into_std() else { return };
+        for _ in 0..WAITING_MAX {
+            let Ok((stream, peer)) = socket.accept() else { return };
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.clone().welcome(stream, PeerAddr(peer), shutdown.clone());
+            }
+        }
+    }
+
+    fn welcome(self: Arc<Self>, stream: TcpStream, peer: PeerAddr, shutdown: ShutdownWatch) {
+        let guard = OpenConnection::new(&self.open);
+        tokio::spawn(async move {
+            self.admit(stream, peer, shutdown).await;
+            drop(guard);
+        });
     }
 
     async fn admit(&self, stream: TcpStream, peer: PeerAddr, shutdown: ShutdownWatch) {
@@ -112,6 +141,15 @@ impl<App: ServerApp + Send + Sync + 'static> Door<App> {
         };
         Ok((stream, place))
     }
+}
+
+/// Linux tells errors of a connection that is already gone as errors of accept (accept(2)).
+fn concerns_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut,
+    };
+    let kinds = [ConnectionAborted, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut];
+    kinds.contains(&error.kind())
 }
 
 #[derive(Debug)]

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use contract::document::Faults;
 use deserr::{Deserr, ValuePointerRef};
 
+use crate::handover::LISTENERS_MAX;
+
 #[derive(Debug, Deserr)]
 #[deserr(error = Faults, deny_unknown_fields, validate = check_listeners -> Faults)]
 pub(super) struct File {
@@ -55,6 +57,15 @@ pub struct Listener {
 pub enum Protocol {
     Https,
     Http,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Https => "https",
+            Self::Http => "http",
+        }
+    }
 }
 
 #[derive(Debug, Deserr)]
@@ -276,6 +287,9 @@ fn check_listeners(file: File, location: ValuePointerRef<'_>) -> Result<File, Fa
     let listeners = location.push_key("listeners");
     if file.listeners.is_empty() {
         found(listeners, "at least one listener is needed".into());
+    }
+    if file.listeners.len() > LISTENERS_MAX {
+        found(listeners, format!("{} listeners, at most {LISTENERS_MAX} are possible", file.listeners.len()));
     }
     for (index, listener) in file.listeners.iter().enumerate() {
         let at = listeners.push_index(index);

@@ -1,8 +1,7 @@
 //! The admin API, on a Unix socket that only its owner opens.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -18,27 +17,13 @@ use tokio::net::UnixListener;
 
 use super::apply::DOCUMENT_BYTES_MAX;
 use super::plugins::UploadError;
-use super::{Control, NotApplied};
+use super::{Control, HandedOver, NotApplied};
 use crate::observe::{By, METRICS, NAMES_MAX, Ranked, TOP};
 use crate::tls::Tier;
 use crate::wasm::Plugin;
 
 /// Largest component that is read, in bytes; the Wasm host has its own limit below it.
 const COMPONENT_BYTES_MAX: usize = 32 * 1024 * 1024;
-
-/// A socket left by a process that is gone is replaced; one that answers is not.
-pub(super) fn bind(path: &Path) -> std::io::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "another process listens on it"));
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
 
 pub(super) async fn serve(listener: UnixListener, control: Arc<Control>) {
     let routes = Router::new()
@@ -60,18 +45,35 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Ready: a configuration is in force, so that requests can be routed. CertService is shown, but a proxy that has its
-/// certificates serves without it.
+/// Ready: connections are accepted, and a configuration is in force, so that requests can be routed. CertService is
+/// shown, but a proxy that has its certificates serves without it.
 async fn readyz(State(control): State<Arc<Control>>) -> Response {
     let revision = control.current.load().revision;
+    let accepting = control.accepting.load(Ordering::Acquire);
     let certservice = control.supply.check().await;
-    let ready = revision > 0;
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let why = "no configuration was applied yet: PUT /v1/config, or `latchkey config apply`";
-    let reasons: &[&str] = if ready { &[] } else { &[why] };
+    let mut reasons = Vec::new();
+    if revision == 0 {
+        reasons.push("no configuration was applied yet: PUT /v1/config, or `latchkey config apply`");
+    }
+    if !accepting {
+        reasons.push("no connections are accepted: this process is starting or stopping");
+    }
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let certservice = certservice.map_or_else(|why| why, |()| "ok".to_owned());
-    (status, Json(json!({ "ready": ready, "reasons": reasons, "revision": revision, "certservice": certservice })))
-        .into_response()
+    let listeners = control.listeners.iter().map(
+        |listener| json!({"name": listener.name, "address": listener.address, "protocol": listener.protocol.as_str()}),
+    );
+    let told = json!({
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "revision": revision,
+        "certservice": certservice,
+        "accepting": accepting,
+        "listeners": listeners.collect::<Vec<_>>(),
+        "pid": std::process::id(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    (status, Json(told)).into_response()
 }
 
 async fn metrics(State(control): State<Arc<Control>>) -> Response {
@@ -164,7 +166,12 @@ async fn put_config(
             let says = format!("the configuration is valid but could not be kept, so it was not applied: {error}");
             problem(StatusCode::INTERNAL_SERVER_ERROR, "not_kept", &says, vec![])
         }
+        Err(NotApplied::HandedOver(error)) => handed_over(&error),
     }
+}
+
+fn handed_over(error: &HandedOver) -> Response {
+    problem(StatusCode::SERVICE_UNAVAILABLE, "handed_over", &error.to_string(), vec![])
 }
 
 fn etag(revision: u64) -> String {
@@ -190,7 +197,12 @@ async fn list_plugins(State(control): State<Arc<Control>>) -> Response {
 }
 
 async fn put_plugin(State(control): State<Arc<Control>>, UrlPath(digest): UrlPath<String>, body: Bytes) -> Response {
-    let uploading = tokio::task::spawn_blocking(move || control.plugins.upload(&control.host, &digest, &body));
+    let _turn = match control.turn().await {
+        Ok(turn) => turn,
+        Err(error) => return handed_over(&error),
+    };
+    let uploader = control.clone();
+    let uploading = tokio::task::spawn_blocking(move || uploader.plugins.upload(&uploader.host, &digest, &body));
     let uploaded = match uploading.await {
         Ok(uploaded) => uploaded,
         Err(error) => Err(UploadError::Io(std::io::Error::other(error))),

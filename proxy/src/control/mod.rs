@@ -13,17 +13,19 @@ mod snapshot;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use contract::api::Fault;
 use futures_util::{StreamExt, stream};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
 
 use self::apply::{Inputs, build};
 use self::files::write_atomically;
 pub use self::news::News;
 use self::plugins::Plugins;
 pub use self::snapshot::{Current, Snapshot};
+use crate::config::Listener;
 use crate::observe::METRICS;
 use crate::supply::Supply;
 use crate::tls::{Known, Table};
@@ -41,10 +43,30 @@ pub struct Control {
     supply: Arc<Supply>,
     table: Arc<Table>,
     known: Arc<Known>,
-    listeners: Vec<String>,
+    listeners: Vec<Listener>,
+    listener_names: Vec<String>,
+    /// Whether they are accepted on.
+    accepting: AtomicBool,
     applied_file: PathBuf,
-    /// One application at a time, in the order they came.
-    applying: Mutex<()>,
+    /// One change at a time, in the order they came.
+    changing: Arc<Mutex<Changes>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Changes {
+    Ours,
+    /// Another process has taken over: only it may change what is on disk.
+    HandedOver,
+}
+
+/// Nothing is changed while it lives.
+pub struct Held(OwnedMutexGuard<Changes>);
+
+impl Held {
+    /// Nor ever after by this process.
+    pub fn hand_over(mut self) {
+        *self.0 = Changes::HandedOver;
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,8 +75,6 @@ pub enum ControlError {
     Engine(#[from] HostError),
     #[error("data_dir {0}: {1}")]
     Data(String, std::io::Error),
-    #[error("admin socket {0}: {1}")]
-    Admin(String, std::io::Error),
     #[error("{0} is damaged: {1}")]
     Damaged(String, String),
 }
@@ -68,7 +88,12 @@ pub enum NotApplied {
     },
     Invalid(Vec<Fault>),
     Io(std::io::Error),
+    HandedOver(HandedOver),
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("another process has just taken over from this one; send it again, and it gets it")]
+pub struct HandedOver;
 
 /// The applied configuration on disk: what a restart begins with.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -97,14 +122,31 @@ impl Control {
             supply,
             table,
             known,
-            listeners: config.listeners.iter().map(|listener| listener.name.clone()).collect(),
+            listeners: config.listeners.clone(),
+            listener_names: config.listeners.iter().map(|listener| listener.name.clone()).collect(),
+            accepting: AtomicBool::new(false),
             applied_file: config.data_dir.join("applied.json"),
-            applying: Mutex::new(()),
+            changing: Arc::new(Mutex::new(Changes::Ours)),
         })
     }
 
     pub fn current(&self) -> Arc<Current> {
         self.current.clone()
+    }
+
+    /// Waits for the turn to change something.
+    async fn turn(&self) -> Result<MutexGuard<'_, Changes>, HandedOver> {
+        let turn = self.changing.lock().await;
+        if *turn == Changes::Ours { Ok(turn) } else { Err(HandedOver) }
+    }
+
+    /// For a thread that may block.
+    pub fn hold_changes(&self) -> Held {
+        Held(self.changing.clone().blocking_lock_owned())
+    }
+
+    pub fn set_accepting(&self, accepting: bool) {
+        self.accepting.store(accepting, Ordering::Release);
     }
 
     /// Puts the configuration of before the restart in force. What no longer builds is said, and nothing is served by
@@ -129,7 +171,7 @@ impl Control {
     /// Checks, keeps and publishes a configuration; returns its revision. `expected` is the revision it replaces; a
     /// dry run only checks, and returns the revision that stays.
     pub async fn apply(&self, text: &str, expected: Option<u64>, dry_run: bool) -> Result<u64, NotApplied> {
-        let _turn = self.applying.lock().await;
+        let _turn = self.turn().await.map_err(NotApplied::HandedOver)?;
         let previous = self.current.get();
         if expected.is_some_and(|expected| expected != previous.revision) {
             METRICS.config_applies.with_label_values(&["conflict"]).inc();
@@ -156,7 +198,8 @@ impl Control {
     }
 
     fn inputs<'a>(&'a self, previous: &'a Snapshot, must_resolve: bool) -> Inputs<'a> {
-        Inputs { host: &self.host, plugins: &self.plugins, listeners: &self.listeners, previous, must_resolve }
+        let listeners = &self.listener_names;
+        Inputs { host: &self.host, plugins: &self.plugins, listeners, previous, must_resolve }
     }
 
     /// Puts a snapshot in force, and moves the health checks from the upstreams that were to those that are.
@@ -190,10 +233,10 @@ impl Control {
         }
     }
 
-    /// Starts the background work and the admin API. Returns once its socket listens.
-    pub fn start(self: Arc<Self>, socket: PathBuf) -> Result<(), ControlError> {
-        let listener =
-            admin::bind(&socket).map_err(|error| ControlError::Admin(socket.display().to_string(), error))?;
+    /// Starts the background work and the admin API.
+    pub fn start(self: Arc<Self>, admin: std::os::unix::net::UnixListener) -> std::io::Result<()> {
+        admin.set_nonblocking(true)?;
+        let listener = tokio::net::UnixListener::from_std(admin)?;
         let control = self.clone();
         tokio::spawn(async move { control.keep_resolved().await });
         tokio::spawn(admin::serve(listener, self));

@@ -28,6 +28,8 @@ mod sight;
 #[cfg(test)]
 mod tampering;
 #[cfg(test)]
+mod upgrade;
+#[cfg(test)]
 mod upstreams;
 #[cfg(test)]
 mod world;

@@ -66,7 +66,11 @@ impl Setup {
         self.data_folder().join("admin.sock")
     }
 
-    fn boot_file(&self) -> String {
+    pub fn boot_file_path(&self) -> PathBuf {
+        self.folder.join("proxy.toml")
+    }
+
+    pub fn boot_file(&self) -> String {
         let redis = self.redis_url.as_ref().map(|url| format!("[redis]\nurl = {url:?}\n")).unwrap_or_default();
         format!(
             "data_dir = {:?}\n\
@@ -96,7 +100,7 @@ impl Edge {
     /// Up with whatever configuration it had; none on the first start.
     pub async fn start(setup: &Setup) -> Result<Self> {
         let program = program::own("latchkey-proxy")?;
-        let boot_file = setup.folder.join("proxy.toml");
+        let boot_file = setup.boot_file_path();
         folder::write(&boot_file, setup.boot_file())?;
         let mut process = Process::start("proxy", &program, &setup.folder, |command| {
             command.arg("--config").arg(&boot_file);

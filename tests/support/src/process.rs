@@ -3,9 +3,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, kill_process};
-
 pub use rustix::process::Signal;
+use rustix::process::{Pid, kill_process, kill_process_group};
 
 use crate::wait::{PATIENCE, until};
 use crate::{Context, Result, fail, program};
@@ -86,18 +85,31 @@ impl Process {
         ended
     }
 
-    /// Ends it at once, as a crash would.
+    /// Waits for it to end by itself.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
+        let what = format!("{} to end by itself", self.name);
+        until(what.as_str(), PATIENCE, async || self.child.try_wait()?.context("it still runs")).await
+    }
+
+    /// Ends it at once, as a crash would, and with it whatever it has started.
     pub fn kill(&mut self) {
-        // Fails only where it has ended already.
-        let _ = self.child.kill();
+        if let Some(pid) = self.pid() {
+            // Fails only where all have ended already.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
         let _ = self.child.wait();
     }
 
     pub fn signal(&self, signal: Signal) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+        if let Some(pid) = self.pid() {
             // Fails only where it has ended already.
             let _ = kill_process(pid, signal);
         }
+    }
+
+    /// Also the number of its process group.
+    fn pid(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 }
 

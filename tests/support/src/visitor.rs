@@ -139,6 +139,28 @@ impl Connection {
         timeout(DEADLINE, self.exchange(&[head.as_bytes(), body].concat(), kind)).await.context("an answer")?
     }
 
+    /// A POST whose body comes in pieces, each after a pause.
+    pub async fn upload(&mut self, host: &str, target: &str, pieces: &[&[u8]], pause: Duration) -> Result<Answer> {
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let head = format!("POST {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n");
+        self.stream.write_all(head.as_bytes()).await.context("send the head")?;
+        for piece in pieces {
+            self.stream.flush().await.context("send the body")?;
+            tokio::time::sleep(pause).await;
+            self.stream.write_all(piece).await.context("send the body")?;
+        }
+        timeout(DEADLINE, self.exchange(b"", Kind::Response)).await.context("an answer")?
+    }
+
+    /// Whatever bytes, as they are: what comes after a request to upgrade the protocol.
+    pub async fn raw(&mut self, bytes: &[u8], expected: usize) -> Result<Vec<u8>> {
+        self.stream.write_all(bytes).await.context("send")?;
+        self.stream.flush().await.context("send")?;
+        let mut answer = vec![0; expected];
+        timeout(DEADLINE, self.stream.read_exact(&mut answer)).await.context("an answer")?.context("read")?;
+        Ok(answer)
+    }
+
     async fn exchange(&mut self, request: &[u8], kind: Kind) -> Result<Answer> {
         self.stream.write_all(request).await.context("send the request")?;
         self.stream.flush().await.context("send the request")?;
