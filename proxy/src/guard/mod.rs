@@ -4,9 +4,11 @@
 //! Must never change a byte, know a host name, or hold up a connection that makes progress.
 
 mod h2;
+mod held;
 mod limits;
 mod progress;
 mod stream;
+mod timer;
 
 #[cfg(test)]
 pub(crate) use limits::test_limits;

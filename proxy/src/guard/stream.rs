@@ -1,14 +1,15 @@
 //! The stream that Pingora's HTTP reads and writes.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use pingora::protocols::IO;
 use pingora::protocols::tls::{SslDigest, TlsRef};
 use pingora::protocols::{
@@ -16,14 +17,19 @@ use pingora::protocols::{
     UniqueIDType, raw_connect::ProxyDigest,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::h2::{Meter, header_deadline};
+use super::held::Held;
 use super::limits::{Exceeded, Limits};
 use super::progress::Progress;
+use super::timer::Timer;
 use crate::observe::METRICS;
 
-pub struct Guarded<S> {
+/// The first bytes of a request, nearly always all of its header.
+const AHEAD_MAX: usize = 4096;
+
+pub struct Guarded<S: IO> {
     inner: S,
     limits: Arc<Limits>,
     progress: Arc<Progress>,
@@ -40,6 +46,9 @@ pub struct Guarded<S> {
     waiting_since: Option<Instant>,
     /// While a body is being sent: how long the visitor was waited for, and how much came.
     upload: Option<(Duration, u64)>,
+    /// Read while nobody had room for it.
+    ahead: Bytes,
+    held: Held,
     /// While the visitor takes less than is written.
     blocked: Option<Blocked>,
     read_timer: Timer,
@@ -51,34 +60,6 @@ struct Blocked {
     /// What it has taken since, and when the last of it.
     taken: u64,
     moved: Instant,
-}
-
-/// Wakes the task at some instant. Armed late and moved seldom: a wake-up too early costs less than a timer set for each
-/// read.
-#[derive(Default)]
-struct Timer(Option<(Instant, Pin<Box<Sleep>>)>);
-
-impl Timer {
-    /// Ready once `deadline` has passed.
-    fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let (armed, sleep) = match &mut self.0 {
-                Some((armed, sleep)) if *armed <= deadline => (armed, sleep),
-                other => {
-                    let sleep = Box::pin(tokio::time::sleep_until(deadline));
-                    let (armed, sleep) = other.insert((deadline, sleep));
-                    (armed, sleep)
-                }
-            };
-            ready!(sleep.as_mut().poll(context));
-            if *armed >= deadline {
-                self.0 = None;
-                return Poll::Ready(());
-            }
-            // The deadline has moved on since it was armed.
-            self.0 = None;
-        }
-    }
 }
 
 impl<S: IO> Guarded<S> {
@@ -97,6 +78,8 @@ impl<S: IO> Guarded<S> {
             idle_since: Some(now),
             waiting_since: None,
             upload: None,
+            ahead: Bytes::new(),
+            held: Held::default(),
             blocked: None,
             read_timer: Timer::default(),
             write_timer: Timer::default(),
@@ -185,7 +168,7 @@ impl<S: IO> Guarded<S> {
     {
         METRICS.guard_closed.with_label_values(&[exceeded.reason()]).inc();
         tracing::debug!(reason = exceeded.reason(), "connection ended: {exceeded}");
-        if let (None, Some(answer)) = (&self.meter, exceeded.http1_answer())
+        if let (None, true, Some(answer)) = (&self.meter, self.held.is_empty(), exceeded.http1_answer())
             && let Poll::Ready(Ok(_)) = Pin::new(&mut self.inner).poll_write(context, answer)
         {
             let _ = Pin::new(&mut self.inner).poll_flush(context);
@@ -195,26 +178,49 @@ impl<S: IO> Guarded<S> {
 }
 
 impl<S: IO> AsyncRead for Guarded<S> {
+    /// A read of nothing waits until there is something to read: so a connection between two requests holds no buffer.
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buffer.filled().len();
-        if let Poll::Ready(read) = Pin::new(&mut this.inner).poll_read(context, buffer) {
-            read?;
-            let read = &buffer.filled()[before..];
-            return Poll::Ready(this.was_read(read, Instant::now()).map_err(|exceeded| this.end(exceeded, context)));
+        // The socket did not take it, and who wrote it may have no more to write.
+        if this.held.is_due()
+            && let Poll::Ready(Err(error)) = this.poll_release(context)
+        {
+            return Poll::Ready(Err(error));
         }
-        let now = Instant::now();
-        this.look(now);
-        this.waiting_since.get_or_insert(now);
-        let Some((deadline, exceeded)) = this.read_deadline() else {
-            return Poll::Pending;
-        };
-        ready!(this.read_timer.poll(deadline, context));
-        Poll::Ready(Err(this.end(exceeded, context)))
+        if !this.ahead.is_empty() {
+            let size = this.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&this.ahead.split_to(size));
+            return Poll::Ready(Ok(()));
+        }
+        if buffer.remaining() > 0 {
+            return this.poll_receive(context, buffer);
+        }
+        let mut space = [MaybeUninit::uninit(); AHEAD_MAX];
+        let mut read = ReadBuf::uninit(&mut space);
+        ready!(this.poll_receive(context, &mut read))?;
+        this.ahead = Bytes::copy_from_slice(read.filled());
+        Poll::Ready(Ok(()))
     }
 }
 
 impl<S: IO> Guarded<S> {
+    fn poll_receive(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(context, buffer) {
+            read?;
+            let read = &buffer.filled()[before..];
+            return Poll::Ready(self.was_read(read, Instant::now()).map_err(|exceeded| self.end(exceeded, context)));
+        }
+        let now = Instant::now();
+        self.look(now);
+        self.waiting_since.get_or_insert(now);
+        let Some((deadline, exceeded)) = self.read_deadline() else {
+            return Poll::Pending;
+        };
+        ready!(self.read_timer.poll(deadline, context));
+        Poll::Ready(Err(self.end(exceeded, context)))
+    }
+
     fn wrote(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match written {
             Poll::Ready(written) => {
@@ -234,6 +240,38 @@ impl<S: IO> Guarded<S> {
                 Poll::Pending
             }
         }
+    }
+
+    /// Until nothing is held back.
+    fn poll_release(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        S: Unpin,
+    {
+        while !self.held.is_empty() {
+            let written = self.held.poll_write(Pin::new(&mut self.inner), context);
+            ready!(self.wrote(written, context))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Accepts what may wait, once there is room for it.
+    fn poll_hold(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Poll<io::Result<usize>>
+    where
+        S: Unpin,
+    {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        if self.held.is_full() {
+            ready!(self.poll_release(context))?;
+        }
+        let taken = self.held.take(bytes);
+        if self.held.is_due()
+            && let Poll::Ready(Err(error)) = self.poll_release(context)
+        {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(taken))
     }
 
     fn flushed(&mut self, flushed: Poll<io::Result<()>>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -262,6 +300,9 @@ impl<S: IO> Guarded<S> {
 impl<S: IO> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if !this.held.passes(bytes.len()) {
+            return this.poll_hold(bytes, context);
+        }
         let written = Pin::new(&mut this.inner).poll_write(context, bytes);
         this.wrote(written, context)
     }
@@ -272,28 +313,55 @@ impl<S: IO> AsyncWrite for Guarded<S> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.inner).poll_write_vectored(context, parts);
-        this.wrote(written, context)
+        let mut taken = 0;
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            match (taken, this.held.passes(part.len())) {
+                (0, true) => return Pin::new(this).poll_write(context, part),
+                // Large, and nothing before it is held any more: next time, by itself.
+                (_, true) => break,
+                _ => {}
+            }
+            match this.poll_hold(part, context) {
+                Poll::Ready(Ok(more)) => {
+                    taken += more;
+                    if more < part.len() {
+                        break;
+                    }
+                }
+                Poll::Pending if taken > 0 => break,
+                other => return other,
+            }
+        }
+        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_release(context))?;
         let flushed = Pin::new(&mut this.inner).poll_flush(context);
         this.flushed(flushed, context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_release(context))?;
         let flushed = Pin::new(&mut this.inner).poll_shutdown(context);
         this.flushed(flushed, context)
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for Guarded<S> {
+impl<S: IO> Drop for Guarded<S> {
+    /// What a broken response has left goes out if the socket takes it.
+    fn drop(&mut self) {
+        let _ = self.poll_release(&mut Context::from_waker(Waker::noop()));
+    }
+}
+
+impl<S: IO> fmt::Debug for Guarded<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guarded").field("inner", &self.inner).finish_non_exhaustive()
     }

@@ -199,3 +199,98 @@ async fn an_endless_header_ends_by_its_size() {
     };
     assert_eq!(ended, (Exceeded::HeaderTooLarge, 0));
 }
+
+/// What the visitor has been sent so far.
+async fn sent(world: &World) -> usize {
+    let mut buffer = [0; 64 * 1024];
+    let _ = tokio::time::timeout(Duration::from_millis(1), world.visitor.readable()).await;
+    world.visitor.try_read(&mut buffer).unwrap_or(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_writes_go_out_together_at_the_flush() {
+    let mut world = world();
+    world.guarded.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await.unwrap();
+    assert_eq!(sent(&world).await, 0);
+    world.guarded.write_all(b"hello").await.unwrap();
+    assert_eq!(sent(&world).await, 0);
+    world.guarded.flush().await.unwrap();
+    assert_eq!(sent(&world).await, 43);
+    world.guarded.write_all(b"last").await.unwrap();
+    AsyncWriteExt::shutdown(&mut world.guarded).await.unwrap();
+    assert_eq!(sent(&world).await, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_is_not_held_back_and_keeps_its_place() {
+    let mut world = world();
+    world.guarded.write_all(&[b'x'; 1460]).await.unwrap();
+    assert_eq!(sent(&world).await, 1460, "as large as a segment");
+    world.guarded.write_all(b"small").await.unwrap();
+    world.guarded.write_all(&[b'x'; 40_000]).await.unwrap();
+    let mut read = vec![0; 40_005];
+    let (visitor, guarded) = (&mut world.visitor, &mut world.guarded);
+    let (read_all, flushed) = tokio::join!(visitor.read_exact(&mut read), guarded.flush());
+    (read_all.unwrap(), flushed.unwrap());
+    assert_eq!(&read[..6], b"smallx");
+    assert!(read[5..].iter().all(|byte| *byte == b'x'));
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_of_a_write_keep_their_order() {
+    let mut world = world();
+    let large = [b'l'; 5000];
+    let parts = [&b"one"[..], b"", &large, b"two", &large, b"three"];
+    let expected = parts.concat();
+    let mut rest = &mut parts.map(io::IoSlice::new)[..];
+    while !rest.is_empty() {
+        let written = world.guarded.write_vectored(rest).await.unwrap();
+        io::IoSlice::advance_slices(&mut rest, written);
+    }
+    world.guarded.flush().await.unwrap();
+    let mut read = vec![0; expected.len()];
+    world.visitor.read_exact(&mut read).await.unwrap();
+    assert_eq!(read, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_socket_did_not_take_goes_out_while_the_request_is_waited_for() {
+    let mut world = world();
+    let mut written = 0;
+    while let Ok(more) = tokio::time::timeout(Duration::from_secs(1), world.guarded.write(&[b'x'; 1000])).await {
+        written += more.unwrap();
+    }
+    let (mut visitor, mut guarded) = (world.visitor, world.guarded);
+    let mut buffer = [0; 1];
+    tokio::select! {
+        biased;
+        _ = guarded.read(&mut buffer) => unreachable!("the visitor sends nothing"),
+        read = async { visitor.read_exact(&mut vec![0; written]).await } => assert_eq!(read.unwrap(), written),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_is_not_lost_with_the_connection() {
+    let mut world = world();
+    world.guarded.write_all(b"half a resp").await.unwrap();
+    drop(world.guarded);
+    let mut told = String::new();
+    world.visitor.read_to_string(&mut told).await.unwrap();
+    assert_eq!(told, "half a resp");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_of_nothing_waits_for_something_and_takes_nothing_away() {
+    let mut world = world();
+    assert!(tokio::time::timeout(Duration::from_secs(1), world.guarded.read(&mut [])).await.is_err());
+    world.visitor.write_all(&[b'x'; 5000]).await.unwrap();
+    world.guarded.read(&mut []).await.unwrap();
+    world.guarded.read(&mut []).await.unwrap();
+    let mut read = vec![0; 5000];
+    world.guarded.read_exact(&mut read).await.unwrap();
+    assert!(read.iter().all(|byte| *byte == b'x'));
+
+    let mut world = self::world();
+    let ended = world.guarded.read(&mut []).await.unwrap_err();
+    assert_eq!(ended.get_ref().unwrap().downcast_ref(), Some(&Exceeded::HeaderTimeout), "with the same deadlines");
+}
