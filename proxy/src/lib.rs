@@ -19,6 +19,7 @@ pub mod upstream;
 pub mod supply;
 pub mod control;
 pub mod observe;
+mod workers;
 pub mod serve;
 mod life;
 pub mod handover;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pingora::apps::HttpServerApp;
-use pingora::proxy::HttpProxy;
+use pingora::apps::ServerApp;
 use sd_notify::NotifyState;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,7 +15,7 @@ use crate::accept::Door;
 use crate::config::Listener;
 use crate::control::{Control, News};
 use crate::handover::{Incumbent, Names, PidFile, Places, Successor, tell_service_manager};
-use crate::http::Edge;
+use crate::http::App;
 use crate::serve::ServeError;
 
 /// After a stop, a kept-alive HTTP/1 connection may bring one more request for so long. It may be on its way already:
@@ -24,7 +23,7 @@ use crate::serve::ServeError;
 const LAST_REQUEST_WITHIN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 
-type Doors = Vec<(Arc<Door<HttpProxy<Edge>>>, TcpListener)>;
+type Doors = Vec<(Arc<Door<App>>, TcpListener)>;
 
 pub(crate) struct Life {
     pub(crate) doors: Doors,
@@ -140,7 +139,7 @@ impl Signals {
 
 struct Accepting {
     stop: watch::Sender<bool>,
-    apps: Vec<Arc<HttpProxy<Edge>>>,
+    apps: Vec<Arc<App>>,
 }
 
 impl Accepting {
@@ -150,7 +149,7 @@ impl Accepting {
         for (door, socket) in doors {
             let Listener { name, address, protocol, .. } = &door.listener;
             tracing::info!(listener = name, %address, protocol = protocol.as_str(), "listening");
-            apps.push(door.app.clone());
+            apps.extend(door.posts.iter().map(|post| post.app.clone()));
             let socket = tokio::net::TcpListener::from_std(socket)?;
             tokio::spawn(door.serve(socket, stopped.clone()));
         }
@@ -184,7 +183,7 @@ impl Accepting {
             if idle_ones_may_stay && since.elapsed() >= LAST_REQUEST_WITHIN.min(at_most / 2) {
                 idle_ones_may_stay = false;
                 for app in &self.apps {
-                    app.http_cleanup().await;
+                    app.cleanup().await;
                 }
             }
             tokio::time::sleep(POLL).await;

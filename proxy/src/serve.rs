@@ -4,26 +4,23 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use pingora::apps::HttpServerOptions;
-use pingora::protocols::http::v2::server::default_h2_options;
-use pingora::proxy::HttpProxy;
 use pingora::server::configuration::ServerConf;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::accept::{self, Clients, Door};
+use crate::accept::{self, Clients, Door, Post};
 use crate::config::{Config, Listener, Protocol};
 use crate::control::{Control, ControlError, News};
-use crate::guard::Limits;
 use crate::handover::{HandoverError, Incumbent, Names, Successor};
-use crate::http::Edge;
+use crate::http::{App, Edge};
 use crate::life::Life;
 use crate::observe::{AccessLog, AccessLogSettings, Target, Writer};
 use crate::supply::{CertService, Disk, Redis, Supply};
 use crate::tls::{Known, Misses, Opener, Pool, Table, Terminator};
+use crate::workers::{Worker, Workers};
 
 /// Threads of the admin API and background work, apart from those that serve requests.
 pub(crate) const CONTROL_THREADS: usize = 2;
-/// Connections kept open to upstreams while idle.
+/// Connections kept open to upstreams while idle, by all threads together.
 const POOL_CONNECTIONS: usize = 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +46,8 @@ pub enum ServeError {
 pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), ServeError> {
     let bound = bind(&config.listeners, successor.as_mut())?;
     let control_runtime = runtime("control", CONTROL_THREADS)?;
-    let runtime = runtime("serve", config.threads)?;
+    let accept_runtime = runtime("accept", 1)?;
+    let workers = Workers::start(config.threads)?;
 
     let redis = config.redis_url.as_deref().map(|url| Redis::new(url)).transpose();
     let redis = redis.map_err(|error| ServeError::Setting(format!("[redis]: {error}")))?;
@@ -83,8 +81,8 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
     };
     let current = control.current();
     let conf = Arc::new(ServerConf {
-        threads: config.threads,
-        upstream_keepalive_pool_size: POOL_CONNECTIONS,
+        threads: 1, // each application serves on one
+        upstream_keepalive_pool_size: POOL_CONNECTIONS.div_ceil(config.threads),
         ..ServerConf::default()
     });
     let (access_log, writer) = start_access_log(config.access_log, config.threads)?.unzip();
@@ -95,19 +93,20 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
     let incumbent = Incumbent::new(shared.collect::<std::io::Result<_>>()?, control.clone());
     let doors = bound.into_iter().map(|(listener, socket)| {
         let tls = (listener.protocol == Protocol::Https).then(terminator).transpose()?;
-        let edge = Edge {
+        let edge = || Edge {
             listener: listener.clone(),
             current: current.clone(),
             supply: supply.clone(),
             limits: limits.clone(),
             access_log: access_log.clone(),
         };
-        let app = Arc::new(app(edge, &conf, &limits));
+        let post = |worker: &Worker| Post { worker: worker.clone(), app: Arc::new(App::new(edge(), conf.clone())) };
+        let posts = workers.list.iter().map(post).collect();
         Ok((
             Arc::new(Door {
                 listener,
                 tls,
-                app,
+                posts,
                 current: current.clone(),
                 open: open.clone(),
                 limits: limits.clone(),
@@ -120,8 +119,9 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
 
     control_runtime.spawn(follow_hangups(access_log.clone()));
     let life = Life { doors, open, drain: config.drain, incumbent, control, news };
-    let ended = life.run(&runtime, &control_runtime, names, successor);
-    runtime.shutdown_background();
+    let ended = life.run(&accept_runtime, &control_runtime, names, successor);
+    accept_runtime.shutdown_background();
+    drop(workers);
     control_runtime.shutdown_background();
     if let Some(writer) = writer {
         writer.finish();
@@ -166,17 +166,4 @@ async fn follow_hangups(log: Option<Arc<AccessLog>>) {
 
 fn runtime(name: &str, threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
-}
-
-fn app(edge: Edge, conf: &Arc<ServerConf>, limits: &Limits) -> HttpProxy<Edge> {
-    let mut app = HttpProxy::new(edge, conf.clone());
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(limits.h2_idle_timeout);
-    app.server_options = Some(options);
-    let mut h2 = default_h2_options();
-    h2.max_concurrent_streams(limits.h2_streams_max);
-    h2.max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
-    app.h2_options = Some(h2);
-    app.handle_init_modules();
-    app
 }

@@ -7,7 +7,7 @@ mod clients;
 pub mod header;
 mod policy;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,6 +24,7 @@ use crate::control::Current;
 use crate::guard::{Guarded, Limits};
 use crate::observe::METRICS;
 use crate::tls::{Terminator, Unfinished};
+use crate::workers::Worker;
 pub use clients::Clients;
 use clients::Place;
 pub use policy::ConnectionPolicy;
@@ -39,11 +40,18 @@ pub struct Door<App> {
     pub listener: Listener,
     /// Absent on plaintext listeners.
     pub tls: Option<Terminator>,
-    pub app: Arc<App>,
+    /// Who serves the connections.
+    pub posts: Vec<Post<App>>,
     pub current: Arc<Current>,
     pub open: Arc<AtomicUsize>,
     pub limits: Arc<Limits>,
     pub clients: Arc<Clients>,
+}
+
+/// A worker's share of a door: an application, and with it upstream connections, of its own.
+pub struct Post<App> {
+    pub worker: Worker,
+    pub app: Arc<App>,
 }
 
 impl<App: ServerApp + Send + Sync + 'static> Door<App> {
@@ -55,10 +63,11 @@ impl<App: ServerApp + Send + Sync + 'static> Door<App> {
                 accepted = socket.accept() => accepted,
                 _ = shutdown.changed() => break,
             };
-            match accepted {
+            // Off this thread's runtime: it is tied to its worker's next.
+            match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
                 Ok((stream, peer)) => {
                     failing = false;
-                    self.clone().welcome(stream, PeerAddr(peer), shutdown.clone());
+                    self.welcome(stream, PeerAddr(peer), &shutdown);
                 }
                 Err(error) if concerns_one_connection(&error) => METRICS.accept_errors.inc(),
                 Err(error) => {
@@ -81,28 +90,30 @@ impl<App: ServerApp + Send + Sync + 'static> Door<App> {
         let Ok(socket) = socket.into_std() else { return };
         for _ in 0..WAITING_MAX {
             let Ok((stream, peer)) = socket.accept() else { return };
-            if stream.set_nonblocking(true).is_ok()
-                && let Ok(stream) = TcpStream::from_std(stream)
-            {
-                self.clone().welcome(stream, PeerAddr(peer), shutdown.clone());
+            if stream.set_nonblocking(true).is_ok() {
+                self.welcome(stream, PeerAddr(peer), shutdown);
             }
         }
     }
 
-    fn welcome(self: Arc<Self>, stream: TcpStream, peer: PeerAddr, shutdown: ShutdownWatch) {
-        let guard = OpenConnection::new(&self.open);
-        tokio::spawn(async move {
-            self.admit(stream, peer, shutdown).await;
-            drop(guard);
+    /// Gives it to the worker with the fewest connections.
+    fn welcome(self: &Arc<Self>, stream: StdStream, peer: PeerAddr, shutdown: &ShutdownWatch) {
+        let Some(post) = self.posts.iter().min_by_key(|post| post.worker.open()) else { return };
+        let counted = (OpenConnection::new(&self.open), post.worker.enter());
+        let (door, app, shutdown) = (self.clone(), post.app.clone(), shutdown.clone());
+        post.worker.runtime().spawn(async move {
+            door.admit(stream, peer, app, shutdown).await;
+            drop(counted);
         });
     }
 
-    async fn admit(&self, stream: TcpStream, peer: PeerAddr, shutdown: ShutdownWatch) {
+    async fn admit(&self, stream: StdStream, peer: PeerAddr, app: Arc<App>, shutdown: ShutdownWatch) {
         let name = self.listener.name.as_str();
-        match self.open(stream, peer).await {
+        // In a box: what a handshake needs is given back when it is over.
+        match Box::pin(self.open(stream, peer)).await {
             Ok((stream, _place)) => {
                 METRICS.connections.with_label_values(&[name, "served"]).inc();
-                self.app.process_new(stream, &shutdown).await;
+                app.process_new(stream, &shutdown).await;
             }
             Err(Closed::Refused(refused)) => {
                 METRICS.connections.with_label_values(&[name, "refused"]).inc();
@@ -121,9 +132,9 @@ impl<App: ServerApp + Send + Sync + 'static> Door<App> {
         Box::new(Guarded::new(stream, self.limits.clone(), connection.progress.clone()))
     }
 
-    async fn open(&self, stream: TcpStream, peer: PeerAddr) -> Result<(Stream, Option<Place>), Closed> {
+    async fn open(&self, stream: StdStream, peer: PeerAddr) -> Result<(Stream, Option<Place>), Closed> {
         let local = stream.local_addr().map_err(Refused::Io)?;
-        stream.set_nodelay(true).map_err(Refused::Io)?;
+        let stream = TcpStream::from_std(stream).map_err(Refused::Io)?;
         let snapshot = self.current.load();
         let policy = snapshot.listeners.get(self.listener.name.as_str());
         let deadline = self.listener.proxy_header_timeout;
@@ -192,6 +203,8 @@ impl Drop for OpenConnection {
 pub fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     let socket = std::net::TcpListener::bind(address)?;
     socket.set_nonblocking(true)?;
+    // On Linux what is accepted inherits it: a call less for each connection.
+    rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
     Ok(socket)
 }
 

@@ -8,6 +8,7 @@ mod held;
 mod limits;
 mod progress;
 mod stream;
+mod through;
 mod timer;
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The stream that Pingora's HTTP reads and writes.
 
-use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -8,14 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use pingora::protocols::IO;
-use pingora::protocols::tls::{SslDigest, TlsRef};
-use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
-    UniqueIDType, raw_connect::ProxyDigest,
-};
+use pingora::protocols::{ALPN, IO};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -30,7 +23,7 @@ use crate::observe::METRICS;
 const AHEAD_MAX: usize = 4096;
 
 pub struct Guarded<S: IO> {
-    inner: S,
+    pub(super) inner: S,
     limits: Arc<Limits>,
     progress: Arc<Progress>,
     /// On HTTP/2 connections.
@@ -360,58 +353,6 @@ impl<S: IO> Drop for Guarded<S> {
         let _ = self.poll_release(&mut Context::from_waker(Waker::noop()));
     }
 }
-
-impl<S: IO> fmt::Debug for Guarded<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guarded").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl<S: IO> Shutdown for Guarded<S> {
-    async fn shutdown(&mut self) {
-        self.inner.shutdown().await;
-    }
-}
-
-impl<S: IO> UniqueID for Guarded<S> {
-    fn id(&self) -> UniqueIDType {
-        self.inner.id()
-    }
-}
-
-impl<S: IO> Ssl for Guarded<S> {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        self.inner.get_ssl()
-    }
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
-    }
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
-    }
-}
-
-impl<S: IO> GetTimingDigest for Guarded<S> {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
-    }
-}
-
-impl<S: IO> GetProxyDigest for Guarded<S> {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
-    }
-}
-
-impl<S: IO> GetSocketDigest for Guarded<S> {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
-    }
-}
-
-#[async_trait]
-impl<S: IO> Peek for Guarded<S> {}
 
 #[cfg(test)]
 #[path = "stream_tests.rs"]

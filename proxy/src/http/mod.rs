@@ -4,6 +4,7 @@
 //! `upstream` and `supply`.
 
 mod access;
+mod app;
 mod challenge;
 mod ctx;
 mod fault;
@@ -15,6 +16,7 @@ mod phases;
 mod plugins;
 mod route;
 
+pub use app::App;
 pub use phases::Edge;
 pub use plugins::Attached;
 pub use route::{Pattern, Routes, Site};
