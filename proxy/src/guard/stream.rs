@@ -33,6 +33,8 @@ pub struct Guarded<S: IO> {
     header: Option<(Instant, usize)>,
     /// Requests begun when this was last looked at.
     begun: u32,
+    /// An answer went out to a request that never began: the HTTP library refused it by itself.
+    refused: bool,
     /// Since when no request is open.
     idle_since: Option<Instant>,
     /// Since when the visitor is waited for.
@@ -59,7 +61,8 @@ impl<S: IO> Guarded<S> {
     pub fn new(inner: S, limits: Arc<Limits>, progress: Arc<Progress>) -> Self {
         let now = Instant::now();
         let h2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
-        let meter = h2.then(|| Meter::new(now, limits.header_bytes_max));
+        // As much as the HTTP library unpacks: it and the phases judge what is in it.
+        let meter = h2.then(|| Meter::new(now, limits.header_bytes_max.saturating_mul(2)));
         Self {
             inner,
             limits,
@@ -68,6 +71,7 @@ impl<S: IO> Guarded<S> {
             started: now,
             header: None,
             begun: 0,
+            refused: false,
             idle_since: Some(now),
             waiting_since: None,
             upload: None,
@@ -218,6 +222,7 @@ impl<S: IO> Guarded<S> {
         match written {
             Poll::Ready(written) => {
                 if let Ok(bytes) = written {
+                    self.tell_refusal();
                     if let Some(meter) = &mut self.meter {
                         meter.sent(bytes);
                     }
@@ -265,6 +270,16 @@ impl<S: IO> Guarded<S> {
             return Poll::Ready(Err(error));
         }
         Poll::Ready(Ok(taken))
+    }
+
+    /// Over HTTP/1, where something is written while no request has begun since the header that is being read.
+    fn tell_refusal(&mut self) {
+        let unbegun = self.header.is_some() && self.progress.open() == 0 && self.progress.begun() == self.begun;
+        if unbegun && self.meter.is_none() && !self.refused {
+            self.refused = true;
+            METRICS.guard_closed.with_label_values(&["bad_request"]).inc();
+            tracing::debug!(reason = "bad_request", "the request is not valid HTTP");
+        }
     }
 
     fn flushed(&mut self, flushed: Poll<io::Result<()>>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

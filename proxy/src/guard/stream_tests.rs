@@ -296,3 +296,24 @@ async fn a_read_of_nothing_waits_for_something_and_takes_nothing_away() {
     let ended = world.guarded.read(&mut []).await.unwrap_err();
     assert_eq!(ended.get_ref().unwrap().downcast_ref(), Some(&Exceeded::HeaderTimeout), "with the same deadlines");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_what_is_no_request_is_counted_once() {
+    let count = || METRICS.guard_closed.with_label_values(&["bad_request"]).get();
+    let mut world = world();
+    let before = count();
+    world.visitor.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    world.read_now().await;
+    let open = OpenRequest::begin(&world.progress, false);
+    world.guarded.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    world.guarded.flush().await.unwrap();
+    drop(open);
+    assert_eq!(count(), before);
+    world.visitor.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n").await.unwrap();
+    world.read_now().await;
+    world.guarded.write_all(b"HTTP/1.1 400 ").await.unwrap();
+    world.guarded.flush().await.unwrap();
+    world.guarded.write_all(b"Bad Request\r\n\r\n").await.unwrap();
+    world.guarded.flush().await.unwrap();
+    assert_eq!(count(), before + 1);
+}

@@ -29,7 +29,9 @@ impl App {
         let mut proxy = HttpProxy::new(edge, conf);
         let mut h2 = default_h2_options();
         h2.max_concurrent_streams(limits.h2_streams_max);
-        h2.max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
+        // The library refuses without a word to us. What is over our limit by less than as much again gets our answer,
+        // and is counted.
+        h2.max_header_list_size(u32::try_from(limits.header_bytes_max.saturating_mul(2)).unwrap_or(u32::MAX));
         proxy.h2_options = Some(h2);
         proxy.handle_init_modules();
         Self { proxy: Arc::new(proxy), closing: watch::Sender::new(false) }

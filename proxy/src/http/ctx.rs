@@ -29,6 +29,8 @@ pub struct Ctx {
     pub body_bytes: u64,
     /// Why the edge answered itself, if it did.
     pub local: Option<&'static str>,
+    /// Which limit a body went over that did not announce it.
+    pub refused: Option<&'static str>,
     /// Names the request in the page of a fault and in the logs.
     id: Option<u64>,
     /// Whose fault it is that the request failed.
@@ -85,6 +87,7 @@ impl Ctx {
             open: None,
             body_bytes: 0,
             local: None,
+            refused: None,
             id: None,
             culprit: None,
             trace: traced.then(Box::default),

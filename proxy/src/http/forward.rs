@@ -1,13 +1,14 @@
 //! What the upstream is told of the visitor. Whatever the visitor said of itself is removed first: nothing that it can
-//! send decides what the upstream believes.
+//! send decides what the upstream believes. And what of an answer was for us only.
 
 use std::net::IpAddr;
 
 use contract::Hostname;
-use http::header::{FORWARDED, HOST};
+use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
+use http::{HeaderName, StatusCode};
 use pingora::Result;
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 
 /// Names that other proxies set and applications trust.
 const CLAIMS: [&str; 12] = [
@@ -38,6 +39,37 @@ pub(super) fn rewrite(request: &mut RequestHeader, client: IpAddr, host: &Hostna
     request.insert_header("x-forwarded-proto", proto)?;
     request.insert_header("x-forwarded-host", host.as_str())?;
     request.insert_header(FORWARDED, forwarded(client, host, proto))
+}
+
+/// Removes the fields of an answer that are about the connection to the upstream (RFC 9110 section 7.6.1), before any of
+/// ours are added: an upstream can't name those. Where the body ends stays said.
+pub(super) fn end_hop(head: &mut ResponseHeader) {
+    let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let named =
+        head.headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    let named: Vec<_> = named.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok()).collect();
+    let kept = |name: &HeaderName| *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING || *name == UPGRADE;
+    for name in named.iter().filter(|name| !kept(name)) {
+        head.remove_header(name);
+    }
+    for name in ["keep-alive", "proxy-connection", PROXY_AUTHENTICATE.as_str()] {
+        head.remove_header(name);
+    }
+    if !switches {
+        head.remove_header(&CONNECTION);
+    }
+    // With 426 it names the protocol that the server insists on.
+    if !switches && head.status != StatusCode::UPGRADE_REQUIRED {
+        head.remove_header(&UPGRADE);
+    }
+}
+
+/// `TE: trailers` is hop-by-hop and removed already; a hop that carries trailers may say so again (RFC 9110 section 10.1.4),
+/// and gRPC asks for it.
+pub(super) fn keep_trailers(visitor: &RequestHeader, request: &mut RequestHeader) -> Result<()> {
+    let words = visitor.headers.get_all(TE).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    let asks = words.map(str::trim).any(|word| word.eq_ignore_ascii_case("trailers"));
+    if asks { request.insert_header(TE, "trailers") } else { Ok(()) }
 }
 
 /// A visitor may name the host in the request line; a server is asked for the path (RFC 9112 section 3.2.1).
@@ -74,6 +106,47 @@ mod tests {
 
     fn values(request: &RequestHeader, name: &str) -> Vec<String> {
         request.headers.get_all(name).iter().map(|v| v.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn an_answer_loses_what_was_for_us_only() {
+        let ended = |status: u16| {
+            let mut head = ResponseHeader::build(status, None).unwrap();
+            for (name, value) in [
+                ("connection", "Keep-Alive, x-hop , upgrade"),
+                ("connection", "content-length, \u{e9}"),
+                ("x-hop", "1"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-authenticate", "Basic"),
+                ("upgrade", "websocket"),
+                ("content-length", "2"),
+                ("x-stays", "1"),
+            ] {
+                head.append_header(name, value).unwrap();
+            }
+            end_hop(&mut head);
+            let mut names: Vec<_> = head.headers.keys().map(|name| name.as_str().to_owned()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(ended(200), ["content-length", "x-stays"]);
+        assert_eq!(ended(426), ["content-length", "upgrade", "x-stays"]);
+        assert_eq!(ended(101), ["connection", "content-length", "upgrade", "x-stays"]);
+    }
+
+    #[test]
+    fn asks_for_trailers_again_where_the_visitor_did() {
+        for (te, expected) in
+            [(&["trailers"][..], true), (&["gzip", "deflate, Trailers"], true), (&["gzip"], false), (&[], false)]
+        {
+            let mut visitor = RequestHeader::build("POST", b"/", None).unwrap();
+            for value in te {
+                visitor.append_header(TE, *value).unwrap();
+            }
+            let mut request = RequestHeader::build("POST", b"/", None).unwrap();
+            keep_trailers(&visitor, &mut request).unwrap();
+            assert_eq!(values(&request, "te"), if expected { vec!["trailers"] } else { vec![] }, "{te:?}");
+        }
     }
 
     #[test]

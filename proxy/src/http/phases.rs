@@ -59,11 +59,11 @@ impl ProxyHttp for Edge {
 
     async fn upstream_request_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         upstream: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        forwarded(ctx, upstream)
+        forwarded(session, ctx, upstream)
     }
 
     async fn connected_to_upstream(
@@ -101,10 +101,11 @@ impl ProxyHttp for Edge {
     }
 
     async fn upstream_response_filter(&self, _: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
-        ctx.attempt.answered(head.status.as_u16());
         if let Some(trace) = &mut ctx.trace {
             trace.answered.get_or_insert_with(Instant::now);
         }
+        ctx.attempt.answered(head)?;
+        forward::end_hop(head);
         Ok(())
     }
 
@@ -131,7 +132,9 @@ impl Edge {
         let with_body = !session.as_downstream_mut().is_body_empty();
         ctx.open = ctx.connection.as_ref().map(|connection| OpenRequest::begin(&connection.progress, with_body));
         // A visitor who gives no HTTP/2 window is not waited for either; the guard sees only the socket.
-        session.set_write_timeout(Some(self.limits.stall_timeout));
+        if session.is_http2() {
+            session.set_write_timeout(Some(self.limits.stall_timeout));
+        }
         let request = session.req_header();
         let fit = limits::check(request, &self.limits).and_then(|()| {
             let held = ctx.open.as_mut().map_or((0, 0), |open| open.hold(limits::header_bytes(request)));
@@ -197,6 +200,7 @@ impl Edge {
 fn uploaded(limits: &Limits, body: Option<&Bytes>, end: bool, ctx: &mut Ctx) -> Result<()> {
     ctx.body_bytes += body.map_or(0, |body| body.len() as u64);
     if let Err(too_much) = limits::check_body(ctx.body_bytes, limits) {
+        ctx.refused = Some(too_much.reason());
         return Err(Error::explain(ErrorType::HTTPStatus(too_much.status()), too_much.to_string()).into_down());
     }
     if end && let Some(open) = &mut ctx.open {
@@ -220,9 +224,15 @@ fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     }
 }
 
-fn forwarded(ctx: &Ctx, upstream: &mut RequestHeader) -> Result<()> {
+fn forwarded(session: &Session, ctx: &mut Ctx, upstream: &mut RequestHeader) -> Result<()> {
+    ctx.attempt.sends(upstream);
     match (&ctx.connection, &ctx.host) {
-        (Some(connection), Some(host)) => forward::rewrite(upstream, connection.client.0.ip(), host, true),
+        (Some(connection), Some(host)) => {
+            if ctx.site.as_ref().is_some_and(|site| site.upstream.takes_trailers()) {
+                forward::keep_trailers(session.req_header(), upstream)?;
+            }
+            forward::rewrite(upstream, connection.client.0.ip(), host, true)
+        }
         _ => Err(Error::explain(ErrorType::InternalError, "a request without a connection or a host")),
     }
 }
@@ -236,10 +246,16 @@ fn responded(session: &Session, ctx: &mut Ctx, response: &mut ResponseHeader) ->
 
 async fn failed(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
     let verdict = fault::verdict(error);
-    if verdict.status > 0 && session.response_written().is_none() {
+    // After an interim answer the final one is still due.
+    let due = session.response_written().is_none_or(|head| head.status.is_informational() && head.status != 101);
+    if verdict.status > 0 && due {
         let page = fault::page(ctx, verdict.culprit, verdict.says);
         session.set_keepalive(None);
-        let reason = if verdict.culprit == fault::Culprit::Upstream { "upstream_fault" } else { "fault" };
+        let reason = match (verdict.culprit, ctx.refused) {
+            (_, Some(reason)) => reason,
+            (fault::Culprit::Upstream, None) => "upstream_fault",
+            _ => "fault",
+        };
         if let Err(error) = local::text(session, ctx, reason, verdict.status, page).await {
             tracing::debug!(%error, "the visitor left before the error page");
         }

@@ -7,12 +7,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use http::StatusCode;
+use http::header::UPGRADE;
+use http::response::Parts;
+use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::peer::Held;
-use super::{NoPeer, Upstream};
+use super::{NoPeer, Upstream, answer};
 
 /// Every peer was taken out by active checks.
 pub const NO_HEALTHY_PEER: ErrorType = ErrorType::Custom("NoHealthyPeer");
@@ -26,6 +30,12 @@ pub struct Attempt {
     resent: bool,
     /// The head of an answer, be it an interim one, has come.
     answered: bool,
+    /// The request asks for another protocol.
+    upgrade: bool,
+    /// It has got it: bytes of neither side are HTTP any more.
+    switched: bool,
+    /// Interim answers so far.
+    interim: u32,
 }
 
 impl Attempt {
@@ -43,14 +53,29 @@ impl Attempt {
         Ok(template)
     }
 
-    /// The head of an answer came.
-    pub fn answered(&mut self, status: u16) {
+    /// What is being sent.
+    pub fn sends(&mut self, request: &RequestHeader) {
+        self.upgrade = request.headers.contains_key(UPGRADE);
+    }
+
+    /// The head of an answer came; an error if it can't be passed on.
+    pub fn answered(&mut self, head: &Parts) -> Result<()> {
         self.answered = true;
-        match (status, &self.now) {
+        self.interim += u32::from(head.status.is_informational());
+        answer::check(head, self.interim, self.upgrade)
+            .map_err(|nonsense| Error::explain(ErrorType::InvalidHTTPHeader, nonsense.to_string()).into_up())?;
+        self.switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        match (head.status.as_u16(), &self.now) {
             (500.., Some(_)) => self.blame(),
             (200.., Some((_, held))) => held.0.request_served(),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Whether what follows is no HTTP: a WebSocket.
+    pub fn switched(&self) -> bool {
+        self.switched
     }
 
     /// No connection came about: nothing of this request was sent to the peer.
@@ -72,6 +97,10 @@ impl Attempt {
     pub fn broken(&mut self, mut error: Box<Error>, repeatable: bool, reused: bool) -> Box<Error> {
         error.set_retry(false);
         if *error.esource() != ErrorSource::Upstream {
+            return error;
+        }
+        // A tunnel ends when either side is gone, or silent for too long: that is no failure.
+        if self.switched {
             return error;
         }
         let unanswered = !self.answered && nothing_was_read(&error);

@@ -82,7 +82,7 @@ async fn nothing_is_sent_again_twice_or_after_an_answer_began() {
     for status in [100, 103, 200, 500] {
         let mut attempt = Attempt::default();
         attempt.pick(&upstream, CLIENT).unwrap();
-        attempt.answered(status);
+        answers(&mut attempt, status);
         assert!(!attempt.broken(closed_after(0), true, true).retry(), "{status}");
     }
 }
@@ -100,11 +100,11 @@ async fn what_a_visitor_does_and_an_idle_connections_end_are_not_the_peers_failu
     };
     assert!(!fail(&|attempt| drop(attempt.broken(closed_after(0).into_down(), true, false))));
     assert!(!fail(&|attempt| drop(attempt.broken(closed_after(0), true, true))));
-    assert!(!fail(&|attempt| attempt.answered(404)));
-    assert!(fail(&|attempt| attempt.answered(500)));
-    assert!(!fail(&|attempt| attempt.answered(200)));
+    assert!(!fail(&|attempt| answers(attempt, 404)));
+    assert!(fail(&|attempt| answers(attempt, 500)));
+    assert!(!fail(&|attempt| answers(attempt, 200)));
     assert!(fail(&|attempt| drop(attempt.broken(closed_after(7), true, true))));
-    assert!(!fail(&|attempt| attempt.answered(200)));
+    assert!(!fail(&|attempt| answers(attempt, 200)));
     assert!(fail(&|attempt| drop(attempt.not_connected(refused()))));
 }
 
@@ -130,4 +130,19 @@ async fn why_there_is_no_peer_is_said() {
     unresolved.pick(CLIENT, &[]).unwrap().checked(false, 1, 1);
     let error = Attempt::default().pick(&unresolved, CLIENT).unwrap_err();
     assert_eq!((error.etype(), error.esource()), (&NO_HEALTHY_PEER, &ErrorSource::Upstream));
+}
+
+fn answers(attempt: &mut Attempt, status: u16) {
+    let (head, ()) = http::Response::builder().status(status).body(()).unwrap().into_parts();
+    attempt.answered(&head).unwrap();
+}
+
+#[test]
+fn an_endless_row_of_interim_answers_is_the_upstreams_fault_and_not_sent_again() {
+    let mut attempt = Attempt::default();
+    (0..16).for_each(|_| answers(&mut attempt, 103));
+    let (head, ()) = http::Response::builder().status(103).body(()).unwrap().into_parts();
+    let error = attempt.answered(&head).unwrap_err();
+    assert_eq!((error.etype(), error.esource()), (&ErrorType::InvalidHTTPHeader, &ErrorSource::Upstream));
+    assert!(!attempt.broken(error, true, false).retry());
 }

@@ -3,6 +3,7 @@
 //! TLS is verified, always: chain and name. Connections are pooled by Pingora per address, name and upstream.
 //! Must never lock where a request passes, or send again what may have been carried out.
 
+mod answer;
 mod attempt;
 mod choice;
 mod health;
@@ -16,19 +17,22 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use pingora::tls::x509::X509;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{ALPN, HttpPeer};
 use prometheus::IntCounter;
 use tokio::task::AbortHandle;
 
 pub use self::attempt::{Attempt, NO_HEALTHY_PEER, repeatable};
 use self::choice::{Peers, Pick};
 use self::peer::Peer;
+use self::settings::HttpVersion;
 use self::settings::Origin;
 pub use self::settings::{UpstreamError, UpstreamSettings};
 use crate::observe::METRICS;
 
 /// An idle pooled connection is closed after it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests at once on an HTTP/2 connection to a peer; more get another one.
+const H2_STREAMS_MAX: usize = 100;
 /// Addresses of all peers together; more are left out.
 const ADDRESSES_MAX: usize = 1024;
 
@@ -124,6 +128,11 @@ impl Upstream {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
+    /// Whether requests to it keep what only HTTP/2 carries: trailers, both ways.
+    pub fn takes_trailers(&self) -> bool {
+        self.settings.http == HttpVersion::Two
+    }
+
     /// Whether asking again could find anything else.
     pub fn has_names(&self) -> bool {
         self.origins.iter().any(|origin| origin.host.parse::<IpAddr>().is_err())
@@ -184,6 +193,10 @@ impl Upstream {
         options.read_timeout = Some(io);
         options.write_timeout = Some(io);
         options.idle_timeout = Some(IDLE_TIMEOUT);
+        if self.settings.http == HttpVersion::Two {
+            options.alpn = ALPN::H2;
+            options.max_h2_streams = H2_STREAMS_MAX;
+        }
         options.verify_cert = true;
         options.verify_hostname = true;
         options.ca = self.roots.as_ref().map(|roots| roots.certificates.clone());

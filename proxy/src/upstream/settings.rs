@@ -27,6 +27,9 @@ pub struct UpstreamSettings {
     /// Without it, only what visitors' requests meet tells of a peer's health.
     #[deserr(default)]
     pub health: Option<HealthSettings>,
+    /// What is spoken to the peers.
+    #[deserr(default)]
+    pub http: HttpVersion,
     /// TCP; with TLS, twice as long for both.
     #[deserr(default = 5_000)]
     pub connect_timeout_ms: u64,
@@ -64,6 +67,17 @@ pub enum Balance {
     /// The same client goes to the same peer, for as long as that one serves.
     #[deserr(rename = "hash_client")]
     HashClient,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults)]
+pub enum HttpVersion {
+    #[default]
+    #[deserr(rename = "1.1")]
+    One,
+    /// Over TLS by ALPN; in the clear with prior knowledge (h2c). What gRPC needs.
+    #[deserr(rename = "2")]
+    Two,
 }
 
 /// An active check: a GET that must be answered 2xx.

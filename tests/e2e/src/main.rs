@@ -18,6 +18,8 @@ mod map_rules;
 #[cfg(test)]
 mod outages;
 #[cfg(test)]
+mod protocols;
+#[cfg(test)]
 mod proxy_protocol;
 #[cfg(test)]
 mod readme;

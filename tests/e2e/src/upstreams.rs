@@ -1,7 +1,9 @@
 //! Customers' servers: over TLS only where their certificate verifies; gone ones are told from slow edges.
 
+mod hostile;
 mod peers;
 mod scripted;
+mod wild;
 
 use serde_json::json;
 use support::authority::Authority;

@@ -29,6 +29,16 @@ impl Message {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    /// Of a response.
+    fn status(&self) -> Option<u16> {
+        self.start_line.strip_prefix("HTTP/")?.split(' ').nth(1)?.parse().ok()
+    }
+
+    fn kind(&self, kind: Kind) -> Kind {
+        let empty = matches!(self.status(), Some(101 | 204 | 304));
+        if empty && kind == Kind::Response { Kind::ResponseWithoutBody } else { kind }
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -47,11 +57,16 @@ impl Message {
 /// The next message; none where the peer closed the connection between two.
 pub async fn read<R: AsyncBufRead + AsyncWrite + Unpin>(stream: &mut R, kind: Kind) -> Result<Option<Message>> {
     let Some(mut message) = read_head(stream).await? else { return Ok(None) };
+    // Interim answers come before the one that counts.
+    while kind != Kind::Request && message.status().is_some_and(|status| status / 100 == 1 && status != 101) {
+        let Some(next) = read_head(stream).await? else { return fail("the connection ended after an interim answer") };
+        message = next;
+    }
     if kind == Kind::Request && message.header("expect").is_some_and(|e| e.eq_ignore_ascii_case("100-continue")) {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         stream.flush().await?;
     }
-    message.body = read_body(stream, &message, kind).await?;
+    message.body = read_body(stream, &message, message.kind(kind)).await?;
     Ok(Some(message))
 }
 

@@ -2,7 +2,7 @@
 
 use super::h2::{END_HEADERS, END_STREAM, Ended, H2, HEADERS, field, frame, request};
 use super::wire::{HTTP1, Wire};
-use super::{HOST, LOCAL, OTHER_HOST, Siege};
+use super::{GUARD, HOST, LOCAL, OTHER_HOST, Siege};
 
 const ME: [u8; 4] = [127, 0, 0, 8];
 
@@ -57,6 +57,9 @@ async fn ambiguous_hosts_never_reach_an_upstream_over_http1() {
         let status = answer.get(9..12).unwrap_or_default();
         check(&siege, head, &target, *fate, status, before).await;
     }
+    // What the HTTP library refuses by itself is counted too.
+    let refused = HTTP1_CASES.iter().filter(|(_, fate)| *fate == Fate::NotHttp).count();
+    siege.world.grows(GUARD, "\"bad_request\"", 0.0, refused as f64).await;
     siege.back_to_rest().await;
 }
 

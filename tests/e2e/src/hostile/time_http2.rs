@@ -17,8 +17,13 @@ const H2_STALL: Duration = STALL_TIMEOUT.saturating_mul(3);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_http2_visitor_who_takes_its_time_is_let_go() {
     let siege = Siege::start("").await;
-    let expected =
-        [(GUARD, "header_timeout", 4), (GUARD, "idle", 4), (GUARD, "body_stalled", 2), (GUARD, "body_too_slow", 1)];
+    let expected = [
+        (GUARD, "header_timeout", 4),
+        (GUARD, "idle", 5),
+        (GUARD, "body_stalled", 2),
+        (GUARD, "body_too_slow", 1),
+        (GUARD, "not_reading", 3),
+    ];
     let attacks = async {
         tokio::join!(
             sends_nothing(&siege),
@@ -32,6 +37,7 @@ async fn an_http2_visitor_who_takes_its_time_is_let_go() {
             stalls_a_hundred_streams(&siege),
             gives_no_window(&siege),
             gives_a_byte_of_window_and_no_more(&siege),
+            gives_window_in_drops(&siege),
         )
     };
     siege.withstands(&expected, Box::pin(attacks)).await;
@@ -131,5 +137,22 @@ async fn gives_a_byte_of_window_and_no_more(siege: &Siege) {
     h2.send(&settings(&[(INITIAL_WINDOW_SIZE, 65_535)])).await;
     assert!(h2.send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &request("GET", HOST, "/after"))).await);
     assert_eq!(h2.ended(3).await, Ended::Answered(200), "only the stream has ended");
+    h2.closed().await;
+}
+
+/// Each drop is progress, and all of them together less than a response must make.
+async fn gives_window_in_drops(siege: &Siege) {
+    let mut h2 = H2::open(siege, ME, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    let since = Instant::now();
+    assert!(h2.send(&get(1, LARGE)).await);
+    let drop = frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]);
+    let end = loop {
+        h2.send(&drop).await;
+        if let Ok(ended) = tokio::time::timeout(Duration::from_millis(200), h2.ended(1)).await {
+            break ended;
+        }
+    };
+    assert!(matches!(end, Ended::Reset(_)), "{end:?}");
+    ended_at("a response in drops", since, STALL_TIMEOUT);
     h2.closed().await;
 }
