@@ -1,5 +1,8 @@
 //! What goes on when a part is gone.
 
+mod long;
+mod redis;
+
 use support::certservice::CertService;
 use support::edge::Edge;
 use support::fleet::Plan;

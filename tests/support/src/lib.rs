@@ -1,7 +1,7 @@
 //! Starts real processes on free loopback ports, each with a data folder of its own, and ends them on drop.
 //!
 //! Below: [`process`] and what it stands on. Above it the fleet's own parts ([`certservice`], [`edge`], and both wired: [`fleet`]), then what they
-//! talk to ([`upstream`], [`redis`], [`mariadb`], [`pebble`], [`haproxy`], each with certificates of an [`authority`] of its own), then who talks to them ([`visitor`], [`api`]).
+//! talk to ([`upstream`], [`redis`], [`mariadb`], [`meddler`], [`pebble`], [`haproxy`], each with certificates of an [`authority`] of its own), then who talks to them ([`visitor`], [`api`]).
 
 mod error;
 pub mod folder;
@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod authority;
 pub mod haproxy;
 pub mod mariadb;
+pub mod meddler;
 pub mod pebble;
 pub mod redis;
 pub mod upstream;
