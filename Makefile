@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint deny plugins setup-demo setup-test clean
+.PHONY: help demo test bench lint deny plugins setup-demo setup-test setup-bench clean
 
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 PLUGINS := $(CURDIR)/plugins/built
@@ -28,6 +28,10 @@ test: setup-test lint plugins deny ## everything: lint, unit and end-to-end test
 	cd plugins && cargo test --locked --quiet
 	tests/with-mariadb.sh cargo test --locked --workspace
 
+bench: setup-bench plugins ## beside nginx, HAProxy, Caddy, bare Pingora; 25 minutes. QUICK=1: a few. ONLY=a,b: these parts. See bench/
+	cargo build --release --locked --workspace --bins
+	$(TARGET)/release/latchkey-bench $(if $(QUICK),--quick --results $(TARGET)/bench-quick) $(if $(ONLY),--only $(ONLY))
+
 lint: ## format and clippy, warnings are errors
 	cargo fmt --all --check
 	cd plugins && cargo fmt --all --check
@@ -45,6 +49,9 @@ setup-demo: ## install what `make demo` needs (apt, rustup); silent when nothing
 
 setup-test: ## install what `make test` needs besides
 	@deploy/setup/test.sh
+
+setup-bench: ## install what `make bench` needs besides
+	@deploy/setup/bench.sh
 
 clean: ## remove what was built here
 	cargo clean
