@@ -7,7 +7,8 @@ use reqwest::{Client, Method};
 
 use crate::{Context, Result, fail};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+/// A plugin is compiled within it, where tests of several trees share a machine's cores.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 #[derive(Clone)]
 pub struct Api {
