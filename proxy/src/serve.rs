@@ -57,7 +57,10 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
     let disk = Disk::open(config.data_dir.join("bundles"))
         .map_err(|error| ServeError::Setting(format!("data_dir: {error}")))?;
     let supply = Arc::new(Supply::new(disk, redis, certservice, config.verify_keys.clone()));
-    let known = Arc::new(Known::new());
+    let known_file = config.data_dir.join("known");
+    // Damaged or absent: read anew, and meanwhile nothing is excluded.
+    let known = std::fs::read(&known_file).ok().and_then(|bytes| Known::from_bytes(&bytes));
+    let known = Arc::new(known.unwrap_or_default());
     let control = Arc::new(Control::new(&config, supply.clone(), table.clone(), known.clone())?);
     control_runtime.block_on(control.restore())?;
     let names = Names::make(&config.data_dir, &config.admin_socket, successor.is_some())?;
@@ -73,6 +76,7 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
         edge,
         poll: config.poll,
         cursor_file: config.data_dir.join("cursor"),
+        known_file,
     };
     let terminator = || {
         let made =

@@ -30,6 +30,8 @@ pub struct News {
     pub poll: Duration,
     /// Where the cursor of the last applied change is kept.
     pub cursor_file: PathBuf,
+    /// Where the list of names is kept.
+    pub known_file: PathBuf,
 }
 
 impl News {
@@ -44,13 +46,19 @@ impl News {
             }
         });
         let mut cursor = self.saved_cursor();
-        let mut list_due = true;
+        // The list of before the restart, if the changes since then can be told from those that were applied.
+        let mut listed_at = self.known.listed_at().filter(|_| cursor > 0);
+        let mut list_due = listed_at.is_none();
         let mut reachable = true;
         loop {
-            let followed = if list_due { self.list(&mut cursor).await } else { self.catch_up(&mut cursor).await };
+            let followed =
+                if list_due { self.list(&mut cursor).await } else { self.catch_up(&mut cursor, listed_at).await };
             let was_reachable = std::mem::replace(&mut reachable, followed.is_ok());
             match followed {
-                Ok(due) => list_due = due,
+                Ok(due) => {
+                    list_due = due;
+                    listed_at = None;
+                }
                 Err(error) if was_reachable => {
                     tracing::warn!("changes can't be read, what is known stays in force: {error}")
                 }
@@ -84,30 +92,31 @@ impl News {
                 break;
             }
         }
-        self.known.replace(listing);
+        self.known.replace(listing, at);
+        self.keep_list();
         self.advance(cursor, at);
         tracing::info!(names = self.known.size().0, cursor = at, "names listed");
         Ok(false)
     }
 
-    /// True if the list of names has to be read anew.
-    async fn catch_up(&self, cursor: &mut u64) -> Result<bool, SupplyError> {
+    /// Reads what came after `cursor`, or after `listed_at` if the list of names is older. True if that has to be read
+    /// anew.
+    async fn catch_up(&self, cursor: &mut u64, listed_at: Option<u64>) -> Result<bool, SupplyError> {
+        let mut at = listed_at.map_or(*cursor, |listed_at| listed_at.min(*cursor));
         loop {
-            let page = self.page(*cursor).await?;
-            if page.cursor < *cursor {
+            let page = self.page(at).await?;
+            if page.cursor < at {
                 // CertService's database was restored from an earlier day: its cursors are not ours.
-                tracing::warn!(
-                    ours = *cursor,
-                    theirs = page.cursor,
-                    "the feed of changes went back; names are listed anew"
-                );
+                tracing::warn!(ours = at, theirs = page.cursor, "the feed of changes went back; names are listed anew");
                 *cursor = page.cursor;
                 return Ok(true);
             }
             let new = page.changes.iter().filter(|change| change.revision.is_some());
             let listed = page.changes.is_empty() || self.known.add(new.map(|change| change.domain.as_str()));
-            self.apply(page.changes.iter()).await;
-            self.advance(cursor, page.cursor);
+            let applied = *cursor;
+            self.apply(page.changes.iter().filter(|change| change.cursor > applied)).await;
+            at = page.cursor;
+            self.advance(cursor, applied.max(at));
             if !listed || !page.more {
                 return Ok(!listed);
             }
@@ -143,6 +152,14 @@ impl News {
     fn saved_cursor(&self) -> u64 {
         let saved = std::fs::read_to_string(&self.cursor_file).ok();
         saved.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    fn keep_list(&self) {
+        let written = self.known.to_bytes().map_or(Ok(()), |bytes| write_atomically(&self.known_file, &bytes));
+        if let Err(error) = written {
+            METRICS.disk_errors.inc();
+            tracing::warn!(%error, "the list of names could not be kept; a restart has none until it is read anew");
+        }
     }
 
     fn advance(&self, cursor: &mut u64, to: u64) {

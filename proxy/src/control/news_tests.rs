@@ -91,6 +91,7 @@ async fn world() -> World {
         known: Arc::new(Known::new()),
         edge: "edge-1".into(),
         poll: Duration::from_secs(5),
+        known_file: folder.path().join("known"),
         cursor_file: folder.path().join("cursor"),
     };
     World { _folder: folder, source, news }
@@ -134,7 +135,7 @@ async fn a_replaced_certificate_is_fetched_and_an_off_boarded_one_is_gone() {
     world.source.set("a.example", 3, Some(2));
     world.source.set("b.example", 4, None);
     world.source.set("new.example", 5, Some(1));
-    assert!(!world.news.catch_up(&mut cursor).await.unwrap());
+    assert!(!world.news.catch_up(&mut cursor, None).await.unwrap());
     assert_eq!(cursor, 5);
     assert_eq!((world.revision("a.example"), world.revision("b.example")), (Some(2), None));
     assert!(world.news.known.may_exist("new.example"));
@@ -158,7 +159,7 @@ async fn a_feed_that_went_back_is_listed_anew() {
     let world = world().await;
     world.source.set("a.example", 3, Some(1));
     let mut cursor = 900;
-    assert!(world.news.catch_up(&mut cursor).await.unwrap());
+    assert!(world.news.catch_up(&mut cursor, None).await.unwrap());
     assert!(!world.news.list(&mut cursor).await.unwrap());
     assert_eq!(cursor, 3);
 }
@@ -175,8 +176,31 @@ async fn while_certservice_is_down_everything_stays() {
     let nowhere = CertServiceConfig { address: Address::Url("http://127.0.0.1:9".into()), token: None, root: None };
     let disk = Disk::open(world._folder.path().join("bundles")).unwrap();
     world.news.supply = Arc::new(Supply::new(disk, None, CertService::new(&nowhere).unwrap(), keys));
-    assert!(world.news.catch_up(&mut cursor).await.is_err());
+    assert!(world.news.catch_up(&mut cursor, None).await.is_err());
     assert!(world.news.list(&mut cursor).await.is_err());
     assert_eq!((cursor, world.revision("a.example")), (1, Some(1)));
     assert!(world.news.known.may_exist("a.example") && !world.news.known.may_exist("b.example"));
+}
+
+#[tokio::test]
+async fn a_restart_knows_the_names_of_before_and_asks_for_the_rest_only() {
+    let mut world = world().await;
+    for number in 1..=5 {
+        world.source.set(&format!("n{number}.example"), number, Some(1));
+    }
+    let mut cursor = 0;
+    world.news.list(&mut cursor).await.unwrap();
+    let kept = std::fs::read(&world.news.known_file).unwrap();
+    world.source.set("before.example", 6, Some(1));
+    world.news.catch_up(&mut cursor, None).await.unwrap();
+
+    // The list is older than what was applied; names between the two come again.
+    world.news.known = Arc::new(Known::from_bytes(&kept).unwrap());
+    assert!(world.news.known.may_exist("n1.example") && !world.news.known.may_exist("before.example"));
+    world.source.set("since.example", 7, Some(1));
+    let listed_at = world.news.known.listed_at();
+    assert_eq!((listed_at, cursor), (Some(5), 6));
+    assert!(!world.news.catch_up(&mut cursor, listed_at).await.unwrap());
+    assert_eq!((cursor, world.news.known.size().0), (7, 7));
+    assert!(["before.example", "since.example"].iter().all(|name| world.news.known.may_exist(name)));
 }
