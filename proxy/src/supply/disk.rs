@@ -39,8 +39,10 @@ impl Disk {
             opened => opened?,
         };
         let checked_at = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let mut token = String::new();
-        file.take(TOKEN_BYTES_MAX as u64 + 1).read_to_string(&mut token)?;
+        let mut bytes = Vec::new();
+        file.take(TOKEN_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        // What is not text is damaged, and does not verify: no fault of the disk's.
+        let token = String::from_utf8_lossy(&bytes).into_owned();
         Ok(Some(Kept { token, checked_at }))
     }
 
@@ -128,5 +130,42 @@ mod tests {
         let disk = Disk::open(folder.path().to_owned()).unwrap();
         disk.put(&name("a.example"), &"x".repeat(TOKEN_BYTES_MAX * 2)).unwrap();
         assert_eq!(disk.get(&name("a.example")).unwrap().unwrap().token.len(), TOKEN_BYTES_MAX + 1);
+    }
+
+    #[test]
+    fn a_failed_write_is_an_error_and_leaves_nothing_half_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path().to_owned()).unwrap();
+        // As root, modes stop nobody: a folder stands where the file should, then a file where the folder should.
+        let path = disk.path(&name("a.example"));
+        fs::create_dir_all(path.join("in-the-way")).unwrap();
+        assert!(disk.put(&name("a.example"), "one").is_err());
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no partial file stays");
+        let other = disk.path(&name("b.example"));
+        fs::write(other.parent().unwrap().parent().unwrap(), "in the way").unwrap();
+        assert!(disk.put(&name("b.example"), "one").is_err());
+        assert!(disk.get(&name("b.example")).is_err());
+    }
+
+    #[test]
+    fn a_failed_write_leaves_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path().to_owned()).unwrap();
+        disk.put(&name("a.example"), "one").unwrap();
+        // The next partial file can't be made.
+        let partial = disk.path(&name("a.example")).with_file_name(".1.partial");
+        fs::create_dir(partial).unwrap();
+        assert!(disk.put(&name("a.example"), "two").is_err());
+        assert_eq!(disk.get(&name("a.example")).unwrap().unwrap().token, "one");
+    }
+
+    #[test]
+    fn a_file_from_before_the_epoch_counts_as_never_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path().to_owned()).unwrap();
+        disk.put(&name("a.example"), "one").unwrap();
+        let before = UNIX_EPOCH - std::time::Duration::from_secs(1000);
+        OpenOptions::new().write(true).open(disk.path(&name("a.example"))).unwrap().set_modified(before).unwrap();
+        assert_eq!(disk.get(&name("a.example")).unwrap().unwrap().checked_at, 0);
     }
 }

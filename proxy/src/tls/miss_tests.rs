@@ -163,14 +163,40 @@ async fn a_restart_serves_from_disk_while_everything_is_down() {
 
 #[tokio::test]
 async fn a_damaged_file_is_a_miss_and_goes() {
-    for damage in [&b""[..], b"garbage", b"\xff\xfe"] {
+    let damages: [fn(Vec<u8>) -> Vec<u8>; 6] = [
+        |_| Vec::new(),
+        |_| b"garbage".to_vec(),
+        |_| b"\xff\xfe".to_vec(),
+        |token| token[..token.len() / 2].to_vec(),
+        |token| token[..token.len() - 1].to_vec(),
+        |token| [&token[..], b"x"].concat(),
+    ];
+    for damage in damages {
         let world = world(false).await;
         world.wait(SIGNS).await.unwrap();
         let file = world.kept().await;
-        std::fs::write(&file, damage).unwrap();
+        std::fs::write(&file, damage(std::fs::read(&file).unwrap())).unwrap();
         let world = world.restarted().await;
         assert_eq!(world.wait(SIGNS).await.unwrap_err().reason(), "sources_unavailable");
+        while file.exists() {
+            tokio::task::yield_now().await;
+        }
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_nothing_is_no_reason_to_turn_a_visitor_away() {
+    let world = world(false).await;
+    for first in 0..=255 {
+        std::fs::write(world.folder.path().join(format!("{first:02x}")), "in the way").unwrap();
+    }
+    let errors = METRICS.disk_errors.get();
+    assert!(world.wait(SIGNS).await.is_ok());
+    // Reading failed, and then writing.
+    while METRICS.disk_errors.get() < errors + 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(world.table.find(&Hostname::parse(SIGNS).unwrap(), super::super::now()), Found::Fresh(..)));
 }
 
 #[tokio::test]

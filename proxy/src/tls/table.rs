@@ -116,7 +116,8 @@ impl Table {
             if warm.not_after > now
                 && let Some((certificate, tier)) = self.parse(name, &warm)
             {
-                let aging = now.saturating_sub(warm.checked_at) >= self.refresh_after;
+                // Either way: a check that lies in the future was dated by a clock that was wrong.
+                let aging = now.abs_diff(warm.checked_at) >= self.refresh_after;
                 // A refresh that failed moments ago is not tried again at once: the sources may be down.
                 let again = aging && self.absent(name).is_none();
                 return if again { Found::Aging(certificate, tier) } else { Found::Fresh(certificate, tier) };

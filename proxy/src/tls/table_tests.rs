@@ -73,12 +73,16 @@ fn what_ended_is_not_served_and_goes() {
 }
 
 #[test]
-fn a_clock_that_jumps_back_neither_loses_a_certificate_nor_asks_for_it() {
+fn a_clock_that_jumps_loses_no_certificate_and_has_it_checked_anew() {
     let table = table(ROOMY);
     keep(&table, "a.example", 1);
-    for now in [0, crate::tls::now() - 86_400] {
-        assert!(matches!(table.find(&name("a.example"), now), Found::Fresh(..)), "{now}");
+    let now = crate::tls::now();
+    for jumped in [0, now - 86_400, now - 300, now + 300] {
+        assert!(matches!(table.find(&name("a.example"), jumped), Found::Aging(..)), "{jumped}");
     }
+    // Asked for in vain: not at each visit.
+    table.keep_absent(&name("a.example"), Miss::Unavailable("down".into()));
+    assert!(matches!(table.find(&name("a.example"), 0), Found::Fresh(..)));
 }
 
 #[test]
