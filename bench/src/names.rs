@@ -72,6 +72,7 @@ impl Issuer {
             not_after: self.not_before + 86_400,
             x5c: Bundle::encode_chain([leaf.as_slice(), root.as_slice()]),
             key,
+            rsa: None,
         };
         Ok(sign(&bundle, &self.signing)?)
     }

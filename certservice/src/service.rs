@@ -45,6 +45,7 @@ impl Service {
         let pace = Pace {
             retry_seconds_min: config.issuance.retry_seconds_min,
             retry_seconds_max: config.issuance.retry_seconds_max,
+            rsa: config.issuance.rsa,
         };
         let runner = Runner::new(store.clone(), hands, metrics.clone(), pace, config.issuance.concurrency);
         let api = Api {

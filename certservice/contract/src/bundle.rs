@@ -31,6 +31,18 @@ pub struct Bundle {
     pub x5c: Vec<String>,
     /// The leaf's private key (PKCS #8).
     pub key: Sealed,
+    /// A second certificate of the same domain, with an RSA key, for clients without ECDSA. Absent from bundles of
+    /// CertServices that don't issue one; an edge that doesn't know it serves the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rsa: Option<Second>,
+}
+
+/// What a second certificate adds to a bundle: it shares all that the bundle says besides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Second {
+    /// As `Bundle::x5c`.
+    pub x5c: Vec<String>,
+    pub key: Sealed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,19 +62,30 @@ impl Bundle {
         chain.into_iter().map(|der| STANDARD.encode(der)).collect()
     }
 
-    /// The chain in DER, leaf first, never empty.
+    /// The first certificate's chain in DER, leaf first, never empty.
     pub fn chain(&self) -> Result<Vec<Vec<u8>>, ChainError> {
-        let decode = |(at, text): (usize, &String)| STANDARD.decode(text).map_err(|_| ChainError::NotBase64(at));
-        let first = self.x5c.iter().take(CHAIN_CERTIFICATES_MAX).enumerate();
-        let chain = first.map(decode).collect::<Result<Vec<_>, _>>()?;
-        check_chain(self.x5c.len(), &chain)?;
-        Ok(chain)
+        decode_chain(&self.x5c)
+    }
+
+    /// Each certificate's chain, as above, and its sealed key.
+    pub fn certificates(&self) -> impl Iterator<Item = (Result<Vec<Vec<u8>>, ChainError>, &Sealed)> {
+        let first = (&self.x5c, &self.key);
+        let all = std::iter::once(first).chain(self.rsa.iter().map(|second| (&second.x5c, &second.key)));
+        all.map(|(x5c, key)| (decode_chain(x5c), key))
     }
 
     /// Whether a chain in DER fits into a bundle.
     pub fn check_chain(chain: &[Vec<u8>]) -> Result<(), ChainError> {
         check_chain(chain.len(), chain)
     }
+}
+
+fn decode_chain(x5c: &[String]) -> Result<Vec<Vec<u8>>, ChainError> {
+    let decode = |(at, text): (usize, &String)| STANDARD.decode(text).map_err(|_| ChainError::NotBase64(at));
+    let first = x5c.iter().take(CHAIN_CERTIFICATES_MAX).enumerate();
+    let chain = first.map(decode).collect::<Result<Vec<_>, _>>()?;
+    check_chain(x5c.len(), &chain)?;
+    Ok(chain)
 }
 
 fn check_chain(certificates: usize, chain: &[Vec<u8>]) -> Result<(), ChainError> {
@@ -115,5 +138,29 @@ mod tests {
         assert_eq!(Bundle::check_chain(&long), Err(ChainError::TooMany(CHAIN_CERTIFICATES_MAX + 1)));
         let larger = [large, vec![0]].concat();
         assert_eq!(Bundle::check_chain(&[small, larger]), Err(ChainError::TooLarge(1, CERTIFICATE_BYTES_MAX + 1)));
+    }
+
+    /// As CertService wrote them before there were second certificates.
+    const OLD: &str = r#"{"domain":"shop.example","revision":3,"issuer":"ca","not_before":1,"not_after":2,"x5c":["AAAA"],
+        "key":{"protected":"p","recipients":[],"aad":"a","iv":"i","ciphertext":"c","tag":"t"}}"#;
+
+    #[test]
+    fn bundles_with_one_certificate_stay_as_they_were() {
+        let old: Bundle = serde_json::from_str(OLD).unwrap();
+        assert_eq!((old.certificates().count(), &old.rsa), (1, &None));
+        assert!(!serde_json::to_string(&old).unwrap().contains("rsa"));
+    }
+
+    #[test]
+    fn a_second_certificate_comes_with_its_own_chain_and_key() {
+        let mut bundle: Bundle = serde_json::from_str(OLD).unwrap();
+        let key = Sealed { tag: "other".into(), ..bundle.key.clone() };
+        bundle.rsa = Some(Second { x5c: vec!["AAAB".into(), "AAAC".into()], key });
+        let again: Bundle = serde_json::from_str(&serde_json::to_string(&bundle).unwrap()).unwrap();
+        assert_eq!(again, bundle);
+        let seen: Vec<_> = again.certificates().map(|(chain, key)| (chain.unwrap().len(), key.tag.as_str())).collect();
+        assert_eq!(seen, [(1, "t"), (2, "other")]);
+        bundle.rsa.as_mut().unwrap().x5c.clear();
+        assert_eq!(bundle.certificates().nth(1).unwrap().0, Err(ChainError::Empty));
     }
 }

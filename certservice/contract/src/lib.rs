@@ -11,8 +11,10 @@ pub mod bundle;
 pub mod document;
 pub mod hostname;
 pub mod redis_keys;
+#[cfg(feature = "rsa-key")]
+pub mod rsa_key;
 pub mod sealed;
 pub mod signed;
 
-pub use bundle::{Bundle, Challenge};
+pub use bundle::{Bundle, Challenge, Second};
 pub use hostname::Hostname;

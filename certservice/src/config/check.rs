@@ -182,6 +182,7 @@ impl Check<'_> {
             concurrency: table.concurrency,
             retry_seconds_min: table.retry_seconds_min.into(),
             retry_seconds_max: table.retry_seconds_max.into(),
+            rsa: table.rsa,
         }
     }
 }

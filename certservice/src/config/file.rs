@@ -123,11 +123,14 @@ pub struct IssuanceTable {
     pub retry_seconds_min: u32,
     #[deserr(default = 3600)]
     pub retry_seconds_max: u32,
+    /// An RSA certificate beside the ECDSA one, for clients without ECDSA: two orders for each domain. Default false.
+    #[deserr(default)]
+    pub rsa: bool,
 }
 
 impl Default for IssuanceTable {
     fn default() -> Self {
-        Self { concurrency: 8, retry_seconds_min: 20, retry_seconds_max: 3600 }
+        Self { concurrency: 8, retry_seconds_min: 20, retry_seconds_max: 3600, rsa: false }
     }
 }
 

@@ -117,6 +117,8 @@ pub struct Issuance {
     pub concurrency: u32,
     pub retry_seconds_min: u64,
     pub retry_seconds_max: u64,
+    /// An RSA certificate beside the ECDSA one.
+    pub rsa: bool,
 }
 
 /// Shows nothing, and is wiped when dropped.

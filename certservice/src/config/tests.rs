@@ -49,8 +49,8 @@ fn the_smallest_file_has_defaults() {
     assert!(matches!(config.store, StoreUrl::Sqlite(path) if path == folder.path("data/certservice.db")));
     assert_eq!((config.edges.len(), config.issuers[0].name.as_str()), (1, "internal"));
     assert!(matches!(config.issuers[0].kind, IssuerKind::Internal { validity_days: 30 }));
-    let Issuance { concurrency, retry_seconds_min, retry_seconds_max } = config.issuance;
-    assert_eq!((concurrency, retry_seconds_min, retry_seconds_max), (8, 20, 3600));
+    let Issuance { concurrency, retry_seconds_min, retry_seconds_max, rsa } = config.issuance;
+    assert_eq!((concurrency, retry_seconds_min, retry_seconds_max, rsa), (8, 20, 3600, false));
     assert!(config.redis.is_none() && config.tokens.is_empty());
     assert!(!config.issuers[0].precheck && config.precheck.http_port == 80);
 }
@@ -74,7 +74,7 @@ tokens = [
 store = {{ url_file = "db.url" }}
 redis = {{ url = "redis://127.0.0.1/" }}
 edges = {{ public_keys = ["edge.pub"] }}
-issuance = {{ concurrency = 3, retry_seconds_min = 1, retry_seconds_max = 2 }}
+issuance = {{ concurrency = 3, retry_seconds_min = 1, retry_seconds_max = 2, rsa = true }}
 [[issuers]]
 name = "le"
 kind = "acme"
@@ -90,7 +90,7 @@ eab = {{ kid = "k", hmac_key_file = "hmac" }}
     assert_eq!(config.tokens[0].sha256, [0xab; 32]);
     let IssuerKind::Acme(acme) = &config.issuers[0].kind else { panic!() };
     assert_eq!(acme.eab.as_ref().unwrap().hmac_key.reveal(), "c2VjcmV0");
-    assert!(acme.root.is_some());
+    assert!(acme.root.is_some() && config.issuance.rsa);
     let shown = format!("{config:?}");
     assert!(!shown.contains("pass") && !shown.contains("c2VjcmV0"), "{shown}");
 }

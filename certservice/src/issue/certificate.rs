@@ -74,7 +74,7 @@ mod tests {
     use rcgen::{CertificateParams, CertificateSigningRequestParams, KeyPair};
 
     use super::*;
-    use crate::issue::new_key;
+    use crate::issue::{KeyKind, new_key};
 
     const NOW: u64 = 1_800_000_000;
 
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn accepts_what_was_asked_for() {
         let domain = name("a.shop.example");
-        let (_, csr) = new_key(&domain).unwrap();
+        let (_, csr) = new_key(&domain, KeyKind::EcdsaP256).unwrap();
         for names in [&["a.shop.example"][..], &["other.example", "*.shop.example"]] {
             let facts = check(&signed(&csr, names, NOW - 60, NOW + 86400), &domain, &csr, NOW).unwrap();
             assert_eq!((facts.not_before, facts.not_after), (NOW - 60, NOW + 86400));
@@ -106,8 +106,8 @@ mod tests {
     #[test]
     fn refuses_other_names_keys_and_times() {
         let domain = name("a.shop.example");
-        let (_, csr) = new_key(&domain).unwrap();
-        let (_, other) = new_key(&domain).unwrap();
+        let (_, csr) = new_key(&domain, KeyKind::EcdsaP256).unwrap();
+        let (_, other) = new_key(&domain, KeyKind::EcdsaP256).unwrap();
         let good = signed(&csr, &["a.shop.example"], NOW - 60, NOW + 60);
         assert!(check(&good, &domain, &csr, NOW).is_ok());
         assert!(check(&good, &domain, &csr, NOW + 60).is_err());

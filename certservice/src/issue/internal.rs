@@ -101,7 +101,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::issue::{check, new_key};
+    use crate::issue::{KeyKind, check, new_key};
 
     const NOW: u64 = 1_800_000_000;
 
@@ -109,7 +109,7 @@ mod tests {
     fn the_ca_survives_a_restart_and_signs_what_passes_the_check() {
         let folder = tempfile::tempdir().unwrap();
         let domain = Hostname::parse("shop.localhost").unwrap();
-        let (_, csr) = new_key(&domain).unwrap();
+        let (_, csr) = new_key(&domain, KeyKind::EcdsaP256).unwrap();
         let issuers: Vec<_> = (0..2).map(|_| Internal::open("ca", 30, folder.path()).unwrap()).collect();
         assert_eq!(issuers[0].ca_der, issuers[1].ca_der);
         let chain = issuers[1].sign(&csr, &domain, NOW).unwrap();
@@ -120,6 +120,15 @@ mod tests {
         assert_ne!(facts.serial, again.serial);
         let mode = folder.path().join("internal-ca/ca/ca.key").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn rsa_keys_are_signed_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let domain = Hostname::parse("shop.localhost").unwrap();
+        let (_, csr) = new_key(&domain, KeyKind::Rsa2048).unwrap();
+        let chain = Internal::open("ca", 30, folder.path()).unwrap().sign(&csr, &domain, NOW).unwrap();
+        assert!(check(&chain, &domain, &csr, NOW).is_ok());
     }
 
     #[test]

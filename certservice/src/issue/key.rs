@@ -3,7 +3,7 @@
 use std::fmt;
 
 use contract::Hostname;
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 use zeroize::{Zeroize, Zeroizing};
@@ -58,10 +58,24 @@ impl Csr {
     }
 }
 
-/// A fresh ECDSA P-256 key and its CSR for one name. The subject stays empty: names stand in the SAN only.
-pub fn new_key(domain: &Hostname) -> Result<(PrivateKey, Csr), Failure> {
-    let failed = |error: rcgen::Error| Failure::ours(format!("making a key failed: {error}"), Then::Retry { after: 0 });
-    let mut pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+/// What a certificate's key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    EcdsaP256,
+    /// For clients without ECDSA.
+    Rsa2048,
+}
+
+/// A fresh key and its CSR for one name. The subject stays empty: names stand in the SAN only. RSA takes tens of
+/// milliseconds.
+pub fn new_key(domain: &Hostname, kind: KeyKind) -> Result<(PrivateKey, Csr), Failure> {
+    let mut pair = match kind {
+        KeyKind::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?,
+        KeyKind::Rsa2048 => {
+            let pkcs8 = contract::rsa_key::new_rsa_key().map_err(failed)?;
+            KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8.as_slice().into(), &PKCS_RSA_SHA256).map_err(failed)?
+        }
+    };
     let pkcs8 = Zeroizing::new(pair.serialized_der().to_vec());
     let mut params = CertificateParams::new(vec![domain.to_string()]).map_err(failed)?;
     params.distinguished_name = DistinguishedName::new();
@@ -72,6 +86,10 @@ pub fn new_key(domain: &Hostname) -> Result<(PrivateKey, Csr), Failure> {
     Ok((key, csr))
 }
 
+fn failed(error: impl fmt::Display) -> Failure {
+    Failure::ours(format!("making a key failed: {error}"), Then::Retry { after: 0 })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,16 +97,18 @@ mod tests {
     #[test]
     fn each_key_is_new_and_shows_nothing() {
         let domain = Hostname::parse("shop.example").unwrap();
-        let ((one, first), (two, second)) = (new_key(&domain).unwrap(), new_key(&domain).unwrap());
-        assert_ne!(one.pkcs8(), two.pkcs8());
-        assert_ne!(first.public_key_sha256(), second.public_key_sha256());
-        assert_eq!(format!("{one:?}"), "PrivateKey");
+        for kind in [KeyKind::EcdsaP256, KeyKind::Rsa2048] {
+            let ((one, first), (two, second)) = (new_key(&domain, kind).unwrap(), new_key(&domain, kind).unwrap());
+            assert_ne!(one.pkcs8(), two.pkcs8());
+            assert_ne!(first.public_key_sha256(), second.public_key_sha256());
+            assert_eq!(format!("{one:?}"), "PrivateKey");
+        }
     }
 
     #[test]
     fn a_damaged_request_is_refused() {
         let domain = Hostname::parse("shop.example").unwrap();
-        let (_, csr) = new_key(&domain).unwrap();
+        let (_, csr) = new_key(&domain, KeyKind::EcdsaP256).unwrap();
         assert_eq!(Csr::from_der(csr.der().to_vec()).unwrap(), csr);
         assert!(Csr::from_der(csr.der()[..100].to_vec()).is_err());
     }

@@ -14,7 +14,7 @@ use contract::{Challenge, Hostname};
 
 pub use self::certificate::{Facts, check};
 pub use self::failure::{Failure, Then};
-pub use self::key::{Csr, PrivateKey, new_key};
+pub use self::key::{Csr, KeyKind, PrivateKey, new_key};
 use crate::config;
 
 /// A chain in DER, leaf first.

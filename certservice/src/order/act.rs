@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use contract::sealed::Recipient;
-use contract::{Bundle, Hostname};
+use contract::{Bundle, Hostname, Second};
 
 use super::job::{Event, Job, SealedKey, Task};
 use crate::clock;
@@ -51,7 +51,7 @@ impl Hands {
             Task::Order => self.order(job).await,
             Task::Look { order } => self.look(job, &order).await,
             Task::Ask { order } => self.ask(job, &order).await,
-            Task::MakeKey => self.make_key(job),
+            Task::MakeKey => self.make_key(job).await,
             Task::Finalize { order, key } => self.finalize(job, order.as_deref(), key).await,
             Task::Fetch { order, key } => self.fetch(job, &order, key).await,
         };
@@ -88,8 +88,11 @@ impl Hands {
         Ok(Event::Asked)
     }
 
-    fn make_key(&self, job: &Job) -> Result<Event, Failure> {
-        let (key, csr) = issue::new_key(&job.domain)?;
+    async fn make_key(&self, job: &Job) -> Result<Event, Failure> {
+        let (domain, kind) = (job.domain.clone(), job.key_kind());
+        let made = tokio::task::spawn_blocking(move || issue::new_key(&domain, kind)).await;
+        let ended = |_| Failure::ours("making a key was broken off", Then::Retry { after: 0 });
+        let (key, csr) = made.map_err(ended)??;
         let sealed = seal::before_issuance(&key, &csr, &job.domain, &self.edges)?;
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.len() < KEYS_MAX || keys.contains_key(&job.domain) {
@@ -120,14 +123,25 @@ impl Hands {
             Some(key) => seal::to_certificate(&key, &facts, &job.domain, &self.edges)?,
             None => key.sealed,
         };
-        let bundle = Bundle {
-            domain: job.domain.clone(),
-            revision: job.revision,
-            issuer: job.issuer.clone(),
-            not_before: facts.not_before,
-            not_after: facts.not_after,
-            x5c: Bundle::encode_chain(chain.iter().map(Vec::as_slice)),
-            key: sealed,
+        let x5c = Bundle::encode_chain(chain.iter().map(Vec::as_slice));
+        let bundle = match &job.first {
+            None => Bundle {
+                domain: job.domain.clone(),
+                revision: job.revision,
+                issuer: job.issuer.clone(),
+                not_before: facts.not_before,
+                not_after: facts.not_after,
+                x5c,
+                key: sealed,
+                rsa: None,
+            },
+            // Valid while both are.
+            Some(first) => Bundle {
+                not_before: first.bundle.not_before.max(facts.not_before),
+                not_after: first.bundle.not_after.min(facts.not_after),
+                rsa: Some(Second { x5c, key: sealed }),
+                ..first.bundle.clone()
+            },
         };
         Ok(Event::Certified { bundle: Box::new(bundle), facts })
     }

@@ -6,7 +6,7 @@ use contract::{Bundle, Challenge, Hostname};
 use serde::{Deserialize, Serialize};
 
 use super::steps::steps;
-use crate::issue::{Facts, Failure, OrderState};
+use crate::issue::{Facts, Failure, KeyKind, OrderState};
 use crate::precheck::Report;
 
 /// One order at work. Stored as JSON before each act; holds no plaintext key.
@@ -34,7 +34,18 @@ pub struct Job {
     /// Unix seconds; when an order left last although the look found a fault.
     #[serde(default)]
     pub doubted_at: u64,
+    /// The certificate that is here already, while the RSA one beside it is obtained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Box<First>>,
     pub status: Status,
+}
+
+/// A certificate that could be served at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct First {
+    pub bundle: Bundle,
+    pub serial: String,
+    pub issued_by: String,
 }
 
 /// Where an order stands. Each step names what is known, so that a restart goes on from here.
@@ -99,7 +110,7 @@ pub enum Event {
     Accepted,
     /// The CA is still making the certificate.
     Pending,
-    /// The certificate is here and checked, its key sealed.
+    /// The certificate is here and checked, its key sealed; the bundle has the first one too, if there is one.
     Certified {
         bundle: Box<Bundle>,
         facts: Facts,
@@ -155,10 +166,16 @@ impl Job {
             answers: Vec::new(),
             checks: Vec::new(),
             doubted_at: 0,
+            first: None,
             status,
         };
         job.status.steps = steps(&job);
         job
+    }
+
+    /// Of the key that this order is about now.
+    pub fn key_kind(&self) -> KeyKind {
+        if self.first.is_some() { KeyKind::Rsa2048 } else { KeyKind::EcdsaP256 }
     }
 }
 
@@ -191,6 +208,15 @@ impl Status {
     pub(super) fn issued() -> Self {
         let says = "the certificate is served".into();
         Self { state: State::Live, code: "issued".into(), says, who: Who::Nobody, steps: Vec::new() }
+    }
+
+    /// The second certificate did not come.
+    pub(super) fn issued_alone(failure: &Failure) -> Self {
+        let says = format!(
+            "the certificate is served; the RSA one for clients without ECDSA is tried again with the next renewal ({}: {})",
+            failure.code, failure.says
+        );
+        Self { says, ..Self::issued() }
     }
 }
 

@@ -1,10 +1,11 @@
 //! The order machine: pure, so that every crash point is a unit test.
 
+use contract::Bundle;
 use contract::api::State;
 
-use super::job::{Event, Job, Status, Step, Task};
+use super::job::{Event, First, Job, Status, Step, Task};
 use super::steps::steps;
-use crate::issue::{Failure, OrderState, Then};
+use crate::issue::{Facts, Failure, OrderState, Then};
 use crate::precheck::Report;
 
 /// Looks at a validation or a certificate in the making before the order is given up.
@@ -16,11 +17,13 @@ const REFUSED_RENEWAL_SECONDS: u64 = 24 * 3600;
 /// How long a look that finds a fault is believed where the CA may see it otherwise.
 const DOUBT_SECONDS: u64 = 24 * 3600;
 
-/// How long to wait after failures.
+/// How orders are worked on: how long to wait after failures, and what belongs to a bundle.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     pub retry_seconds_min: u64,
     pub retry_seconds_max: u64,
+    /// An RSA certificate beside the ECDSA one.
+    pub rsa: bool,
 }
 
 /// What an event makes of an order, and what to do about it. The caller stores the job before it does the tasks; a task
@@ -79,9 +82,7 @@ fn on(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
             wait(job, polls, now, pace, |polls| Step::Finalizing { order, key, polls })
         }
         (Step::Keyed { .. } | Step::Finalizing { .. }, Event::Certified { bundle, facts }) => {
-            let announce = Task::Announce(bundle.clone());
-            let step = Step::Issued { bundle, serial: facts.serial, issued_by: facts.issued_by };
-            (Job { step, status: Status::issued(), failures: 0, ..job }, vec![announce])
+            certified(job, bundle, facts, pace)
         }
         (step, event) => {
             let says = format!("an order that is {} can't go on from {}", step.name(), event.name());
@@ -130,6 +131,28 @@ fn ready(mut job: Job, order: Option<String>) -> (Job, Vec<Task>) {
     go(job, Step::Ready { order }, "finalizing", "the certificate is asked for", tasks)
 }
 
+/// The first certificate is put by while a second one is obtained; then both are served.
+fn certified(job: Job, bundle: Box<Bundle>, facts: Facts, pace: &Pace) -> (Job, Vec<Task>) {
+    match job.first.clone() {
+        Some(first) => issued(job, bundle, *first, Status::issued()),
+        None if pace.rsa => {
+            let first = First { bundle: *bundle, serial: facts.serial, issued_by: facts.issued_by };
+            let job = Job { first: Some(Box::new(first)), failures: 0, ..job };
+            go(job, Step::Queued, "rsa", "a second certificate, for clients without ECDSA, is asked for", [Task::Order])
+        }
+        None => {
+            let first = First { bundle: Bundle::clone(&bundle), serial: facts.serial, issued_by: facts.issued_by };
+            issued(job, bundle, first, Status::issued())
+        }
+    }
+}
+
+fn issued(job: Job, bundle: Box<Bundle>, shown: First, status: Status) -> (Job, Vec<Task>) {
+    let announce = Task::Announce(bundle.clone());
+    let step = Step::Issued { bundle, serial: shown.serial, issued_by: shown.issued_by };
+    (Job { step, status, failures: 0, first: None, answers: Vec::new(), ..job }, vec![announce])
+}
+
 fn go(job: Job, step: Step, code: &str, says: &str, tasks: impl IntoIterator<Item = Task>) -> (Job, Vec<Task>) {
     // What went wrong last stays shown until it is over.
     let status = match (job.renews, job.failures) {
@@ -150,6 +173,13 @@ fn wait(job: Job, polls: u32, now: u64, pace: &Pace, step: impl FnOnce(u32) -> S
 }
 
 fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
+    // Nobody waits for the second certificate: the first is served, and the next renewal tries again.
+    if let Some(first) = job.first.take() {
+        let withdraw = (!job.answers.is_empty()).then(|| Task::Withdraw(std::mem::take(&mut job.answers)));
+        let (job, mut tasks) = issued(job, Box::new(first.bundle.clone()), *first, Status::issued_alone(&failure));
+        tasks.extend(withdraw);
+        return (job, tasks);
+    }
     job.failures = job.failures.saturating_add(1);
     let pause = pause_seconds(&job, pace);
     let stays_live = job.renews && failure.state != State::Live;

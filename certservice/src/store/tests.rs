@@ -66,7 +66,16 @@ fn bundle(domain: &str, revision: u64) -> Bundle {
         tag: "t".into(),
     };
     let (not_before, not_after) = (NOW, NOW + 1000);
-    Bundle { domain: name(domain), revision, issuer: "ca".into(), not_before, not_after, x5c: vec![], key: sealed }
+    Bundle {
+        domain: name(domain),
+        revision,
+        issuer: "ca".into(),
+        not_before,
+        not_after,
+        x5c: vec![],
+        key: sealed,
+        rsa: None,
+    }
 }
 
 fn shown(revision: u64) -> CertificateInfo {

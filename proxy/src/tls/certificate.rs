@@ -1,10 +1,10 @@
 //! From a signed bundle to a certificate that can be served: every claim is checked against the certificate itself.
 
 use contract::bundle::{ChainError, sha256};
-use contract::sealed::{EdgeKey, Expected, OpenError, open};
+use contract::sealed::{EdgeKey, Expected, OpenError, Sealed, open};
 use contract::{Bundle, Hostname};
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
-use openssl::pkey::PKey;
+use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509Ref};
 
 use super::chains::Chains;
@@ -58,8 +58,8 @@ impl Opener {
         Self { edge, chains: Chains::default() }
     }
 
-    /// `checked_at`: when the bundle was last known to be the current one (Unix seconds). Takes about 1 ms of CPU, most
-    /// of it RSA: belongs on a blocking thread.
+    /// `checked_at`: when the bundle was last known to be the current one (Unix seconds). Takes about 1 ms of CPU
+    /// for each certificate, most of it RSA: belongs on a blocking thread.
     pub fn open(
         &self,
         bundle: &Bundle,
@@ -70,7 +70,23 @@ impl Opener {
         if bundle.domain != *domain {
             return Err(CertificateError::OtherDomain(bundle.domain.clone(), domain.clone()));
         }
-        let chain = bundle.chain()?;
+        let (mut pairs, mut ready, mut not_after) = (Vec::new(), Vec::new(), u64::MAX);
+        for (chain, sealed) in bundle.certificates() {
+            let opened = self.open_one(&chain?, sealed, domain, now)?;
+            pairs.push(opened.pair);
+            ready.push((opened.leaf, opened.key));
+            not_after = not_after.min(opened.not_after);
+        }
+        Ok(Certificate::new(ready, Warm::new(pairs, not_after, bundle.revision, checked_at)))
+    }
+
+    fn open_one(
+        &self,
+        chain: &[Vec<u8>],
+        sealed: &Sealed,
+        domain: &Hostname,
+        now: u64,
+    ) -> Result<Opened, CertificateError> {
         let (der, intermediates) = chain.split_first().ok_or(ChainError::Empty)?;
         let leaf = X509::from_der(der).map_err(|_| CertificateError::Malformed)?;
         check_names(&leaf, domain)?;
@@ -80,16 +96,23 @@ impl Opener {
         let public = leaf.public_key().map_err(|_| CertificateError::Malformed)?;
         let spki = public.public_key_to_der().map_err(|_| CertificateError::Malformed)?;
         let expected = Expected { domain, certificate: sha256(der), public_key: sha256(&spki) };
-        let pkcs8 = open(&bundle.key, &self.edge, &expected)?;
+        let pkcs8 = open(sealed, &self.edge, &expected)?;
         let key = PKey::private_key_from_pkcs8(&pkcs8).map_err(|_| CertificateError::KeyMalformed)?;
         if !key.public_eq(&public) {
             return Err(CertificateError::KeyMismatch);
         }
         let not_after = unix_seconds(leaf.not_after()).ok_or(CertificateError::Malformed)?;
         let pair = Pair::new(der, &key, &pkcs8, shared).map_err(|_| CertificateError::KeyMalformed)?;
-        let warm = Warm::new(vec![pair], not_after, bundle.revision, checked_at);
-        Ok(Certificate::new(vec![(leaf, key)], warm))
+        Ok(Opened { pair, leaf, key, not_after })
     }
+}
+
+/// One certificate of a bundle, in both forms.
+struct Opened {
+    pair: Pair,
+    leaf: X509,
+    key: PKey<Private>,
+    not_after: u64,
 }
 
 fn check_names(leaf: &X509Ref, domain: &Hostname) -> Result<(), CertificateError> {

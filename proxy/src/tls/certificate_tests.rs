@@ -62,6 +62,7 @@ fn bundle_of(domain: &str, leaf: &X509, key: &PKey<Private>) -> Bundle {
         not_after: 0,
         x5c: Bundle::encode_chain([&*der]),
         key: seal(&pkcs8, &name(domain), Bound::Certificate(sha256(&der)), &[to]).unwrap(),
+        rsa: None,
     }
 }
 

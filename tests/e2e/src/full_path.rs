@@ -42,6 +42,28 @@ async fn the_internal_ca_serves_without_redis() {
 }
 
 #[tokio::test]
+async fn names_beyond_the_parsed_ones_are_served_from_their_warm_form() {
+    let mut world = World::start(Plan::default()).await;
+    world.fleet.edge_setup.settings = "[tls]\nparsed_mib_max = 1\n".into();
+    world.fleet.edge.process.stop().await.unwrap();
+    world.fleet.edge = support::edge::Edge::start(&world.fleet.edge_setup).await.unwrap();
+    // More than a mebibyte of parsed certificates.
+    let names: Vec<String> = (0..160).map(|number| format!("n{number}.shop.example")).collect();
+    futures_util::future::join_all(names.iter().map(|name| world.issue(name))).await;
+    world.grows("latchkey_known_names", "", 0.0, 160.0).await;
+    for _ in 0..2 {
+        for name in &names {
+            assert_eq!(world.https(name).await.names(), [name.as_str()]);
+        }
+    }
+    assert!(world.metric("latchkey_certificate_lookups_total", "{result=\"hit\",tier=\"warm\"}").await >= 1.0);
+    assert_eq!(world.metric("latchkey_certificate_lookups_total", "{result=\"miss\",tier=\"warm\"}").await, 160.0);
+    assert_eq!(world.metric("latchkey_certificates_held", "tier=\"warm\"").await, 160.0);
+    let parsed = world.metric("latchkey_certificates_held", "tier=\"parsed\"").await;
+    assert!((1.0..160.0).contains(&parsed), "{parsed}");
+}
+
+#[tokio::test]
 async fn mariadb_is_a_store_and_certservice_answers_challenges_without_redis() {
     let world = World::start(Plan { pebble: true, mariadb: true, ..Plan::default() }).await;
     world.issue("shop.example").await;

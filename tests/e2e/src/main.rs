@@ -24,6 +24,8 @@ mod proxy_protocol;
 #[cfg(test)]
 mod readme;
 #[cfg(test)]
+mod rsa;
+#[cfg(test)]
 mod sealing;
 #[cfg(test)]
 mod sight;

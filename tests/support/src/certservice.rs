@@ -17,6 +17,8 @@ pub struct Setup {
     /// Default: SQLite in the data folder.
     pub store_url: Option<String>,
     pub redis_url: Option<String>,
+    /// An RSA certificate beside the ECDSA one.
+    pub rsa: bool,
     edge_token: String,
     operator_token: String,
 }
@@ -36,6 +38,7 @@ impl Setup {
             issuers: issuers.to_vec(),
             store_url: None,
             redis_url: None,
+            rsa: false,
             edge_token: random_token()?,
             operator_token: random_token()?,
         };
@@ -89,6 +92,9 @@ impl Setup {
             if let Some(url) = url {
                 text.push_str(&format!("[{section}]\nurl = {url:?}\n"));
             }
+        }
+        if self.rsa {
+            text.push_str("[issuance]\nrsa = true\n");
         }
         for issuer in &self.issuers {
             text.push_str(&match issuer {

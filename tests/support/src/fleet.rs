@@ -19,6 +19,8 @@ pub struct Plan {
     pub mariadb: bool,
     /// The issuer instead of the internal CA.
     pub pebble: bool,
+    /// An RSA certificate beside the ECDSA one.
+    pub rsa: bool,
     /// Wanted where they are free.
     pub https_port: Option<u16>,
     pub http_port: Option<u16>,
@@ -55,6 +57,7 @@ impl Fleet {
         let mut certservice_setup = certservice::Setup::new(path, &[edge::public_key(&key)], &[issuer])?;
         certservice_setup.redis_url = redis.as_ref().map(|redis| redis.url.clone());
         certservice_setup.store_url = mariadb.as_ref().map(|mariadb| mariadb.url.clone());
+        certservice_setup.rsa = plan.rsa;
         let certservice = CertService::start(&certservice_setup).await?;
 
         let edge_setup = edge::Setup::new(path, key, &certservice_setup, https, http);
