@@ -15,7 +15,7 @@ use crate::http::{App, Edge};
 use crate::life::Life;
 use crate::observe::{AccessLog, AccessLogSettings, Target, Writer};
 use crate::supply::{CertService, Disk, Redis, Supply};
-use crate::tls::{Known, Misses, Opener, Pool, Table, Terminator};
+use crate::tls::{self, Known, Misses, Opener, Pool, Sources, Table, Terminator, Tickets, Timeouts};
 use crate::workers::{Worker, Workers};
 
 /// Threads of the admin API and background work, apart from those that serve requests.
@@ -78,10 +78,11 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
         cursor_file: config.data_dir.join("cursor"),
         known_file,
     };
+    let tickets = Arc::new(Tickets::new(tls::now()).map_err(|error| ServeError::Tls(error.to_string()))?);
     let terminator = || {
-        let made =
-            Terminator::new(table.clone(), known.clone(), misses.clone(), tls.handshake_timeout, tls.load_timeout);
-        made.map_err(|error| ServeError::Tls(error.to_string()))
+        let sources = Sources { table: table.clone(), known: known.clone(), misses: misses.clone() };
+        let timeouts = Timeouts { handshake: tls.handshake_timeout, load: tls.load_timeout };
+        Terminator::new(sources, tickets.clone(), timeouts).map_err(|error| ServeError::Tls(error.to_string()))
     };
     let current = control.current();
     let conf = Arc::new(ServerConf {

@@ -31,6 +31,10 @@ pub struct Metrics {
     pub connection_refusals: IntCounterVec,
     /// outcome: `ok`, or the reason that there was none
     pub handshakes: IntCounterVec,
+    /// version: `1.2`, `1.3`; result: `full`, `resumed`
+    pub tls_sessions: IntCounterVec,
+    /// reason: `unknown_key`, `expired_key`, `not_valid`
+    pub tickets_refused: IntCounterVec,
     /// tier: what answered for the certificate
     pub handshake_seconds: HistogramVec,
     /// tier: `parsed`, `warm`, `disk`, `redis`, `certservice`; result
@@ -134,6 +138,16 @@ impl Metrics {
                 &["reason"],
             ),
             handshakes: counters("latchkey_tls_handshakes_total", "TLS handshakes by outcome", &["outcome"]),
+            tls_sessions: counters(
+                "latchkey_tls_sessions_total",
+                "Finished TLS handshakes by version, and whether a session was resumed",
+                &["version", "result"],
+            ),
+            tickets_refused: counters(
+                "latchkey_tls_tickets_refused_total",
+                "Session tickets that led to a full handshake, by reason",
+                &["reason"],
+            ),
             certificate_lookups: counters(
                 "latchkey_certificate_lookups_total",
                 "Look-ups of certificates and challenges by tier and result",

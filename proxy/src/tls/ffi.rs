@@ -2,14 +2,142 @@
 
 #![allow(unsafe_code)]
 
-use openssl::ssl::SslRef;
-use pingora::protocols::tls::SslStream;
-use pingora::tls::ext;
+use std::ffi::{c_char, c_int, c_long, c_uchar};
+use std::sync::{Arc, LazyLock};
 
-/// Lets a suspended handshake be changed before it goes on.
-pub(super) fn with_ssl<S, T>(stream: &mut SslStream<S>, change: impl FnOnce(&mut SslRef) -> T) -> T {
-    // SAFETY: `SslStream` owns the SSL object and offers it by `&self` only. The exclusive borrow of the stream, held
-    // until `change` returns, makes this the only reference to it; nothing in `change` can reach the stream.
-    let ssl = unsafe { ext::ssl_mut(stream.ssl()) };
-    change(ssl)
+use foreign_types::ForeignTypeRef;
+use openssl::cipher::Cipher;
+use openssl::cipher_ctx::CipherCtxRef;
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::rand::rand_bytes;
+use openssl::ssl::{SslContext, SslContextBuilder, SslRef, SslSessionRef};
+use pingora::tls::ssl_sys;
+
+use super::tickets::{KEY_NAME_BYTES, KeyName, Protection, TicketKeys};
+
+type TicketKeyCallback = unsafe extern "C" fn(
+    *mut ssl_sys::SSL,
+    *mut c_uchar,
+    *mut c_uchar,
+    *mut ssl_sys::EVP_CIPHER_CTX,
+    *mut ssl_sys::EVP_MAC_CTX,
+    c_int,
+) -> c_int;
+
+unsafe extern "C" {
+    fn SSL_CTX_set_tlsext_ticket_key_evp_cb(
+        context: *mut ssl_sys::SSL_CTX,
+        callback: Option<TicketKeyCallback>,
+    ) -> c_int;
+    fn SSL_SESSION_set_timeout(session: *mut ssl_sys::SSL_SESSION, seconds: c_long) -> c_long;
+    fn OSSL_PARAM_construct_utf8_string(key: *const c_char, text: *mut c_char, size: usize) -> ssl_sys::OSSL_PARAM;
+}
+
+/// An extension of the ClientHello that is being looked at, as it was sent. Nothing outside the callbacks that OpenSSL
+/// makes while it looks at one.
+pub(super) fn client_hello_extension(ssl: &SslRef, kind: u32) -> Option<&[u8]> {
+    let (mut bytes, mut length) = (std::ptr::null(), 0);
+    // SAFETY: `ssl` is a live SSL object, and the two out-parameters are ours. OpenSSL answers 0 where it holds no
+    // ClientHello.
+    let found = unsafe { ssl_sys::SSL_client_hello_get0_ext(ssl.as_ptr(), kind, &raw mut bytes, &raw mut length) };
+    if found != 1 || bytes.is_null() || length == 0 {
+        return (found == 1).then_some(&[]);
+    }
+    // SAFETY: OpenSSL says that `length` bytes stand there. They belong to the SSL object and are freed when its
+    // handshake goes on, which takes an exclusive borrow of it: it can't happen while the returned slice borrows `ssl`.
+    Some(unsafe { std::slice::from_raw_parts(bytes, length) })
+}
+
+/// How long a new session may be resumed.
+pub(super) fn set_session_timeout(session: &SslSessionRef, seconds: u32) {
+    // SAFETY: `session` is live. The call takes the session's own lock where it is shared.
+    unsafe { SSL_SESSION_set_timeout(session.as_ptr(), c_long::from(seconds)) };
+}
+
+type Keys = Arc<dyn TicketKeys>;
+
+static KEYS: LazyLock<Result<Index<SslContext, Keys>, ErrorStack>> = LazyLock::new(SslContext::new_ex_index);
+
+/// Has session tickets (RFC 5077, RFC 8446 section 4.6.1) protected by AES-256-CBC and HMAC-SHA-256 under keys of ours.
+pub(super) fn set_ticket_keys(context: &mut SslContextBuilder, keys: Keys) -> Result<(), ErrorStack> {
+    let index = KEYS.as_ref().map_err(Clone::clone)?;
+    context.set_ex_data(*index, keys);
+    // SAFETY: the context is live, and `on_ticket` has the signature that OpenSSL documents.
+    match unsafe { SSL_CTX_set_tlsext_ticket_key_evp_cb(context.as_ptr(), Some(on_ticket)) } {
+        1 => Ok(()),
+        _ => Err(ErrorStack::get()),
+    }
+}
+
+/// What OpenSSL is told: no ticket, or a full handshake instead.
+const NONE: c_int = 0;
+const READY: c_int = 1;
+/// Decrypting only: this ticket is good, and the client gets a new one.
+const READY_AND_RENEW: c_int = 2;
+const FAILED: c_int = -1;
+
+/// `SSL_CTX_set_tlsext_ticket_key_evp_cb(3)`. A panic would end the process, not unwind into C.
+unsafe extern "C" fn on_ticket(
+    ssl: *mut ssl_sys::SSL,
+    name: *mut c_uchar,
+    iv: *mut c_uchar,
+    cipher: *mut ssl_sys::EVP_CIPHER_CTX,
+    mac: *mut ssl_sys::EVP_MAC_CTX,
+    encrypts: c_int,
+) -> c_int {
+    // SAFETY: OpenSSL calls this with a live SSL object and a cipher context that is nobody else's, both valid until we
+    // return, and keeps no other Rust reference to either: the handshake that we are called from has lent them to it.
+    let (ssl, cipher) = unsafe { (SslRef::from_ptr(ssl), CipherCtxRef::from_ptr_mut(cipher)) };
+    let keys = KEYS.as_ref().ok().and_then(|index| ssl.ssl_context().ex_data(*index));
+    let Some(keys) = keys else {
+        return NONE;
+    };
+    if encrypts == 1 {
+        let Some((used, protection)) = keys.protect(ssl) else {
+            return NONE;
+        };
+        let mut fresh = [0; 16];
+        if rand_bytes(&mut fresh).is_err()
+            || cipher.encrypt_init(Some(Cipher::aes_256_cbc()), Some(protection.cipher_key()), Some(&fresh)).is_err()
+            || init_mac(mac, &protection).is_err()
+        {
+            return FAILED;
+        }
+        // SAFETY: when it encrypts, OpenSSL hands out buffers to be filled: 16 bytes for the key's name and
+        // EVP_MAX_IV_LENGTH, 16 as well, for the IV. Neither overlaps what is copied.
+        unsafe {
+            std::ptr::copy_nonoverlapping(used.as_ptr(), name, KEY_NAME_BYTES);
+            std::ptr::copy_nonoverlapping(fresh.as_ptr(), iv, fresh.len());
+        }
+        return READY;
+    }
+    // SAFETY: when it decrypts, both point into a ticket that OpenSSL has found to be long enough for 16 bytes of name and
+    // 16 bytes of IV. They are read only.
+    let (name, iv) = unsafe { (name.cast::<KeyName>().read(), iv.cast::<[u8; 16]>().read()) };
+    let Some((protection, renew)) = keys.open(ssl, &name) else {
+        return NONE;
+    };
+    if cipher.decrypt_init(Some(Cipher::aes_256_cbc()), Some(protection.cipher_key()), Some(&iv)).is_err()
+        || init_mac(mac, &protection).is_err()
+    {
+        return FAILED;
+    }
+    if renew { READY_AND_RENEW } else { READY }
+}
+
+fn init_mac(mac: *mut ssl_sys::EVP_MAC_CTX, protection: &Protection) -> Result<(), ErrorStack> {
+    let mut digest = *b"SHA256\0";
+    let key = protection.mac_key();
+    // SAFETY: `mac` is the HMAC context that OpenSSL handed to the callback which calls this. The parameters name a
+    // NUL-terminated string that outlives the call (size 0: "up to the NUL"), end with the end marker, and are only read;
+    // the key is copied.
+    let done = unsafe {
+        let parameters = [
+            OSSL_PARAM_construct_utf8_string(c"digest".as_ptr(), digest.as_mut_ptr().cast(), 0),
+            ssl_sys::OSSL_PARAM_construct_end(),
+        ];
+        ssl_sys::EVP_MAC_init(mac, key.as_ptr(), key.len(), parameters.as_ptr())
+    };
+    if done == 1 { Ok(()) } else { Err(ErrorStack::get()) }
 }

@@ -1,27 +1,25 @@
-//! The handshake. A certificate in memory is set from the SNI callback, without suspending; else the handshake is
-//! suspended, the certificate waited for, and a refusal is told to the client by its proper alert.
+//! The handshake. The name is settled when the ClientHello has been read and nothing is done yet: with a certificate from
+//! memory it goes on at once; else it is suspended there until the certificate is at hand, and a refusal is told by its
+//! proper alert. So a session can't be resumed for a name that is not served any more.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use contract::Hostname;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{
-    AlpnError, NameType, SniError, Ssl, SslAcceptor, SslAlert, SslContext, SslMethod, SslOptions, SslRef, SslVersion,
-    select_next_proto,
+    AlpnError, ClientHelloResponse, ErrorCode, SniError, Ssl, SslAcceptor, SslAlert, SslContext, SslContextBuilder,
+    SslMethod, SslOptions, SslRef, SslSessionCacheMode, SslVersion, select_next_proto,
 };
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::tls::SslStream;
-use pingora::tls::ext;
-use tokio::io::AsyncWriteExt;
 
-use super::ffi;
-use super::known::Known;
-use super::miss::{Miss, Misses};
-use super::table::{Found, Table, Tier};
-use super::warm::Certificate;
+use super::choice::{Choice, Refusal, Served, Sources};
+use super::miss::Miss;
+use super::tickets::{Found, KeyName, Protection, TicketKeys, Tickets};
+use super::{ffi, hello};
 use crate::connection::{Connection, Handshake};
 use crate::observe::{METRICS, TOP};
 
@@ -31,41 +29,46 @@ const GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
 const CIPHERS_TLS12: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:\
 ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305";
 const ALPN: &[u8] = b"\x02h2\x08http/1.1";
+/// Numbers of TLS extensions.
+const SERVER_NAME: u32 = 0;
+const PROTOCOLS: u32 = 16;
+
+type StateIndex = Index<Ssl, Arc<State>>;
 
 pub struct Terminator {
     context: SslContext,
-    state: Index<Ssl, Arc<State>>,
-    misses: Arc<Misses>,
-    /// From the first byte to a finished handshake.
-    handshake_timeout: Duration,
-    /// How long of it is spent waiting for a certificate.
-    load_timeout: Duration,
+    state: StateIndex,
+    sources: Arc<Sources>,
+    timeouts: Timeouts,
 }
 
-/// What the SNI callback found out; one per handshake.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// From the first byte to a finished handshake.
+    pub handshake: Duration,
+    /// How long of it is spent waiting for a certificate.
+    pub load: Duration,
+}
+
+/// What the callbacks found out; one per handshake.
 struct State {
     client: IpAddr,
-    named: OnceLock<Named>,
-    /// What answered for the certificate.
-    tier: OnceLock<Tier>,
+    /// What the ClientHello was answered with at first. A HelloRetryRequest brings a second one: the answer stands.
+    first: OnceLock<Choice>,
+    /// What came of waiting.
+    awaited: OnceLock<Choice>,
+    ticket: AtomicU8,
 }
 
-enum Named {
-    /// From memory, and set.
-    Served(Hostname),
-    /// To be waited for.
-    Missing(Hostname),
-    Refused(Refusal),
-}
-
-#[derive(Debug, Clone, thiserror::Error)]
-enum Refusal {
-    #[error("the client named no host (SNI, RFC 6066 section 3)")]
-    NoSni,
-    #[error("the client named something that is not a host: {0}")]
-    MalformedSni(String),
-    #[error("{0}: {1}")]
-    Miss(Hostname, Miss),
+/// What became of the ticket that the client presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Ticket {
+    None,
+    UnknownKey,
+    ExpiredKey,
+    /// Its key is good; whether the ticket is, the outcome of the handshake tells.
+    KnownKey,
 }
 
 /// A handshake that came to nothing.
@@ -96,26 +99,16 @@ impl Unfinished {
     }
 }
 
-impl From<Refusal> for Unfinished {
-    fn from(refusal: Refusal) -> Self {
-        let reason = match &refusal {
-            Refusal::NoSni => "no_sni",
-            Refusal::MalformedSni(_) => "malformed_sni",
-            Refusal::Miss(_, miss) => miss.reason(),
-        };
-        Self::Refused(refusal.to_string(), reason)
+impl From<&Refusal> for Unfinished {
+    fn from(refusal: &Refusal) -> Self {
+        Self::Refused(refusal.to_string(), refusal.reason())
     }
 }
 
 impl Terminator {
-    pub fn new(
-        table: Arc<Table>,
-        known: Arc<Known>,
-        misses: Arc<Misses>,
-        handshake_timeout: Duration,
-        load_timeout: Duration,
-    ) -> Result<Self, ErrorStack> {
+    pub fn new(sources: Sources, tickets: Arc<Tickets>, timeouts: Timeouts) -> Result<Self, ErrorStack> {
         let state = Ssl::new_ex_index::<Arc<State>>()?;
+        let sources = Arc::new(sources);
         let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
         builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
         builder.set_cipher_list(CIPHERS_TLS12)?;
@@ -124,12 +117,11 @@ impl Terminator {
         builder.clear_options(SslOptions::CIPHER_SERVER_PREFERENCE);
         // Fewer reads: a record's header and body come in one.
         builder.set_read_ahead(true);
-        builder.set_session_id_context(b"latchkey")?;
         builder.set_alpn_select_callback(|_, offered| select_next_proto(ALPN, offered).ok_or(AlpnError::NOACK));
-        let refreshed = misses.clone();
-        builder
-            .set_servername_callback(move |ssl, alert| on_server_name(ssl, alert, state, &table, &known, &refreshed));
-        Ok(Self { context: builder.build().into_context(), state, misses, handshake_timeout, load_timeout })
+        let chooser = sources.clone();
+        builder.set_client_hello_callback(move |ssl, alert| on_client_hello(ssl, alert, state, &chooser));
+        resume_by_tickets(&mut builder, state, tickets)?;
+        Ok(Self { context: builder.build().into_context(), state, sources, timeouts })
     }
 
     pub async fn handshake(
@@ -138,8 +130,8 @@ impl Terminator {
         connection: &Connection,
     ) -> Result<SslStream<L4Stream>, Unfinished> {
         let started = Instant::now();
-        let finished = tokio::time::timeout(self.handshake_timeout, self.accept(stream, connection)).await;
-        let stream = finished.map_err(|_| Unfinished::TimedOut(self.handshake_timeout))??;
+        let finished = tokio::time::timeout(self.timeouts.handshake, self.accept(stream, connection)).await;
+        let stream = finished.map_err(|_| Unfinished::TimedOut(self.timeouts.handshake))??;
         METRICS.handshakes.with_label_values(&["ok"]).inc();
         if let Some(handshake) = connection.handshake.get() {
             METRICS.handshake_seconds.with_label_values(&[handshake.tier]).observe(started.elapsed().as_secs_f64());
@@ -148,58 +140,36 @@ impl Terminator {
     }
 
     async fn accept(&self, stream: L4Stream, connection: &Connection) -> Result<SslStream<L4Stream>, Unfinished> {
-        let state = Arc::new(State { client: connection.client.0.ip(), named: OnceLock::new(), tier: OnceLock::new() });
+        let state = Arc::new(State::new(connection.client.0.ip()));
         let mut ssl = Ssl::new(&self.context)?;
         ssl.set_ex_data(self.state, state.clone());
         let mut stream = SslStream::new(ssl, stream).map_err(|e| Unfinished::Protocol(e.to_string()))?;
-        let accepted = match stream.accept().await {
-            Err(error) if ext::is_suspended_for_cert(&error) => self.resume(&mut stream, &state).await?,
-            accepted => accepted,
-        };
-        match (accepted, state.named.get()) {
-            (Ok(()), Some(Named::Served(name) | Named::Missing(name))) => {
-                let _ = connection.sni.set(name.clone());
-                let tier = state.tier.get().map_or("none", |tier| tier.label());
-                let _ = connection.handshake.set(agreed(stream.ssl(), tier));
-                TOP.handshake(name.as_str());
+        let mut accepted = stream.accept().await;
+        if let (Err(error), Some(Choice::Wait(name))) = (&accepted, state.first.get())
+            && error.code() == ErrorCode::WANT_CLIENT_HELLO_CB
+        {
+            let _ = state.awaited.set(match self.sources.misses.wait(name, self.timeouts.load).await {
+                Ok((certificate, tier)) => Choice::Serve(Served::new(name.clone(), certificate, tier)),
+                Err(miss) => Choice::Refuse(Refusal::Miss(name.clone(), miss)),
+            });
+            accepted = stream.accept().await;
+        }
+        state.count(stream.ssl(), accepted.is_ok());
+        match (accepted, state.choice()) {
+            (Ok(()), Some(Choice::Serve(served))) => {
+                let _ = connection.sni.set(served.name.clone());
+                let _ = connection.handshake.set(agreed(stream.ssl(), served.tier.label()));
+                TOP.handshake(served.name.as_str());
                 Ok(stream)
             }
-            (_, Some(Named::Refused(refusal))) => {
+            (_, Some(Choice::Refuse(refusal))) => {
                 if let Refusal::Miss(name, Miss::Unknown) = refusal {
                     TOP.unknown_sni(name.as_str());
                 }
-                Err(refusal.clone().into())
+                Err(refusal.into())
             }
-            (Ok(()), None) => Err(Refusal::NoSni.into()),
             (Err(error), _) => Err(unfinished(&error)),
-        }
-    }
-
-    /// The name was not in memory: waits for it, then goes on or tells the client why not.
-    async fn resume(
-        &self,
-        stream: &mut SslStream<L4Stream>,
-        state: &State,
-    ) -> Result<Result<(), openssl::ssl::Error>, Unfinished> {
-        let Some(Named::Missing(name)) = state.named.get() else {
-            return Err(Refusal::NoSni.into());
-        };
-        match self.misses.wait(name, self.load_timeout).await {
-            Ok((certificate, tier)) => {
-                let _ = state.tier.set(tier);
-                ffi::with_ssl(stream, |ssl| {
-                    ext::unblock_ssl_cert(ssl);
-                    certificate.apply(ssl)
-                })?;
-                Ok(stream.accept().await)
-            }
-            Err(miss) => {
-                if matches!(miss, Miss::Unknown) {
-                    TOP.unknown_sni(name.as_str());
-                }
-                send_alert(stream, alert_for(&miss)).await;
-                Err(Refusal::Miss(name.clone(), miss).into())
-            }
+            (Ok(()), _) => Err(Unfinished::Protocol("no certificate was chosen".into())),
         }
     }
 }
@@ -214,104 +184,148 @@ fn agreed(ssl: &SslRef, tier: &'static str) -> Handshake {
     }
 }
 
+/// As a label.
+fn version(ssl: &SslRef) -> &'static str {
+    if is_tls13(ssl) { "1.3" } else { "1.2" }
+}
+
+fn is_tls13(ssl: &SslRef) -> bool {
+    ssl.version2() == Some(SslVersion::TLS1_3)
+}
+
+impl State {
+    fn new(client: IpAddr) -> Self {
+        Self { client, first: OnceLock::new(), awaited: OnceLock::new(), ticket: AtomicU8::new(Ticket::None as u8) }
+    }
+
+    /// What the client is answered with, as far as it is settled.
+    fn choice(&self) -> Option<&Choice> {
+        self.awaited.get().or_else(|| self.first.get())
+    }
+
+    /// What a ticket is good for: this name, with this certificate.
+    fn purpose(&self) -> Option<Vec<u8>> {
+        match self.choice()? {
+            Choice::Serve(served) => Some(format!("{} {}", served.name, served.certificate.revision).into_bytes()),
+            _ => None,
+        }
+    }
+
+    fn count(&self, ssl: &SslRef, finished: bool) {
+        let resumed = ssl.session_reused();
+        if finished {
+            let result = if resumed { "resumed" } else { "full" };
+            METRICS.tls_sessions.with_label_values(&[version(ssl), result]).inc();
+        }
+        let refused = match self.ticket.load(Ordering::Relaxed) {
+            ticket if ticket == Ticket::UnknownKey as u8 => "unknown_key",
+            ticket if ticket == Ticket::ExpiredKey as u8 => "expired_key",
+            ticket if ticket == Ticket::KnownKey as u8 && !resumed => "not_valid",
+            _ => return,
+        };
+        METRICS.tickets_refused.with_label_values(&[refused]).inc();
+    }
+}
+
+/// Asked before anything is done about a ClientHello, and again after a wait. `RETRY` suspends the handshake.
+fn on_client_hello(
+    ssl: &mut SslRef,
+    alert: &mut SslAlert,
+    state: StateIndex,
+    sources: &Sources,
+) -> Result<ClientHelloResponse, ErrorStack> {
+    let Some(state) = ssl.ex_data(state) else {
+        *alert = SslAlert::INTERNAL_ERROR;
+        return Err(ErrorStack::get());
+    };
+    state.first.get_or_init(|| {
+        let named = hello::server_name(ffi::client_hello_extension(ssl, SERVER_NAME));
+        let offer = hello::offer(ffi::client_hello_extension(ssl, PROTOCOLS));
+        sources.choose(named, offer, state.client)
+    });
+    match state.choice() {
+        // The alert for a missing name exists in TLS 1.3 only: it is told once the version is settled.
+        Some(Choice::Serve(..) | Choice::Refuse(Refusal::NoSni)) => Ok(ClientHelloResponse::SUCCESS),
+        Some(Choice::Wait(_)) | None => Ok(ClientHelloResponse::RETRY),
+        Some(Choice::Refuse(refusal)) => {
+            *alert = refusal.alert();
+            Err(ErrorStack::get())
+        }
+    }
+}
+
+/// Asked when it is known whether a session is resumed, and before a certificate is needed. A resumed one needs none.
 fn on_server_name(
     ssl: &mut SslRef,
     alert: &mut SslAlert,
-    state: Index<Ssl, Arc<State>>,
-    table: &Table,
-    known: &Known,
-    misses: &Arc<Misses>,
+    state: StateIndex,
+    lifetime_seconds: u32,
 ) -> Result<(), SniError> {
-    let Some(state) = ssl.ex_data(state).cloned() else {
-        return Err(SniError::ALERT_FATAL);
+    let state = ssl.ex_data(state).cloned();
+    let served = match state.as_ref().and_then(|state| state.choice()) {
+        Some(Choice::Serve(served)) => served,
+        Some(Choice::Refuse(refusal)) => {
+            *alert = refusal.alert();
+            return Err(SniError::ALERT_FATAL);
+        }
+        _ => return Err(SniError::ALERT_FATAL),
     };
-    // A HelloRetryRequest brings the callback a second time: the first answer stands, and is set already.
-    if state.named.get().is_some() {
+    if ssl.session_reused() {
         return Ok(());
     }
-    let (named, refused_by) = match ssl.servername(NameType::HOST_NAME).map(Hostname::from_wire) {
-        None => (Named::Refused(Refusal::NoSni), Some(SslAlert::MISSING_EXTENSION)),
-        Some(Err(error)) => {
-            (Named::Refused(Refusal::MalformedSni(error.to_string())), Some(SslAlert::UNRECOGNIZED_NAME))
-        }
-        Some(Ok(name)) => choose(ssl, name, &state, table, known, misses),
-    };
-    let _ = state.named.set(named);
-    match refused_by {
-        Some(by) => {
-            *alert = by;
-            Err(SniError::ALERT_FATAL)
-        }
-        None => Ok(()),
+    if let Some(session) = ssl.session() {
+        ffi::set_session_timeout(session, lifetime_seconds);
     }
-}
-
-fn choose(
-    ssl: &mut SslRef,
-    name: Hostname,
-    state: &State,
-    table: &Table,
-    known: &Known,
-    misses: &Arc<Misses>,
-) -> (Named, Option<SslAlert>) {
     let started = Instant::now();
-    let serve = |ssl: &mut SslRef, certificate: &Certificate, tier: Tier, name: Hostname| match certificate.apply(ssl) {
-        Ok(()) => {
-            METRICS.certificate_lookups.with_label_values(&[tier.label(), "hit"]).inc();
-            METRICS.certificate_cost(tier.label(), started.elapsed());
-            let _ = state.tier.set(tier);
-            (Named::Served(name), None)
-        }
-        Err(error) => {
-            let miss = Miss::Rejected(error.to_string());
-            (Named::Refused(Refusal::Miss(name, miss)), Some(SslAlert::INTERNAL_ERROR))
-        }
-    };
-    let not_in_memory = |result: &str| METRICS.certificate_lookups.with_label_values(&["warm", result]).inc();
-    match table.find(&name, super::now()) {
-        Found::Fresh(certificate, tier) => serve(ssl, &certificate, tier, name),
-        Found::Aging(certificate, tier) => {
-            misses.refresh(&name);
-            serve(ssl, &certificate, tier, name)
-        }
-        Found::Absent(miss) => {
-            not_in_memory("absent");
-            let alert = alert_for(&miss);
-            (Named::Refused(Refusal::Miss(name, miss)), Some(alert))
-        }
-        // Who joins a load that is under way costs nothing more.
-        Found::Nothing
-            if !(known.may_exist(name.as_str())
-                || misses.loading(&name)
-                || known.may_look_up_unlisted(name.as_str(), state.client)) =>
-        {
-            not_in_memory("unknown_name");
-            (Named::Refused(Refusal::Miss(name, Miss::Unknown)), Some(SslAlert::UNRECOGNIZED_NAME))
-        }
-        Found::Nothing => {
-            not_in_memory("miss");
-            ext::suspend_when_need_ssl_cert(ssl);
-            (Named::Missing(name), None)
-        }
-    }
+    let applied = served.certificate.apply(ssl).map_err(|error| {
+        tracing::error!(name = %served.name, %error, "OpenSSL does not take a certificate");
+        *alert = SslAlert::INTERNAL_ERROR;
+        SniError::ALERT_FATAL
+    });
+    METRICS.certificate_cost(served.tier.label(), served.found_in + started.elapsed());
+    applied
 }
 
-/// RFC 6066 section 3 for a name we do not serve; a passing fault is ours.
-fn alert_for(miss: &Miss) -> SslAlert {
-    match miss {
-        Miss::Unknown | Miss::NotIssued => SslAlert::UNRECOGNIZED_NAME,
-        _ => SslAlert::INTERNAL_ERROR,
-    }
+/// Sessions are kept by clients, in tickets that any edge opens; none is kept here. No data is taken before the end of
+/// the handshake (0-RTT), which could be replayed: OpenSSL's limit for it is 0 unless it is set.
+fn resume_by_tickets(
+    builder: &mut SslContextBuilder,
+    state: StateIndex,
+    tickets: Arc<Tickets>,
+) -> Result<(), ErrorStack> {
+    builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+    // The same on every edge: a session of another context is not resumed.
+    builder.set_session_id_context(b"latchkey")?;
+    ffi::set_ticket_keys(builder, Arc::new(HandshakeTickets { tickets: tickets.clone(), state }))?;
+    builder.set_servername_callback(move |ssl, alert| on_server_name(ssl, alert, state, tickets.lifetime_seconds()));
+    Ok(())
 }
 
-/// Nothing was sent yet, so the alert goes in the clear, as its own record (RFC 8446 section 5.1 and 6).
-async fn send_alert(stream: &mut SslStream<L4Stream>, alert: SslAlert) {
-    let description = if alert == SslAlert::UNRECOGNIZED_NAME { 112 } else { 80 };
-    let record = [21, 3, 3, 0, 2, 2, description];
-    let socket = stream.get_mut();
-    // The connection is given up in any case.
-    let _ = socket.write_all(&record).await;
-    let _ = socket.shutdown().await;
+struct HandshakeTickets {
+    tickets: Arc<Tickets>,
+    state: StateIndex,
+}
+
+impl TicketKeys for HandshakeTickets {
+    fn protect(&self, ssl: &SslRef) -> Option<(KeyName, Protection)> {
+        let purpose = ssl.ex_data(self.state)?.purpose()?;
+        let key = self.tickets.encrypting(super::now())?;
+        Some((key.name, key.protection(&purpose).ok()?))
+    }
+
+    fn open(&self, ssl: &SslRef, name: &KeyName) -> Option<(Protection, bool)> {
+        let state = ssl.ex_data(self.state)?;
+        let (ticket, key) = match self.tickets.find(name, super::now()) {
+            Found::Unknown => (Ticket::UnknownKey, None),
+            Found::Expired => (Ticket::ExpiredKey, None),
+            // TLS 1.3 gives a new ticket each time: who presents one twice can be recognised (RFC 8446 appendix C.4).
+            Found::Current(key) => (Ticket::KnownKey, Some((key, is_tls13(ssl)))),
+            Found::Older(key) => (Ticket::KnownKey, Some((key, true))),
+        };
+        state.ticket.store(ticket as u8, Ordering::Relaxed);
+        let (key, renew) = key?;
+        Some((key.protection(&state.purpose()?).ok()?, renew))
+    }
 }
 
 fn unfinished(error: &openssl::ssl::Error) -> Unfinished {

@@ -5,20 +5,25 @@
 mod budget;
 mod certificate;
 mod chains;
+mod choice;
 mod ffi;
 mod handshake;
+mod hello;
 mod known;
 mod miss;
 mod pool;
 mod table;
+mod tickets;
 mod warm;
 
 pub use certificate::{CertificateError, Opener};
-pub use handshake::{Terminator, Unfinished};
+pub use choice::Sources;
+pub use handshake::{Terminator, Timeouts, Unfinished};
 pub use known::Known;
 pub use miss::{Miss, Misses};
 pub use pool::Pool;
 pub use table::{Capacity, Size, Table, Tier};
+pub use tickets::{TicketKey, Tickets};
 pub use warm::{Certificate, Warm};
 
 #[cfg(test)]

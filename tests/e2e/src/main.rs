@@ -26,7 +26,13 @@ mod readme;
 #[cfg(test)]
 mod rsa;
 #[cfg(test)]
+mod resumption;
+#[cfg(test)]
+mod s_client;
+#[cfg(test)]
 mod sealing;
+#[cfg(test)]
+mod server_names;
 #[cfg(test)]
 mod sight;
 #[cfg(test)]

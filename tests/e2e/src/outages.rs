@@ -62,6 +62,12 @@ async fn redis_holds_a_warm_fleet_through_a_restart_of_the_proxy() {
     let mut world = World::start(Plan { redis: true, ..Plan::default() }).await;
     world.issue("shop.example").await;
     let visitor = world.visitor().await;
+    let redis = world.fleet.redis.as_ref().unwrap();
+    let key = contract::redis_keys::bundle(&crate::world::hostname("shop.example"));
+    let cached = support::wait::until("the bundle in Redis", support::wait::PATIENCE, async || {
+        redis.get(&key).await?.map_or_else(|| support::fail("none yet"), Ok)
+    });
+    cached.await.unwrap();
     world.fleet.certservice.process.kill();
     world.fleet.edge.process.stop().await.unwrap();
     world.fleet.edge = Edge::start(&world.fleet.edge_setup).await.unwrap();
