@@ -13,6 +13,7 @@ pub mod store;
 
 pub mod notify;
 pub mod renew;
+pub mod tickets;
 
 pub mod clock;
 pub mod observe;

@@ -18,12 +18,14 @@ use crate::observe::Metrics;
 use crate::order::{Hands, Pace, Runner};
 use crate::precheck::{Checks, Precheck};
 use crate::store::Store;
+use crate::tickets::Turning;
 use crate::{renew, secret_file};
 
 pub struct Service {
     server: Server,
     api: Arc<Api>,
     runner: Runner,
+    tickets: Turning,
 }
 
 impl Service {
@@ -41,6 +43,13 @@ impl Service {
             issuers.insert(issuer.name.clone(), opened.map_err(|says| format!("issuer `{}`: {says}", issuer.name))?);
         }
         let progress = Progress::new(config.edges.iter().map(Recipient::kid));
+        let tickets = Turning {
+            store: store.clone(),
+            notify: notify.clone(),
+            edges: config.edges.clone(),
+            metrics: metrics.clone(),
+            pace: config.tickets,
+        };
         let hands = Hands::new(issuers, config.edges, notify.clone(), checks.clone());
         let pace = Pace {
             retry_seconds_min: config.issuance.retry_seconds_min,
@@ -61,7 +70,7 @@ impl Service {
             wake: Arc::new(Wake::new()),
         };
         let server = Server::bind(&config.listen).await?;
-        Ok(Self { server, api: Arc::new(api), runner })
+        Ok(Self { server, api: Arc::new(api), runner, tickets })
     }
 
     /// Where the API is.
@@ -93,6 +102,7 @@ impl Service {
         let mut background = JoinSet::new();
         background.spawn(self.runner.run(wake.clone()));
         background.spawn(renew::run(store.clone(), wake));
+        background.spawn(self.tickets.run());
         background.spawn(self.api.notify.clone().sweep());
         let ended = tokio::select! {
             () = self.server.run(router(self.api), stopping) => Ok(()),

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::accept::{self, Clients, Door, Post};
 use crate::config::{Config, Listener, Protocol};
-use crate::control::{Control, ControlError, News};
+use crate::control::{Control, ControlError, News, TicketNews};
 use crate::handover::{HandoverError, Incumbent, Names, Successor};
 use crate::http::{App, Edge};
 use crate::life::Life;
@@ -66,8 +66,9 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
     let names = Names::make(&config.data_dir, &config.admin_socket, successor.is_some())?;
 
     let edge = config.edge_key.kid().to_owned();
+    let edge_key = Arc::new(config.edge_key);
     let pool = Pool::start(tls.open_threads, tls.opens_queued_max)?;
-    let misses = Misses::new(table.clone(), supply.clone(), Opener::new(config.edge_key), pool);
+    let misses = Misses::new(table.clone(), supply.clone(), Opener::new(edge_key.clone()), pool);
     let news = News {
         supply: supply.clone(),
         table: table.clone(),
@@ -79,6 +80,13 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
         known_file,
     };
     let tickets = Arc::new(Tickets::new(tls::now()).map_err(|error| ServeError::Tls(error.to_string()))?);
+    let ticket_news = TicketNews {
+        supply: supply.clone(),
+        tickets: tickets.clone(),
+        edge_key,
+        file: config.data_dir.join("ticket-keys.jws"),
+    };
+    ticket_news.restore();
     let terminator = || {
         let sources = Sources { table: table.clone(), known: known.clone(), misses: misses.clone() };
         let timeouts = Timeouts { handshake: tls.handshake_timeout, load: tls.load_timeout };
@@ -122,6 +130,7 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
     });
     let doors = doors.collect::<Result<Vec<_>, ServeError>>()?;
 
+    control_runtime.spawn(ticket_news.follow());
     control_runtime.spawn(follow_hangups(access_log.clone()));
     let life = Life { doors, open, drain: config.drain, incumbent, control, news };
     let ended = life.run(&accept_runtime, &control_runtime, names, successor);

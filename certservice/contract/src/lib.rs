@@ -15,6 +15,8 @@ pub mod redis_keys;
 pub mod rsa_key;
 pub mod sealed;
 pub mod signed;
+pub mod tickets;
 
 pub use bundle::{Bundle, Challenge, Second};
 pub use hostname::Hostname;
+pub use tickets::TicketKeys;

@@ -12,6 +12,9 @@ pub fn challenge(domain: &Hostname, token: &str) -> String {
     format!("latchkey:challenge:{domain}:{token}")
 }
 
+/// The signed keys of session tickets ([`crate::TicketKeys`]).
+pub const TICKET_KEYS: &str = "latchkey:ticket-keys";
+
 /// Pub/sub channel on which CertService says that there are changes. The message is empty of meaning: it is a hint to ask
 /// `GET /v1/changes` now instead of at the next poll.
 pub const CHANGES_CHANNEL: &str = "latchkey:changes";

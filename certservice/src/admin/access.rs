@@ -36,7 +36,7 @@ enum Allowed {
 }
 
 /// The rules. A path stands here as the router has it.
-const RULES: [(&str, &str, Allowed); 12] = [
+const RULES: [(&str, &str, Allowed); 13] = [
     ("GET", "/v1/domains", Allowed::Domains),
     ("GET", "/v1/domains/{name}", Allowed::Domains),
     ("PUT", "/v1/domains/{name}", Allowed::Domains),
@@ -44,6 +44,7 @@ const RULES: [(&str, &str, Allowed); 12] = [
     ("POST", "/v1/domains/{name}", Allowed::Domains),
     ("GET", "/v1/bundles/{name}", Allowed::Edge),
     ("GET", "/v1/challenges/{name}/{token}", Allowed::Edge),
+    ("GET", "/v1/ticket-keys", Allowed::Edge),
     ("GET", "/v1/changes", Allowed::Edge),
     ("GET", "/v1/edges", Allowed::Operator),
     ("GET", "/healthz", Allowed::Watch),

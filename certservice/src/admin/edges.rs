@@ -1,4 +1,4 @@
-//! What edges ask for: bundles and answers to challenges, signed.
+//! What edges ask for: bundles, answers to challenges, keys of session tickets, signed.
 
 use std::sync::Arc;
 
@@ -30,6 +30,17 @@ pub(super) async fn bundle(State(api): State<Arc<Api>>, Path(name): Path<String>
     let token = signed(&api, &bundle)?;
     api.notify.refill(bundle, token.clone(), now);
     Ok(jose(token))
+}
+
+/// The sealed keys of session tickets.
+pub(super) async fn ticket_keys(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
+    match api.store.ticket_keys().await? {
+        Some(keys) => Ok(jose(signed(&api, &keys)?)),
+        None => {
+            let says = "the first session ticket keys are not made yet; ask again in a moment";
+            Err(ApiError::new(StatusCode::NOT_FOUND, "no_ticket_keys", "No ticket keys", says))
+        }
+    }
 }
 
 pub(super) async fn challenge(

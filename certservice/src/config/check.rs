@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use contract::api::Fault;
 use contract::document::{Document, in_order, pointer};
 use contract::sealed::{RECIPIENTS_MAX, Recipient};
+use contract::tickets::TICKET_LIFETIME_SECONDS_MAX;
 use zeroize::Zeroizing;
 
-use super::file::{File, IssuanceTable, ListenTable, RoleWord, TokenTable, UrlTable};
+use super::file::{File, IssuanceTable, ListenTable, RoleWord, TicketsTable, TokenTable, UrlTable};
 use super::*;
+use crate::tickets::Pace;
 
 pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Config, Vec<Fault>> {
     let mut check = Check { document, folder, faults: Vec::new() };
@@ -24,9 +26,10 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
     let issuers = check.issuers(&file.issuers);
     let issuance = check.issuance(&file.issuance);
     let precheck = check.precheck(&file.precheck);
+    let tickets = check.tickets(&file.tickets);
     match (listen, store) {
         (Some(listen), Some(store)) if check.faults.is_empty() => {
-            Ok(Config { data_dir, listen, tokens, store, redis, edges, issuers, issuance, precheck })
+            Ok(Config { data_dir, listen, tokens, store, redis, edges, issuers, issuance, precheck, tickets })
         }
         _ => Err(in_order(check.faults)),
     }
@@ -184,6 +187,24 @@ impl Check<'_> {
             retry_seconds_max: table.retry_seconds_max.into(),
             rsa: table.rsa,
         }
+    }
+
+    fn tickets(&mut self, table: &TicketsTable) -> Pace {
+        let (rotation, lifetime) = (table.rotation_seconds, table.lifetime_seconds);
+        let (least, most) = (TICKET_ROTATION_SECONDS.start(), TICKET_ROTATION_SECONDS.end());
+        if !TICKET_ROTATION_SECONDS.contains(&rotation) {
+            let says = format!("a new key every {rotation} s, {least} to {most} are accepted");
+            self.fault("/tickets/rotation_seconds", says);
+        }
+        let longest = TICKET_LIFETIME_SECONDS_MAX.min(rotation.saturating_mul(TICKET_LIFETIME_ROTATIONS_MAX));
+        if !(1..=longest).contains(&lifetime) {
+            let says = format!(
+                "sessions of {lifetime} s, 1 to {longest} are accepted: at most {TICKET_LIFETIME_ROTATIONS_MAX} rotations \
+                 and {TICKET_LIFETIME_SECONDS_MAX} s"
+            );
+            self.fault("/tickets/lifetime_seconds", says);
+        }
+        Pace { rotation_seconds: rotation.into(), lifetime_seconds: lifetime }
     }
 }
 

@@ -22,6 +22,8 @@ pub struct File {
     pub issuance: IssuanceTable,
     #[deserr(default)]
     pub precheck: PrecheckTable,
+    #[deserr(default)]
+    pub tickets: TicketsTable,
 }
 
 #[derive(Debug, Deserr)]
@@ -154,5 +156,23 @@ pub struct PrecheckTable {
 impl Default for PrecheckTable {
     fn default() -> Self {
         Self { addresses: Vec::new(), cnames: Vec::new(), resolver: None, http_port: 80 }
+    }
+}
+
+/// The keys of session tickets.
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct TicketsTable {
+    /// From one key to the next.
+    #[deserr(default = 43_200)]
+    pub rotation_seconds: u32,
+    /// How long a session may be resumed.
+    #[deserr(default = 86_400)]
+    pub lifetime_seconds: u32,
+}
+
+impl Default for TicketsTable {
+    fn default() -> Self {
+        Self { rotation_seconds: 43_200, lifetime_seconds: 86_400 }
     }
 }

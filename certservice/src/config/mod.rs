@@ -20,6 +20,10 @@ use crate::precheck::Targets;
 
 /// Largest file that the configuration reads, the boot file included.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Longest time from one session ticket key to the next, in seconds; the shortest is for tests.
+pub const TICKET_ROTATION_SECONDS: std::ops::RangeInclusive<u32> = 2..=7 * 24 * 3600;
+/// A session may be resumed for this many rotations: so many keys fit into a document.
+pub const TICKET_LIFETIME_ROTATIONS_MAX: u32 = 6;
 /// Most orders worked on at once.
 pub const CONCURRENCY_MAX: u32 = 256;
 
@@ -35,6 +39,8 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     pub issuance: Issuance,
     pub precheck: Precheck,
+    /// Of session ticket keys.
+    pub tickets: crate::tickets::Pace,
 }
 
 #[derive(Debug)]

@@ -160,3 +160,26 @@ fn single_mistakes_have_single_faults() {
         assert!(faults.len() == 1 && faults[0].contains(says), "{text}\n{faults:?}");
     }
 }
+
+#[test]
+fn session_tickets_have_limits() {
+    let folder = Folder::new();
+    let with = |rotation: u64, lifetime: u64| {
+        GOOD.to_owned() + &format!("[tickets]\nrotation_seconds = {rotation}\nlifetime_seconds = {lifetime}\n")
+    };
+    let config = Config::parse(GOOD, folder.0.path()).unwrap();
+    assert_eq!((config.tickets.rotation_seconds, config.tickets.lifetime_seconds), (43_200, 86_400));
+    for (rotation, lifetime) in [(2, 1), (2, 12), (604_800, 604_800)] {
+        assert!(Config::parse(&with(rotation, lifetime), folder.0.path()).is_ok(), "{rotation} {lifetime}");
+    }
+    for (rotation, lifetime, at) in [
+        (1, 1, "f:11:20: a new key every 1 s, 2 to 604800 are accepted"),
+        (604_801, 1, "f:11:20: a new key every 604801 s"),
+        (2, 0, "f:12:20: sessions of 0 s, 1 to 12 are accepted"),
+        (2, 13, "f:12:20: sessions of 13 s, 1 to 12 are accepted"),
+        (604_800, 604_801, "f:12:20: sessions of 604801 s, 1 to 604800 are accepted"),
+    ] {
+        let faults = folder.faults(&with(rotation, lifetime));
+        assert!(faults.len() == 1 && faults[0].starts_with(at), "{faults:?}");
+    }
+}

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use contract::signed::{Payload, SigningKey, sign};
-use contract::{Bundle, Challenge, Hostname, redis_keys};
+use contract::{Bundle, Challenge, Hostname, TicketKeys, redis_keys};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd};
 use tokio::sync::Semaphore;
@@ -101,6 +101,13 @@ impl Notify {
     /// There are changes up to `cursor`. Said after all else that a change puts into Redis, for edges to find it.
     pub async fn changes(&self, cursor: u64) {
         self.send("publish_changes", Cmd::publish(redis_keys::CHANGES_CHANNEL, cursor)).await;
+    }
+
+    /// Said again and again: whatever becomes of Redis, it has them.
+    pub async fn ticket_keys(&self, keys: &TicketKeys) {
+        if let Some(token) = self.signed(keys) {
+            self.send("set_ticket_keys", Cmd::set(redis_keys::TICKET_KEYS, token)).await;
+        }
     }
 
     pub async fn challenge(&self, answer: &Challenge, now: u64) {

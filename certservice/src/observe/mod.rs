@@ -1,7 +1,7 @@
 //! The names of all metrics. Must never take a host name, a path or a header as a label.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 pub struct Metrics {
@@ -14,6 +14,8 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// By operation.
     pub redis_errors: IntCounterVec,
+    pub ticket_keys_turned: IntCounter,
+    pub ticket_keys_revision: IntGauge,
     jobs: IntGaugeVec,
     changes_head: IntGauge,
     edges_behind_max: IntGauge,
@@ -42,6 +44,14 @@ impl Metrics {
                 "Failed writes to Redis, by operation",
                 &["operation"],
             )?,
+            ticket_keys_turned: IntCounter::new(
+                "latchkey_certservice_ticket_keys_turned_total",
+                "Times that this CertService turned the session ticket keys",
+            )?,
+            ticket_keys_revision: IntGauge::new(
+                "latchkey_certservice_ticket_keys_revision",
+                "Revision of the session ticket keys in force",
+            )?,
             jobs: IntGaugeVec::new(jobs, &["step"])?,
             changes_head: IntGauge::new("latchkey_changes_head", "Cursor of the newest change")?,
             edges_behind_max: IntGauge::new(
@@ -53,6 +63,8 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.issuance_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.redis_errors.clone()))?;
+        metrics.registry.register(Box::new(metrics.ticket_keys_turned.clone()))?;
+        metrics.registry.register(Box::new(metrics.ticket_keys_revision.clone()))?;
         metrics.registry.register(Box::new(metrics.jobs.clone()))?;
         metrics.registry.register(Box::new(metrics.changes_head.clone()))?;
         metrics.registry.register(Box::new(metrics.edges_behind_max.clone()))?;

@@ -1,7 +1,10 @@
-//! Seals private keys to the edges. Must never keep plaintext after return.
+//! Seals private keys to the edges, and makes the keys of session tickets. Must never keep plaintext after return.
 
 use contract::Hostname;
-use contract::sealed::{Bound, Recipient, Sealed, seal};
+use contract::sealed::{Bound, Recipient, Sealed, seal, seal_ticket_key};
+use contract::tickets::{KeyName, TICKET_SECRET_BYTES, TicketKey};
+use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
 
 use crate::issue::{Csr, Facts, Failure, PrivateKey, Then};
 
@@ -23,4 +26,16 @@ pub fn to_certificate(
 fn sealed(key: &PrivateKey, domain: &Hostname, bound: Bound, edges: &[Recipient]) -> Result<Sealed, Failure> {
     seal(key.pkcs8(), domain, bound, edges)
         .map_err(|error| Failure::ours(format!("sealing the key failed: {error}"), Then::Retry { after: 0 }))
+}
+
+/// A new session ticket key that only the edges know: its secret is forgotten here.
+pub fn new_ticket_key(encrypts_from: u64, accepts_until: u64, edges: &[Recipient]) -> Result<TicketKey, String> {
+    let (mut name, mut secret) = ([0; 16], Zeroizing::new([0; TICKET_SECRET_BYTES]));
+    let random = SystemRandom::new();
+    let filled = random.fill(&mut name).and_then(|()| random.fill(secret.as_mut()));
+    filled.map_err(|_| "the system's random number generator failed".to_owned())?;
+    let name = KeyName(name);
+    let secret =
+        seal_ticket_key(&secret, &name, edges).map_err(|error| format!("sealing a ticket key failed: {error}"))?;
+    Ok(TicketKey { name, encrypts_from, accepts_until, secret })
 }

@@ -11,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -26,6 +26,11 @@ const MIGRATIONS: [Migration; 3] = [
         version: 3,
         sqlite: include_str!("migrations/0003.sqlite.sql"),
         mysql: include_str!("migrations/0003.mysql.sql"),
+    },
+    Migration {
+        version: 4,
+        sqlite: include_str!("migrations/0004.sqlite.sql"),
+        mysql: include_str!("migrations/0004.mysql.sql"),
     },
 ];
 

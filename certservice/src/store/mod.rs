@@ -5,6 +5,7 @@ mod domains;
 mod jobs;
 mod migrations;
 mod open;
+mod ticket_keys;
 #[cfg(test)]
 mod tests;
 

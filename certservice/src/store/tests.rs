@@ -2,6 +2,7 @@
 
 mod changes;
 mod migrations;
+mod ticket_keys;
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -32,7 +32,7 @@ fn tokens() -> String {
 const CALLERS: [Option<&str>; 5] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR)];
 
 /// What each route answers to each of `CALLERS` on the Unix socket.
-const TABLE: [(&str, &str, [u16; 5]); 15] = [
+const TABLE: [(&str, &str, [u16; 5]); 16] = [
     ("GET", "/v1/domains", [401, 401, 403, 200, 200]),
     ("HEAD", "/v1/domains", [401, 401, 403, 200, 200]),
     ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200]),
@@ -40,6 +40,7 @@ const TABLE: [(&str, &str, [u16; 5]); 15] = [
     ("POST", "/v1/domains/live.example:check", [401, 401, 403, 200, 200]),
     ("GET", "/v1/bundles/live.example", [401, 401, 200, 403, 403]),
     ("GET", "/v1/challenges/live.example/t", [401, 401, 404, 403, 403]),
+    ("GET", "/v1/ticket-keys", [401, 401, 200, 403, 403]),
     ("GET", "/v1/changes", [401, 401, 200, 403, 403]),
     ("GET", "/v1/edges", [401, 401, 403, 403, 200]),
     ("GET", "/healthz", [200, 401, 403, 403, 200]),
@@ -57,6 +58,9 @@ fn each_role_may_do_its_own_and_nothing_else() {
     wait_for("the certificate", || {
         let answer = service.call("GET", "/v1/bundles/live.example", Some(EDGE), "");
         (answer.status == 200).then_some(())
+    });
+    wait_for("the first session ticket keys", || {
+        (service.call("GET", "/v1/ticket-keys", Some(EDGE), "").status == 200).then_some(())
     });
     for (method, path, expected) in TABLE {
         for (caller, expected) in CALLERS.iter().zip(expected) {

@@ -10,6 +10,7 @@ mod files;
 mod news;
 mod plugins;
 mod snapshot;
+mod tickets;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use self::files::write_atomically;
 pub use self::news::News;
 use self::plugins::Plugins;
 pub use self::snapshot::{Current, Snapshot};
+pub use self::tickets::TicketNews;
 use crate::config::Listener;
 use crate::observe::METRICS;
 use crate::supply::Supply;

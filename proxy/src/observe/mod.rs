@@ -35,6 +35,8 @@ pub struct Metrics {
     pub tls_sessions: IntCounterVec,
     /// reason: `unknown_key`, `expired_key`, `not_valid`
     pub tickets_refused: IntCounterVec,
+    pub ticket_keys_revision: IntGauge,
+    pub ticket_keys_shared: IntGauge,
     /// tier: what answered for the certificate
     pub handshake_seconds: HistogramVec,
     /// tier: `parsed`, `warm`, `disk`, `redis`, `certservice`; result
@@ -147,6 +149,14 @@ impl Metrics {
                 "latchkey_tls_tickets_refused_total",
                 "Session tickets that led to a full handshake, by reason",
                 &["reason"],
+            ),
+            ticket_keys_revision: gauge(
+                "latchkey_ticket_keys_revision",
+                "Revision of the fleet's session ticket keys in force; 0 while this edge has none of them",
+            ),
+            ticket_keys_shared: gauge(
+                "latchkey_ticket_keys_shared",
+                "The fleet's session ticket keys that open tickets now",
             ),
             certificate_lookups: counters(
                 "latchkey_certificate_lookups_total",

@@ -67,6 +67,10 @@ impl CertService {
         self.get(&format!("/v1/challenges/{name}/{token}")).await
     }
 
+    pub(super) async fn ticket_keys(&self) -> Result<String, SupplyError> {
+        self.get("/v1/ticket-keys").await
+    }
+
     pub(super) async fn changes(&self, since: u64, limit: u32, edge: &str) -> Result<ChangePage, SupplyError> {
         let path = format!("/v1/changes?since={since}&limit={limit}");
         let sent = self.request(&path).header("latchkey-edge", edge).send().await;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use contract::api::ChangePage;
 use contract::signed::{Payload, VerifyKeys, verify};
-use contract::{Bundle, Challenge, Hostname, redis_keys};
+use contract::{Bundle, Challenge, Hostname, TicketKeys, redis_keys};
 
 pub use self::certservice::{Address, CertService, CertServiceConfig};
 pub use self::disk::Disk;
@@ -156,6 +156,34 @@ impl Supply {
         if is_it { Ok(answer) } else { Err(SupplyError::Unknown) }
     }
 
+    /// The session ticket keys that Redis has.
+    pub async fn cached_ticket_keys(&self) -> Option<(String, TicketKeys)> {
+        let found = self.redis.as_ref()?.get(redis_keys::TICKET_KEYS).await;
+        let token = found.inspect_err(|error| tracing::debug!(%error, "no session ticket keys from Redis")).ok()??;
+        let keys = self.verified(&token, "redis").ok()?;
+        Some((token, keys))
+    }
+
+    /// The session ticket keys that CertService has.
+    pub async fn ticket_keys(&self) -> Result<(String, TicketKeys), SupplyError> {
+        let token = self.certservice.ticket_keys().await?;
+        let keys = self.verified(&token, "certservice")?;
+        Ok((token, keys))
+    }
+
+    /// The session ticket keys that were kept on disk.
+    pub fn kept_ticket_keys(&self, token: &str) -> Option<TicketKeys> {
+        self.verified(token, "disk").ok()
+    }
+
+    fn verified<T: Payload>(&self, token: &str, source: &str) -> Result<T, SupplyError> {
+        verify(token, &self.verify_keys).map_err(|error| {
+            METRICS.bundles_rejected.with_label_values(&["signature"]).inc();
+            tracing::warn!(source, "token refused: {error}");
+            SupplyError::Rejected(error.to_string())
+        })
+    }
+
     /// A verified token from Redis; all that is wrong with Redis or its content counts as a miss.
     async fn cached<T: Payload>(&self, key: &str) -> Option<(String, T)> {
         let found = self.redis.as_ref()?.get(key).await;
@@ -180,11 +208,7 @@ impl Supply {
 
     fn checked<T: Payload>(&self, token: Result<String, SupplyError>) -> Result<(String, T), SupplyError> {
         let value = token.and_then(|token| {
-            let verified = verify(&token, &self.verify_keys).map_err(|error| {
-                METRICS.bundles_rejected.with_label_values(&["signature"]).inc();
-                tracing::warn!(source = "certservice", "token refused: {error}");
-                SupplyError::Rejected(error.to_string())
-            })?;
+            let verified = self.verified(&token, "certservice")?;
             Ok((token, verified))
         });
         let label = value.as_ref().map_or_else(SupplyError::label, |_| "hit");

@@ -1,5 +1,7 @@
 //! From a signed bundle to a certificate that can be served: every claim is checked against the certificate itself.
 
+use std::sync::Arc;
+
 use contract::bundle::{ChainError, sha256};
 use contract::sealed::{EdgeKey, Expected, OpenError, Sealed, open};
 use contract::{Bundle, Hostname};
@@ -12,7 +14,7 @@ use super::warm::{Certificate, Pair, Warm};
 
 /// Opens bundles with this edge's key.
 pub struct Opener {
-    edge: EdgeKey,
+    edge: Arc<EdgeKey>,
     chains: Chains,
 }
 
@@ -54,8 +56,8 @@ impl CertificateError {
 }
 
 impl Opener {
-    pub fn new(edge: EdgeKey) -> Self {
-        Self { edge, chains: Chains::default() }
+    pub fn new(edge: impl Into<Arc<EdgeKey>>) -> Self {
+        Self { edge: edge.into(), chains: Chains::default() }
     }
 
     /// `checked_at`: when the bundle was last known to be the current one (Unix seconds). Takes about 1 ms of CPU

@@ -5,6 +5,7 @@
 use std::ffi::{c_char, c_int, c_long, c_uchar};
 use std::sync::{Arc, LazyLock};
 
+use contract::tickets::KeyName;
 use foreign_types::ForeignTypeRef;
 use openssl::cipher::Cipher;
 use openssl::cipher_ctx::CipherCtxRef;
@@ -14,7 +15,7 @@ use openssl::rand::rand_bytes;
 use openssl::ssl::{SslContext, SslContextBuilder, SslRef, SslSessionRef};
 use pingora::tls::ssl_sys;
 
-use super::tickets::{KEY_NAME_BYTES, KeyName, Protection, TicketKeys};
+use super::tickets::{Protection, Protects};
 
 type TicketKeyCallback = unsafe extern "C" fn(
     *mut ssl_sys::SSL,
@@ -55,7 +56,7 @@ pub(super) fn set_session_timeout(session: &SslSessionRef, seconds: u32) {
     unsafe { SSL_SESSION_set_timeout(session.as_ptr(), c_long::from(seconds)) };
 }
 
-type Keys = Arc<dyn TicketKeys>;
+type Keys = Arc<dyn Protects>;
 
 static KEYS: LazyLock<Result<Index<SslContext, Keys>, ErrorStack>> = LazyLock::new(SslContext::new_ex_index);
 
@@ -107,15 +108,15 @@ unsafe extern "C" fn on_ticket(
         // SAFETY: when it encrypts, OpenSSL hands out buffers to be filled: 16 bytes for the key's name and
         // EVP_MAX_IV_LENGTH, 16 as well, for the IV. Neither overlaps what is copied.
         unsafe {
-            std::ptr::copy_nonoverlapping(used.as_ptr(), name, KEY_NAME_BYTES);
+            std::ptr::copy_nonoverlapping(used.0.as_ptr(), name, used.0.len());
             std::ptr::copy_nonoverlapping(fresh.as_ptr(), iv, fresh.len());
         }
         return READY;
     }
     // SAFETY: when it decrypts, both point into a ticket that OpenSSL has found to be long enough for 16 bytes of name and
     // 16 bytes of IV. They are read only.
-    let (name, iv) = unsafe { (name.cast::<KeyName>().read(), iv.cast::<[u8; 16]>().read()) };
-    let Some((protection, renew)) = keys.open(ssl, &name) else {
+    let (name, iv) = unsafe { (name.cast::<[u8; 16]>().read(), iv.cast::<[u8; 16]>().read()) };
+    let Some((protection, renew)) = keys.open(ssl, &KeyName(name)) else {
         return NONE;
     };
     if cipher.decrypt_init(Some(Cipher::aes_256_cbc()), Some(protection.cipher_key()), Some(&iv)).is_err()

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use contract::tickets::KeyName;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{
@@ -18,7 +19,7 @@ use pingora::protocols::tls::SslStream;
 
 use super::choice::{Choice, Refusal, Served, Sources};
 use super::miss::Miss;
-use super::tickets::{Found, KeyName, Protection, TicketKeys, Tickets};
+use super::tickets::{Found, Protection, Protects, Tickets};
 use super::{ffi, hello};
 use crate::connection::{Connection, Handshake};
 use crate::observe::{METRICS, TOP};
@@ -306,7 +307,7 @@ struct HandshakeTickets {
     state: StateIndex,
 }
 
-impl TicketKeys for HandshakeTickets {
+impl Protects for HandshakeTickets {
     fn protect(&self, ssl: &SslRef) -> Option<(KeyName, Protection)> {
         let purpose = ssl.ex_data(self.state)?.purpose()?;
         let key = self.tickets.encrypting(super::now())?;

@@ -23,7 +23,7 @@ pub use known::Known;
 pub use miss::{Miss, Misses};
 pub use pool::Pool;
 pub use table::{Capacity, Size, Table, Tier};
-pub use tickets::{TicketKey, Tickets};
+pub use tickets::{NotTurned, Tickets};
 pub use warm::{Certificate, Warm};
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ mod sight;
 #[cfg(test)]
 mod tampering;
 #[cfg(test)]
+mod ticket_keys;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod upstreams;

@@ -122,6 +122,12 @@ impl Seen {
         number.lines().next()?.trim().parse().ok()
     }
 
+    /// What the session's ticket calls its key: the ticket's first 16 bytes, as they are printed.
+    pub(crate) fn ticket_key(&self) -> Option<String> {
+        let (_, ticket) = self.text.rsplit_once("TLS session ticket:\n")?;
+        Some(ticket.lines().next()?.split_once(" - ")?.1.get(..47)?.to_owned())
+    }
+
     pub(crate) fn certificate(&self) -> X509 {
         X509::from_pem(self.text.as_bytes()).unwrap()
     }

@@ -108,7 +108,7 @@ fn inner_base64(der: &[u8]) -> Vec<u8> {
 }
 
 /// Database, logs, data folders: all that the fleet has written, but for the keys' own files.
-fn files(folder: &Path, into: &mut Vec<(String, Vec<u8>)>) {
+pub(crate) fn files(folder: &Path, into: &mut Vec<(String, Vec<u8>)>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

@@ -19,6 +19,8 @@ pub struct Setup {
     pub redis_url: Option<String>,
     /// An RSA certificate beside the ECDSA one.
     pub rsa: bool,
+    /// More sections of the boot file.
+    pub settings: String,
     edge_token: String,
     operator_token: String,
 }
@@ -39,6 +41,7 @@ impl Setup {
             store_url: None,
             redis_url: None,
             rsa: false,
+            settings: String::new(),
             edge_token: random_token()?,
             operator_token: random_token()?,
         };
@@ -108,7 +111,7 @@ impl Setup {
                 ),
             });
         }
-        text
+        text + &self.settings
     }
 }
 

@@ -24,11 +24,16 @@ pub struct Plan {
     /// Wanted where they are free.
     pub https_port: Option<u16>,
     pub http_port: Option<u16>,
+    /// Another edge, with a key of its own and no configuration.
+    pub second_edge: bool,
+    /// More sections of CertService's boot file.
+    pub certservice_settings: &'static str,
 }
 
 /// Fields are dropped, and processes ended, in this order.
 pub struct Fleet {
     pub edge: Edge,
+    pub second_edge: Option<SecondEdge>,
     pub certservice: CertService,
     pub pebble: Option<Pebble>,
     pub redis: Option<Redis>,
@@ -36,6 +41,11 @@ pub struct Fleet {
     pub edge_setup: edge::Setup,
     pub certservice_setup: certservice::Setup,
     pub folder: Folder,
+}
+
+pub struct SecondEdge {
+    pub edge: Edge,
+    pub setup: edge::Setup,
 }
 
 impl Fleet {
@@ -54,7 +64,12 @@ impl Fleet {
             resolver: pebble.resolver,
             http_port: http.port(),
         });
-        let mut certservice_setup = certservice::Setup::new(path, &[edge::public_key(&key)], &[issuer])?;
+        let second_folder = plan.second_edge.then(|| folder.subfolder("second-edge")).transpose()?;
+        let second_key = second_folder.as_deref().map(edge::generate_key).transpose()?;
+        let public_keys: Vec<_> =
+            [Some(&key), second_key.as_ref()].into_iter().flatten().map(|key| edge::public_key(key)).collect();
+        let mut certservice_setup = certservice::Setup::new(path, &public_keys, &[issuer])?;
+        certservice_setup.settings = plan.certservice_settings.to_owned();
         certservice_setup.redis_url = redis.as_ref().map(|redis| redis.url.clone());
         certservice_setup.store_url = mariadb.as_ref().map(|mariadb| mariadb.url.clone());
         certservice_setup.rsa = plan.rsa;
@@ -62,7 +77,14 @@ impl Fleet {
 
         let edge_setup = edge::Setup::new(path, key, &certservice_setup, https, http);
         let edge = Edge::start(&edge_setup).await?;
-        Ok(Self { edge, certservice, pebble, redis, mariadb, edge_setup, certservice_setup, folder })
+        let second_edge = match (second_folder, second_key) {
+            (Some(folder), Some(key)) => {
+                let setup = edge::Setup::new(&folder, key, &certservice_setup, port::free()?, port::free()?);
+                Some(SecondEdge { edge: Edge::start(&setup).await?, setup })
+            }
+            _ => None,
+        };
+        Ok(Self { edge, second_edge, certservice, pebble, redis, mariadb, edge_setup, certservice_setup, folder })
     }
 
     /// Root of the certificates that visitors are shown.

@@ -159,3 +159,16 @@ fn debug_shows_no_key() {
     let shown = format!("{:?}", *EDGE);
     assert!(shown.contains(EDGE.kid()) && shown.len() < 120, "{shown}");
 }
+
+#[test]
+fn a_ticket_key_opens_under_its_name_only() {
+    let (secret, one, other) = ([7; 32], KeyName([1; 16]), KeyName([2; 16]));
+    let sealed = seal_ticket_key(&secret, &one, &[recipient(&EDGE)]).unwrap();
+    assert_eq!(*open_ticket_key(&sealed, &EDGE, &one).unwrap(), secret);
+    assert_eq!(open_ticket_key(&sealed, &EDGE, &other), Err(OpenError::OtherTicketKey));
+    assert!(matches!(open_ticket_key(&sealed, &OTHER, &one), Err(OpenError::NotForUs(_))));
+    // Nor is it taken for a certificate's key, or one of those for it.
+    assert!(matches!(open_for(&sealed, &EDGE, "a.example"), Err(OpenError::Malformed(_))));
+    let of_certificate = sealed_for("a.example", &[&EDGE]);
+    assert_eq!(open_ticket_key(&of_certificate, &EDGE, &one), Err(OpenError::OtherTicketKey));
+}
