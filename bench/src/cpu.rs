@@ -26,6 +26,18 @@ impl Meter {
         Ok(Window { meter: self, threads: self.threads()? })
     }
 
+    /// Anonymous memory in use (heap and stacks, not the program itself), in bytes.
+    pub fn memory(self) -> Result<u64> {
+        let processes = self.processes()?;
+        let anonymous = |pid: &u32| {
+            let text = read(&format!("/proc/{pid}/status"))?;
+            let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+            let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            kib.map(|kib| kib * 1024).context("RssAnon in /proc/PID/status")
+        };
+        processes.iter().map(anonymous).sum()
+    }
+
     fn processes(self) -> Result<Vec<u32>> {
         let mut found = vec![self.pid];
         let mut next = 0;
@@ -90,5 +102,6 @@ mod tests {
         // The kernel brings the counter up to date when the thread pauses.
         std::thread::sleep(Duration::from_millis(20));
         assert!(window.close().unwrap() > Duration::from_millis(5));
+        assert!(meter.memory().unwrap() > 100 * 1024);
     }
 }

@@ -29,7 +29,7 @@ struct Arguments {
     render: bool,
 }
 
-const LETTERS: [char; 1] = ['a'];
+const LETTERS: [char; 6] = ['a', 'b', 'c', 'd', 'e', 'f'];
 
 fn main() -> ExitCode {
     cores::count();
@@ -56,13 +56,14 @@ async fn run(arguments: &Arguments) -> Result<()> {
     if cfg!(debug_assertions) {
         println!("Not optimised: these numbers say nothing. Build with --release.");
     }
-    let wanted = LETTERS.iter().filter(|letter| arguments.only.is_empty() || arguments.only.contains(letter));
+    let wanted = LETTERS.into_iter().filter(|letter| arguments.only.is_empty() || arguments.only.contains(letter));
+    let wanted: Vec<char> = wanted.collect();
     let effort = Effort::new(arguments.quick);
     let mut failed = Vec::new();
-    for letter in wanted {
-        if let Err(error) = part(*letter, effort, arguments).await {
+    for &letter in &wanted {
+        if let Err(error) = part(letter, &wanted, effort, arguments).await {
             eprintln!("({letter}) failed: {error}");
-            failed.push(*letter);
+            failed.push(letter);
         }
     }
     println!("results: {}", arguments.results.join("README.md").display());
@@ -70,26 +71,28 @@ async fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Kept as soon as it is done: what fails later takes nothing with it.
-async fn part(letter: char, effort: Effort, arguments: &Arguments) -> Result<()> {
+async fn part(letter: char, wanted: &[char], effort: Effort, arguments: &Arguments) -> Result<()> {
     let (start, taken_at, load_before) = (Instant::now(), names::now(), machine::load());
     println!("({letter}) {}", parts::title(letter));
-    let measured = parts::run(letter, effort).await?;
-    let part = Part {
-        letter,
-        title: parts::title(letter).into(),
-        quick: effort.quick,
-        taken_at,
-        seconds: start.elapsed().as_secs(),
-        machine: machine::describe(),
-        load_before,
-        versions: measured.versions,
-        cases: measured.cases,
-        missing: measured.missing,
-        notes: measured.notes,
-    };
-    println!("  took {} s", part.seconds);
-    for missing in &part.missing {
-        println!("  missing: {}: {}", missing.peer, missing.why);
+    for (letter, measured) in parts::run(letter, wanted, effort).await? {
+        let part = Part {
+            letter,
+            title: parts::title(letter).into(),
+            quick: effort.quick,
+            taken_at,
+            seconds: start.elapsed().as_secs(),
+            machine: machine::describe(),
+            load_before,
+            versions: measured.versions,
+            cases: measured.cases,
+            missing: measured.missing,
+            notes: measured.notes,
+        };
+        println!("  ({letter}) took {} s", part.seconds);
+        for missing in &part.missing {
+            println!("  missing: {}: {}", missing.peer, missing.why);
+        }
+        report::keep(&arguments.results, &part)?;
     }
-    report::keep(&arguments.results, &part)
+    Ok(())
 }

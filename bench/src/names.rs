@@ -78,6 +78,12 @@ impl Issuer {
     }
 }
 
+/// Writes `<folder>/<host>.pem`, chain and key, as HAProxy wants it, and as nginx takes both from one file too.
+pub fn write_pem(folder: &Path, issuer: &Issuer, name: &Name) -> Result<()> {
+    let key = name.key.private_key_to_pem_pkcs8()?;
+    folder::write(&folder.join(format!("{}.pem", name.host)), [issuer.chain_pem(name)?, key].concat())
+}
+
 pub fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())

@@ -18,12 +18,15 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     X25519,
+    /// Hybrid, post-quantum.
+    X25519MlKem768,
 }
 
 impl Group {
     fn name(self) -> &'static str {
         match self {
             Self::X25519 => "X25519",
+            Self::X25519MlKem768 => "X25519MLKEM768",
         }
     }
 }

@@ -1,2 +1,4 @@
 pub mod client;
+pub mod flood;
+pub mod handshakes;
 pub mod requests;

@@ -1,11 +1,18 @@
 //! The parts of the benchmark, by their letters.
 
+mod cold;
+mod flood;
+mod hot;
 mod requests;
+mod startup;
 
 use std::time::Duration;
 
-use support::{Result, fail};
+use support::fleet::Fleet;
+use support::wait::{PATIENCE, until};
+use support::{Context, Result, fail};
 
+use self::hot::Wanted;
 use crate::cpu::Meter;
 use crate::peers::{Missing, Server};
 use crate::report::Case;
@@ -29,15 +36,48 @@ impl Measured {
 pub fn title(letter: char) -> &'static str {
     match letter {
         'a' => "Keep-alive requests through TLS",
+        'b' => "Handshakes with hot names",
+        'c' => "Cold names, to the first byte",
+        'd' => "Memory of hot names",
+        'e' => "Start-up with very many names",
+        'f' => "Hot names in a flood of unknown ones",
         _ => "",
     }
 }
 
-pub async fn run(letter: char, effort: Effort) -> Result<Measured> {
+/// One part; (b) and (d) come together where both are wanted, as they need the same preparation.
+pub async fn run(letter: char, wanted: &[char], effort: Effort) -> Result<Vec<(char, Measured)>> {
+    let one = |measured| vec![(letter, measured)];
     match letter {
-        'a' => requests::run(effort).await,
+        'a' => requests::run(effort).await.map(one),
+        'b' => {
+            let memory = wanted.contains(&'d');
+            let (handshakes, names) = hot::run(effort, Wanted { handshakes: true, memory }).await?;
+            Ok(std::iter::once(('b', handshakes)).chain(memory.then_some(('d', names))).collect())
+        }
+        'c' => cold::run(effort).await.map(one),
+        'd' if wanted.contains(&'b') => Ok(Vec::new()),
+        'd' => hot::run(effort, Wanted { handshakes: false, memory: true }).await.map(|(_, names)| one(names)),
+        'e' => startup::run(effort).await.map(one),
+        'f' => flood::run(effort).await.map(one),
         _ => fail(format!("there is no part `{letter}`")),
     }
+}
+
+/// Has CertService issue certificates for these names.
+async fn register(fleet: &Fleet, hosts: &[String]) -> Result<()> {
+    let operator = fleet.certservice.as_operator();
+    for host in hosts {
+        operator.put(&format!("/v1/domains/{host}"), "{}").await?.expect(201).context(host)?;
+    }
+    for host in hosts {
+        let live = until(format!("{host} to be live"), PATIENCE, async || {
+            let domain = operator.get(&format!("/v1/domains/{host}")).await?.json()?;
+            if domain["state"] == "live" { Ok(()) } else { fail(domain.to_string()) }
+        });
+        live.await?;
+    }
+    Ok(())
 }
 
 /// How long and how often.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use support::folder::{self, Folder};
 use support::{Context, Result, fail};
 
-use super::{Effort, Measured, cost, note};
+use super::{Cost, Effort, Measured, cost, note};
 use crate::cores;
 use crate::load::client::{Client, Group, Protocol};
 use crate::load::requests::{Load, ask};
@@ -70,7 +70,7 @@ pub(super) async fn run(effort: Effort) -> Result<Measured> {
                     }
                 }
             }
-            measured.cases.extend(measure(effort, &fit).await?);
+            measure(effort, fit, &mut measured).await?;
         }
     }
     Ok(measured)
@@ -106,6 +106,11 @@ impl Door<'_> {
         format!("{protocol}, {} plugins", if self.policies { 3 } else { 0 })
     }
 
+    async fn round(&self, effort: Effort) -> Result<Cost> {
+        let mut load = Load::start(&self.client, self.protocol, self.host).await?;
+        cost(effort, self.server.meter(), || load.answered()).await
+    }
+
     /// It does what is measured: an answer from the upstream, and with policies a redirect and HSTS.
     async fn check(&self, redirects: &[(String, String)]) -> Result<()> {
         let answer = ask(&self.client, self.protocol, self.host, "/").await?;
@@ -124,18 +129,28 @@ impl Door<'_> {
     }
 }
 
-async fn measure(effort: Effort, doors: &[Door<'_>]) -> Result<[Case; 2]> {
-    let Some(first) = doors.first() else { return fail("no server") };
-    let name = first.case();
+/// A peer that fails is missing from then on; the edge must not fail.
+async fn measure(effort: Effort, mut doors: Vec<Door<'_>>, into: &mut Measured) -> Result<()> {
+    let Some(name) = doors.first().map(Door::case) else { return fail("no server") };
     let mut case = Case::new(name.clone(), "µs CPU per request");
     let mut busy = Case::new(format!("{name}: how busy"), "% of a core");
     for _ in 0..effort.rounds {
-        for door in doors {
-            let mut load = Load::start(&door.client, door.protocol, door.host).await.context(door.server.name)?;
-            let cost = cost(effort, door.server.meter(), || load.answered()).await.context(door.server.name)?;
-            note(&mut case, &mut busy, door.server.name, &cost);
+        for door in std::mem::take(&mut doors) {
+            match door.round(effort).await {
+                Ok(cost) => {
+                    note(&mut case, &mut busy, door.server.name, &cost);
+                    doors.push(door);
+                }
+                Err(error) if door.server.name == peers::LATCHKEY => return Err(error).context(name),
+                Err(error) => {
+                    [&mut case, &mut busy].into_iter().for_each(|case| case.remove(door.server.name));
+                    into.missing
+                        .push(Missing { peer: format!("{}, {name}", door.server.name), why: error.to_string() });
+                }
+            }
         }
     }
     show(&case);
-    Ok([case, busy])
+    into.cases.extend([case, busy]);
+    Ok(())
 }

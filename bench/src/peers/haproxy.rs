@@ -2,7 +2,8 @@ use std::path::Path;
 
 use support::{Context, Result, folder, port, program};
 
-use super::{Addresses, HSTS_SECONDS, Server, Site, start, version};
+use super::{Addresses, HAPROXY, HSTS_SECONDS, Server, Site, start, version};
+use crate::names::host;
 
 const PREAMBLE: &str = "global\n  nbthread 1\n  maxconn 4000\n  ssl-server-verify none\n  tune.ssl.default-dh-param 2048\n\
     defaults\n  mode http\n  timeout connect 5s\n  timeout client 3600s\n  timeout server 3600s\n  timeout http-keep-alive 3600s\n  \
@@ -33,8 +34,25 @@ pub(super) async fn proxy(site: &Site<'_>) -> Result<Server> {
     run(&program, site.folder, &file, addresses).await
 }
 
+/// With a list of certificates, all of which it loads when it starts.
+pub(super) async fn names(site: &Site<'_>, pems: &Path, names: usize) -> Result<Server> {
+    let program = program::find("haproxy").context("haproxy is not installed")?;
+    let plain = port::free()?;
+    let list: String = (0..names).map(|number| format!("{}/{}.pem\n", pems.display(), host(number))).collect();
+    let list_file = site.folder.join("haproxy-certificates.txt");
+    folder::write(&list_file, list)?;
+    let config = format!(
+        "{PREAMBLE}frontend plain\n  bind {plain} ssl crt {} crt-list {} alpn h2,http/1.1\n  http-request return status 200\n",
+        site.both.display(),
+        list_file.display()
+    );
+    let file = site.folder.join("haproxy-names.cfg");
+    folder::write(&file, config)?;
+    run(&program, site.folder, &file, Addresses { plain, policies: None }).await
+}
+
 async fn run(program: &Path, folder: &Path, config: &Path, addresses: Addresses) -> Result<Server> {
-    let mut server = start("haproxy", program, folder, addresses, |command| {
+    let mut server = start(HAPROXY, program, folder, addresses, |command| {
         command.arg("-db").arg("-f").arg(config);
     })
     .await?;

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 use support::api::Api;
 use support::certservice::hex;
 use support::process::Process;
+use support::wait::until;
 use support::{Context, Result, fail, folder, port, program};
 
-use super::{Addresses, HSTS_SECONDS, LATCHKEY, Server};
+use super::{Addresses, HSTS_SECONDS, LATCHKEY, START_PATIENCE, Server};
 
 /// How an edge is to be started.
 pub struct LatchkeySetup<'a> {
@@ -84,6 +85,15 @@ impl LatchkeySetup<'_> {
         Ok(edge)
     }
 
+    /// Every host goes to the upstream, for handshakes.
+    pub async fn start_for_all(&self) -> Result<Latchkey> {
+        let edge = self.start(None).await?;
+        let upstreams = json!({"site": {"url": format!("http://{}", self.upstream)}});
+        let sites = json!([{"hosts": ["*"], "upstream": "site"}]);
+        apply(&edge.admin, &json!({"upstreams": upstreams, "sites": sites})).await?;
+        Ok(edge)
+    }
+
     async fn start(&self, policies: Option<SocketAddr>) -> Result<Latchkey> {
         let addresses = Addresses { plain: port::free()?, policies };
         let boot_file = self.folder.join("proxy.toml");
@@ -96,6 +106,17 @@ impl LatchkeySetup<'_> {
         process.until_ready(async || admin.get("/healthz").await?.expect(200)).await?;
         let version = super::version(&program, "--version");
         Ok(Latchkey { server: Server { name: LATCHKEY, process, addresses, version }, admin })
+    }
+}
+
+impl Latchkey {
+    /// Waits until it has heard of all names.
+    pub async fn until_listed(&self, names: usize) -> Result<()> {
+        let listed = until(format!("{names} names to be listed"), START_PATIENCE, async || {
+            let known = self.admin.metric("latchkey_known_names", "").await?;
+            if known >= names as f64 { Ok(()) } else { fail(format!("{known} are")) }
+        });
+        listed.await
     }
 }
 

@@ -1,14 +1,17 @@
 use std::path::Path;
 
-use support::{Context, Result, folder, port, program};
+use support::{Context, Result, fail, folder, port, program};
 
-use super::{Addresses, HSTS_SECONDS, Server, Site, start, version};
+use super::{Addresses, HSTS_SECONDS, NGINX_FILES, NGINX_LUA, Server, Site, start, version};
+
+/// Where Debian keeps them.
+const MODULES: &str = "/usr/lib/nginx/modules";
 
 /// What every instance begins with: one worker, no log of requests, connections that live for ever.
 fn preamble(folder: &Path, modules: &str) -> String {
     let at = folder.display();
     format!(
-        "{modules}\nworker_processes 1;\ndaemon off;\npid {at}/nginx.pid;\nerror_log {at}/nginx-error.log error;\n\
+        "{modules}user root;\nworker_processes 1;\ndaemon off;\npid {at}/nginx.pid;\nerror_log {at}/nginx-error.log error;\n\
          events {{ worker_connections 4096; }}\n\
          http {{\naccess_log off;\nkeepalive_requests 1000000000;\nkeepalive_timeout 3600s;\ntcp_nodelay on;\n\
          server_names_hash_bucket_size 128;\n\
@@ -47,6 +50,50 @@ pub(super) async fn proxy(site: &Site<'_>) -> Result<Server> {
     let file = site.folder.join("nginx.conf");
     folder::write(&file, config)?;
     run("nginx", &program, site.folder, &file, addresses).await
+}
+
+/// The certificate's file is named by the SNI: read and parsed in each handshake (`ssl_certificate_cache` came with 1.27.4).
+pub(super) async fn files(site: &Site<'_>, pems: &Path) -> Result<Server> {
+    let pems = pems.display();
+    let certificate =
+        format!("ssl_certificate {pems}/$ssl_server_name.pem;\nssl_certificate_key {pems}/$ssl_server_name.pem;\n");
+    terminator(NGINX_FILES, site, "", "", &certificate).await
+}
+
+/// By Lua, with parsed certificates kept in a table of the worker for ever.
+pub(super) async fn lua(site: &Site<'_>, pems: &Path) -> Result<Server> {
+    let modules = ["ndk_http_module.so", "ngx_http_lua_module.so"].map(|file| format!("{MODULES}/{file}"));
+    if let Some(missing) = modules.iter().find(|module| !Path::new(module).is_file()) {
+        return fail(format!("{missing} is not installed (Debian: libnginx-mod-http-lua)"));
+    }
+    let load: String = modules.iter().map(|module| format!("load_module {module};\n")).collect();
+    let init = "init_by_lua_block { ssl = require \"ngx.ssl\"; certificates = {} }\n";
+    let choose = format!(
+        "ssl_certificate {};\nssl_certificate_key {};\nssl_certificate_by_lua_block {{\n\
+         local name = ssl.server_name()\nlocal found = certificates[name]\nif not found then\n\
+         local file = assert(io.open(\"{}/\" .. name .. \".pem\"))\nlocal pem = file:read(\"*a\")\nfile:close()\n\
+         found = {{ assert(ssl.parse_pem_cert(pem)), assert(ssl.parse_pem_priv_key(pem)) }}\n\
+         certificates[name] = found\nend\n\
+         assert(ssl.clear_certs())\nassert(ssl.set_cert(found[1]))\nassert(ssl.set_priv_key(found[2]))\n}}\n",
+        site.chain.display(),
+        site.key.display(),
+        pems.display()
+    );
+    terminator(NGINX_LUA, site, &load, init, &choose).await
+}
+
+async fn terminator(name: &'static str, site: &Site<'_>, load: &str, init: &str, certificate: &str) -> Result<Server> {
+    let program = program::find("nginx").context("nginx is not installed")?;
+    let folder = site.folder.join(name.replace(' ', "-"));
+    std::fs::create_dir_all(&folder)?;
+    let plain = port::free()?;
+    let config = format!(
+        "{}{init}server {{\nlisten {plain} ssl http2;\n{certificate}location / {{ return 200; }}\n}}\n}}\n",
+        preamble(&folder, load)
+    );
+    let file = folder.join("nginx.conf");
+    folder::write(&file, config)?;
+    run(name, &program, &folder, &file, Addresses { plain, policies: None }).await
 }
 
 async fn run(name: &'static str, program: &Path, folder: &Path, config: &Path, addresses: Addresses) -> Result<Server> {

@@ -63,6 +63,11 @@ impl Case {
         }
     }
 
+    /// Takes out one that did not get to the end: its rounds would not stand beside those of the others.
+    pub fn remove(&mut self, peer: &str) {
+        self.series.retain(|series| series.peer != peer);
+    }
+
     pub fn of(&self, peer: &str) -> Option<&Series> {
         self.series.iter().find(|series| series.peer == peer)
     }
