@@ -88,7 +88,12 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
     };
     ticket_news.restore();
     let terminator = || {
-        let sources = Sources { table: table.clone(), known: known.clone(), misses: misses.clone() };
+        let sources = Sources {
+            table: table.clone(),
+            known: known.clone(),
+            misses: misses.clone(),
+            policy: config.names.clone(),
+        };
         let timeouts = Timeouts { handshake: tls.handshake_timeout, load: tls.load_timeout };
         Terminator::new(sources, tickets.clone(), timeouts).map_err(|error| ServeError::Tls(error.to_string()))
     };

@@ -135,6 +135,28 @@ pub(super) struct Tls {
     /// Keys that wait to be opened, 1 to 65535; who asks for one more is refused. Default 256.
     #[deserr(default = 256)]
     pub opens_queued_max: u16,
+    /// A client that names no host: `refuse`, or serve the `default` certificate. Default `refuse`.
+    #[deserr(default)]
+    pub without_sni: NameAnswer,
+    /// The same for one that names a host which is not ours, or something that is no host name. Default `refuse`.
+    #[deserr(default)]
+    pub unknown_sni: NameAnswer,
+    /// Whose certificate the default one is: a domain that CertService knows.
+    #[deserr(default)]
+    pub default_hostname: Option<String>,
+    /// Or PEM files: its chain, leaf first, and its key, mode 0600.
+    #[deserr(default)]
+    pub default_certificate_file: Option<String>,
+    #[deserr(default)]
+    pub default_key_file: Option<String>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults, rename_all = lowercase)]
+pub(super) enum NameAnswer {
+    #[default]
+    Refuse,
+    Default,
 }
 
 impl Default for Tls {
@@ -147,6 +169,11 @@ impl Default for Tls {
             refresh_seconds: 300,
             open_threads: None,
             opens_queued_max: 256,
+            without_sni: NameAnswer::Refuse,
+            unknown_sni: NameAnswer::Refuse,
+            default_hostname: None,
+            default_certificate_file: None,
+            default_key_file: None,
         }
     }
 }

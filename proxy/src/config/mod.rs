@@ -1,6 +1,7 @@
 //! The boot file, read, resolved and checked: what the rest of the code works with.
 
 mod file;
+mod names;
 mod secrets;
 
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use self::secrets::{read_private, read_text};
 use crate::guard::Limits;
 use crate::observe::{AccessLogSettings, Target};
 use crate::supply::{Address, CertServiceConfig};
-use crate::tls::Capacity;
+use crate::tls::{Capacity, NamePolicy};
 
 pub struct Config {
     pub data_dir: PathBuf,
@@ -32,6 +33,7 @@ pub struct Config {
     pub redis_url: Option<zeroize::Zeroizing<String>>,
     pub admin_socket: PathBuf,
     pub tls: Tls,
+    pub names: NamePolicy,
     pub limits: Limits,
     pub access_log: Option<AccessLogSettings>,
 }
@@ -92,6 +94,7 @@ impl Config {
             certservice: certservice(file.certservice)?,
             redis_url: file.redis.map(redis_url).transpose()?,
             admin_socket: admin_socket(file.admin.listen.as_deref(), &data_dir)?,
+            names: names::policy(&file.tls)?,
             tls: Tls {
                 handshake_timeout: Duration::from_millis(file.tls.handshake_timeout_ms),
                 load_timeout: Duration::from_millis(file.tls.load_timeout_ms),

@@ -8,6 +8,7 @@ use contract::{Bundle, Hostname};
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509Ref};
+use zeroize::Zeroizing;
 
 use super::chains::Chains;
 use super::warm::{Certificate, Pair, Warm};
@@ -115,6 +116,27 @@ struct Opened {
     leaf: X509,
     key: PKey<Private>,
     not_after: u64,
+}
+
+/// A certificate that an operator keeps in files, such as the default one: its chain, leaf first, and its key.
+pub fn from_pem(chain: &str, key: &str, now: u64) -> Result<Certificate, CertificateError> {
+    let malformed = |_| CertificateError::Malformed;
+    let chain = X509::stack_from_pem(chain.as_bytes()).map_err(malformed)?;
+    let (leaf, intermediates) = chain.split_first().ok_or(ChainError::Empty)?;
+    check_validity(leaf, now)?;
+    let der = leaf.to_der().map_err(malformed)?;
+    let intermediates =
+        intermediates.iter().map(|one| one.to_der()).collect::<Result<Vec<_>, _>>().map_err(malformed)?;
+    let shared = Chains::default().share(&intermediates).map_err(malformed)?;
+    let key = PKey::private_key_from_pem(key.as_bytes()).map_err(|_| CertificateError::KeyMalformed)?;
+    let public = leaf.public_key().map_err(malformed)?;
+    if !key.public_eq(&public) {
+        return Err(CertificateError::KeyMismatch);
+    }
+    let pkcs8 = Zeroizing::new(key.private_key_to_pkcs8().map_err(|_| CertificateError::KeyMalformed)?);
+    let pair = Pair::new(&der, &key, &pkcs8, shared).map_err(|_| CertificateError::KeyMalformed)?;
+    let not_after = unix_seconds(leaf.not_after()).ok_or(CertificateError::Malformed)?;
+    Ok(Certificate::new(vec![(leaf.clone(), key)], Warm::new(vec![pair], not_after, 0, now)))
 }
 
 fn check_names(leaf: &X509Ref, domain: &Hostname) -> Result<(), CertificateError> {

@@ -20,19 +20,45 @@ pub struct Sources {
     pub table: Arc<Table>,
     pub known: Arc<Known>,
     pub misses: Arc<Misses>,
+    pub policy: NamePolicy,
+}
+
+/// What a client gets that names no host, or none of ours: an alert where there is nothing.
+#[derive(Debug, Clone, Default)]
+pub struct NamePolicy {
+    pub without_sni: Option<Fallback>,
+    /// Also for what is not a host name.
+    pub unknown_sni: Option<Fallback>,
+}
+
+/// The certificate that stands in. Requests on such a connection are answered 421, whatever host they are for.
+#[derive(Debug, Clone)]
+pub enum Fallback {
+    /// Of a domain that CertService knows.
+    Of(Hostname),
+    Certificate(Arc<Certificate>),
 }
 
 #[derive(Clone)]
 pub(super) enum Choice {
     Serve(Served),
     /// Nothing is known yet; the handshake waits.
-    Wait(Hostname),
+    Wait(Wanted),
     Refuse(Refusal),
+}
+
+/// A certificate that is waited for.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    pub(super) name: Hostname,
+    /// It is to stand in for what would be refused.
+    instead_of: Option<Refusal>,
 }
 
 #[derive(Clone)]
 pub(super) struct Served {
-    pub(super) name: Hostname,
+    /// What the client named; nothing if this is the default certificate.
+    pub(super) name: Option<Hostname>,
     pub(super) certificate: Arc<Certificate>,
     pub(super) tier: Tier,
     /// What it took to find it in memory; nothing if it was waited for.
@@ -40,7 +66,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn new(name: Hostname, certificate: Arc<Certificate>, tier: Tier) -> Self {
+    fn new(name: Option<Hostname>, certificate: Arc<Certificate>, tier: Tier) -> Self {
         Self { name, certificate, tier, found_in: Duration::ZERO }
     }
 }
@@ -85,9 +111,12 @@ impl Refusal {
 impl Sources {
     pub(super) fn choose(&self, named: ServerName, offer: Offer, client: IpAddr) -> Choice {
         match (named, offer) {
+            (ServerName::Absent, Offer::Http) => self.refuse(Refusal::NoSni),
+            (ServerName::Malformed(why), Offer::Http) => self.refuse(Refusal::MalformedSni(why)),
+            (ServerName::Host(name), Offer::Http) => self.of(name, client),
+            // A CA is told the truth.
             (ServerName::Absent, _) => Choice::Refuse(Refusal::NoSni),
             (ServerName::Malformed(why), _) => Choice::Refuse(Refusal::MalformedSni(why)),
-            (ServerName::Host(name), Offer::Http) => self.of(name, client),
             (ServerName::Host(name), Offer::Acme) => Choice::Refuse(Refusal::NoChallenge(name)),
             (ServerName::Host(name), Offer::AcmeAmongOthers) => Choice::Refuse(Refusal::AcmeAmongOthers(name)),
         }
@@ -95,20 +124,60 @@ impl Sources {
 
     fn of(&self, name: Hostname, client: IpAddr) -> Choice {
         let started = Instant::now();
-        let (tier, result, choice) = match self.table.find(&name, super::now()) {
-            Found::Fresh(certificate, tier) => {
-                (tier.label(), "hit", Choice::Serve(Served { name, certificate, tier, found_in: started.elapsed() }))
+        let (tier, result, choice) = match self.in_memory(&name) {
+            Found::Fresh(certificate, tier) | Found::Aging(certificate, tier) => {
+                let served = Served { found_in: started.elapsed(), ..Served::new(Some(name), certificate, tier) };
+                (tier.label(), "hit", Choice::Serve(served))
             }
-            Found::Aging(certificate, tier) => {
-                self.misses.refresh(&name);
-                (tier.label(), "hit", Choice::Serve(Served { name, certificate, tier, found_in: started.elapsed() }))
+            Found::Absent(miss) => ("warm", "absent", self.refuse(Refusal::Miss(name, miss))),
+            Found::Nothing if self.may_exist(&name, client) => {
+                ("warm", "miss", Choice::Wait(Wanted { name, instead_of: None }))
             }
-            Found::Absent(miss) => ("warm", "absent", Choice::Refuse(Refusal::Miss(name, miss))),
-            Found::Nothing if self.may_exist(&name, client) => ("warm", "miss", Choice::Wait(name)),
-            Found::Nothing => ("warm", "unknown_name", Choice::Refuse(Refusal::Miss(name, Miss::Unknown))),
+            Found::Nothing => ("warm", "unknown_name", self.refuse(Refusal::Miss(name, Miss::Unknown))),
         };
         METRICS.certificate_lookups.with_label_values(&[tier, result]).inc();
         choice
+    }
+
+    fn in_memory(&self, name: &Hostname) -> Found {
+        let found = self.table.find(name, super::now());
+        if matches!(found, Found::Aging(..)) {
+            self.misses.refresh(name);
+        }
+        found
+    }
+
+    /// A refusal, or the certificate that stands in where the policy says so.
+    fn refuse(&self, refusal: Refusal) -> Choice {
+        let fallback = match &refusal {
+            Refusal::NoSni => &self.policy.without_sni,
+            Refusal::MalformedSni(_) | Refusal::Miss(_, Miss::Unknown | Miss::NotIssued) => &self.policy.unknown_sni,
+            _ => &None,
+        };
+        match fallback {
+            None => Choice::Refuse(refusal),
+            Some(Fallback::Certificate(certificate)) => {
+                Choice::Serve(Served::new(None, certificate.clone(), Tier::Parsed))
+            }
+            Some(Fallback::Of(name)) => match self.in_memory(name) {
+                Found::Fresh(certificate, tier) | Found::Aging(certificate, tier) => {
+                    Choice::Serve(Served::new(None, certificate, tier))
+                }
+                Found::Absent(_) => Choice::Refuse(refusal),
+                Found::Nothing => Choice::Wait(Wanted { name: name.clone(), instead_of: Some(refusal) }),
+            },
+        }
+    }
+
+    /// What comes of waiting: never another wait for the same.
+    pub(super) async fn wait(&self, wanted: &Wanted, deadline: Duration) -> Choice {
+        let Wanted { name, instead_of } = wanted;
+        match (self.misses.wait(name, deadline).await, instead_of) {
+            (Ok((certificate, tier)), None) => Choice::Serve(Served::new(Some(name.clone()), certificate, tier)),
+            (Ok((certificate, tier)), Some(_)) => Choice::Serve(Served::new(None, certificate, tier)),
+            (Err(miss), None) => self.refuse(Refusal::Miss(name.clone(), miss)),
+            (Err(_), Some(refusal)) => Choice::Refuse(refusal.clone()),
+        }
     }
 
     /// Who joins a load that is under way costs nothing more.

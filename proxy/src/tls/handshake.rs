@@ -146,21 +146,20 @@ impl Terminator {
         ssl.set_ex_data(self.state, state.clone());
         let mut stream = SslStream::new(ssl, stream).map_err(|e| Unfinished::Protocol(e.to_string()))?;
         let mut accepted = stream.accept().await;
-        if let (Err(error), Some(Choice::Wait(name))) = (&accepted, state.first.get())
+        if let Err(error) = &accepted
             && error.code() == ErrorCode::WANT_CLIENT_HELLO_CB
         {
-            let _ = state.awaited.set(match self.sources.misses.wait(name, self.timeouts.load).await {
-                Ok((certificate, tier)) => Choice::Serve(Served::new(name.clone(), certificate, tier)),
-                Err(miss) => Choice::Refuse(Refusal::Miss(name.clone(), miss)),
-            });
+            let _ = state.awaited.set(self.settle(state.first.get()).await);
             accepted = stream.accept().await;
         }
         state.count(stream.ssl(), accepted.is_ok());
         match (accepted, state.choice()) {
             (Ok(()), Some(Choice::Serve(served))) => {
-                let _ = connection.sni.set(served.name.clone());
+                if let Some(name) = &served.name {
+                    let _ = connection.sni.set(name.clone());
+                    TOP.handshake(name.as_str());
+                }
                 let _ = connection.handshake.set(agreed(stream.ssl(), served.tier.label()));
-                TOP.handshake(served.name.as_str());
                 Ok(stream)
             }
             (_, Some(Choice::Refuse(refusal))) => {
@@ -171,6 +170,19 @@ impl Terminator {
             }
             (Err(error), _) => Err(unfinished(&error)),
             (Ok(()), _) => Err(Unfinished::Protocol("no certificate was chosen".into())),
+        }
+    }
+}
+
+impl Terminator {
+    /// Waits for what is wanted, and if it does not come for what stands in for it.
+    async fn settle(&self, first: Option<&Choice>) -> Choice {
+        let Some(Choice::Wait(wanted)) = first else {
+            return Choice::Refuse(Refusal::NoSni);
+        };
+        match self.sources.wait(wanted, self.timeouts.load).await {
+            Choice::Wait(fallback) => self.sources.wait(&fallback, self.timeouts.load).await,
+            settled => settled,
         }
     }
 }
@@ -207,7 +219,11 @@ impl State {
     /// What a ticket is good for: this name, with this certificate.
     fn purpose(&self) -> Option<Vec<u8>> {
         match self.choice()? {
-            Choice::Serve(served) => Some(format!("{} {}", served.name, served.certificate.revision).into_bytes()),
+            Choice::Serve(Served { name, certificate, .. }) => {
+                // No host is called `-`.
+                let name = name.as_ref().map_or("-", |name| name.as_str());
+                Some(format!("{name} {}", certificate.revision).into_bytes())
+            }
             _ => None,
         }
     }
@@ -279,12 +295,13 @@ fn on_server_name(
     }
     let started = Instant::now();
     let applied = served.certificate.apply(ssl).map_err(|error| {
-        tracing::error!(name = %served.name, %error, "OpenSSL does not take a certificate");
+        tracing::error!(name = ?served.name, %error, "OpenSSL does not take a certificate");
         *alert = SslAlert::INTERNAL_ERROR;
         SniError::ALERT_FATAL
     });
     METRICS.certificate_cost(served.tier.label(), served.found_in + started.elapsed());
-    applied
+    // RFC 6066 section 3: a name that is not ours is not acknowledged.
+    applied.and(served.name.as_ref().map(|_| ()).ok_or(SniError::NOACK))
 }
 
 /// Sessions are kept by clients, in tickets that any edge opens; none is kept here. No data is taken before the end of

@@ -1,6 +1,7 @@
 //! TLS towards visitors: a certificate per SNI, from memory at once or after a bounded wait.
 //!
-//! Must never block, call the network outside `miss`, or serve a certificate whose names do not cover the SNI.
+//! Must never block, call the network outside `miss`, or serve a certificate whose names do not cover the SNI, but for
+//! the default one where the operator wants it.
 
 mod budget;
 mod certificate;
@@ -16,8 +17,8 @@ mod table;
 mod tickets;
 mod warm;
 
-pub use certificate::{CertificateError, Opener};
-pub use choice::Sources;
+pub use certificate::{CertificateError, Opener, from_pem};
+pub use choice::{Fallback, NamePolicy, Sources};
 pub use handshake::{Terminator, Timeouts, Unfinished};
 pub use known::Known;
 pub use miss::{Miss, Misses};

@@ -25,12 +25,14 @@ impl Version {
     }
 }
 
-/// One visit: a handshake, and `GET /` of the host that it names.
+/// One visit: a handshake, and `GET /` of the host.
 #[derive(Clone)]
 pub(crate) struct Visit {
     to: SocketAddr,
     version: Version,
-    host: Option<String>,
+    host: String,
+    /// Whether the handshake names it.
+    named: bool,
     protocols: Option<String>,
     begins_with: Option<PathBuf>,
     ends_with: Option<PathBuf>,
@@ -44,12 +46,12 @@ pub(crate) struct Seen {
 
 impl Visit {
     pub(crate) fn to(to: SocketAddr, version: Version, host: &str) -> Self {
-        let (host, more) = (Some(host.to_owned()), Vec::new());
-        Self { to, version, host, protocols: None, begins_with: None, ends_with: None, more }
+        let (host, named, more) = (host.to_owned(), true, Vec::new());
+        Self { to, version, host, named, protocols: None, begins_with: None, ends_with: None, more }
     }
 
     pub(crate) fn nameless(self) -> Self {
-        Self { host: None, ..self }
+        Self { named: false, ..self }
     }
 
     pub(crate) fn offering(self, protocols: &str) -> Self {
@@ -75,10 +77,11 @@ impl Visit {
         let mut command = Command::new(support::program::other("openssl").unwrap());
         command.args(["s_client", "-ign_eof", "-connect", &self.to.to_string()]);
         command.arg(if self.version == Version::Tls12 { "-tls1_2" } else { "-tls1_3" });
-        match &self.host {
-            Some(host) => command.args(["-servername", host]),
-            None => command.arg("-noservername"),
-        };
+        if self.named {
+            command.args(["-servername", &self.host]);
+        } else {
+            command.arg("-noservername");
+        }
         for (option, value) in [("-sess_in", &self.begins_with), ("-sess_out", &self.ends_with)] {
             if let Some(value) = value {
                 command.arg(option).arg(value);
@@ -88,8 +91,7 @@ impl Visit {
             command.args(["-alpn", protocols]);
         }
         command.args(&self.more);
-        let host = self.host.as_deref().unwrap_or("nobody.example");
-        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let request = format!("GET / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.host);
         let text = tokio::task::spawn_blocking(move || talk(command, &request)).await.unwrap();
         Seen { resumed: text.contains("\nReused, TLS"), text }
     }
