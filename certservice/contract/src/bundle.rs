@@ -105,12 +105,26 @@ impl Payload for Bundle {
     const TYPE: &'static str = "latchkey-bundle+jws";
 }
 
-/// The answer to one http-01 challenge.
+/// Where a CA looks for the answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChallengeKind {
+    /// RFC 8555 section 8.3, on port 80.
+    #[default]
+    #[serde(rename = "http-01")]
+    Http01,
+    /// RFC 8737, on port 443.
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+}
+
+/// The answer to one challenge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Challenge {
     pub domain: Hostname,
     pub token: String,
-    /// Token and account key thumbprint (RFC 8555 section 8.1); what the edge answers with.
+    #[serde(default)]
+    pub kind: ChallengeKind,
+    /// Token and account key thumbprint (RFC 8555 section 8.1); what the edge answers with, or with its digest.
     pub key_authorization: String,
     /// Unix seconds.
     pub expires_at: u64,

@@ -17,6 +17,6 @@ pub mod sealed;
 pub mod signed;
 pub mod tickets;
 
-pub use bundle::{Bundle, Challenge, Second};
+pub use bundle::{Bundle, Challenge, ChallengeKind, Second};
 pub use hostname::Hostname;
 pub use tickets::TicketKeys;

@@ -12,6 +12,11 @@ pub fn challenge(domain: &Hostname, token: &str) -> String {
     format!("latchkey:challenge:{domain}:{token}")
 }
 
+/// The signed answer to a tls-alpn-01 challenge (RFC 8737): who looks knows the domain only.
+pub fn tls_challenge(domain: &Hostname) -> String {
+    format!("latchkey:tls-challenge:{domain}")
+}
+
 /// The signed keys of session tickets ([`crate::TicketKeys`]).
 pub const TICKET_KEYS: &str = "latchkey:ticket-keys";
 

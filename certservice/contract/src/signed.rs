@@ -229,6 +229,7 @@ mod tests {
         Challenge {
             domain: Hostname::parse("a.example").unwrap(),
             token: "t".into(),
+            kind: crate::ChallengeKind::Http01,
             key_authorization: "t.k".into(),
             expires_at: 7,
         }

@@ -36,13 +36,14 @@ enum Allowed {
 }
 
 /// The rules. A path stands here as the router has it.
-const RULES: [(&str, &str, Allowed); 13] = [
+const RULES: [(&str, &str, Allowed); 14] = [
     ("GET", "/v1/domains", Allowed::Domains),
     ("GET", "/v1/domains/{name}", Allowed::Domains),
     ("PUT", "/v1/domains/{name}", Allowed::Domains),
     ("DELETE", "/v1/domains/{name}", Allowed::Domains),
     ("POST", "/v1/domains/{name}", Allowed::Domains),
     ("GET", "/v1/bundles/{name}", Allowed::Edge),
+    ("GET", "/v1/challenges/{name}", Allowed::Edge),
     ("GET", "/v1/challenges/{name}/{token}", Allowed::Edge),
     ("GET", "/v1/ticket-keys", Allowed::Edge),
     ("GET", "/v1/changes", Allowed::Edge),

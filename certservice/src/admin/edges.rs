@@ -63,6 +63,18 @@ pub(super) async fn challenge(
     }
 }
 
+/// The answer to a tls-alpn-01 challenge.
+pub(super) async fn tls_challenge(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    let name = hostname(&name)?;
+    match challenge::find_tls(&api.store, &name, clock::now()).await? {
+        Some(answer) => Ok(jose(signed(&api, &answer)?)),
+        None => {
+            let says = format!("no order of {name} waits for a tls-alpn-01 challenge");
+            Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_challenge", "Unknown challenge", says))
+        }
+    }
+}
+
 fn signed<T: Payload>(api: &Api, payload: &T) -> Result<String, ApiError> {
     sign(payload, &api.signing_key).map_err(|error| {
         tracing::error!(%error, "signing failed");

@@ -53,6 +53,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/domains", get(domains::list))
         .route("/v1/domains/{name}", put(domains::put).get(domains::get).delete(domains::delete).post(verbs::post))
         .route("/v1/bundles/{name}", get(edges::bundle))
+        .route("/v1/challenges/{name}", get(edges::tls_challenge))
         .route("/v1/challenges/{name}/{token}", get(edges::challenge))
         .route("/v1/ticket-keys", get(edges::ticket_keys))
         .route("/v1/changes", get(changes::list))

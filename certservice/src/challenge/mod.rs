@@ -1,8 +1,8 @@
-//! Answers to http-01 challenges, for any edge that is asked by the CA. Must never hand out an answer that is over.
+//! Answers to http-01 and tls-alpn-01 challenges, for any edge that is asked by the CA. Must never hand out an answer that is over.
 
 use std::hash::{BuildHasher, RandomState};
 
-use contract::{Challenge, Hostname};
+use contract::{Challenge, ChallengeKind, Hostname};
 
 use crate::notify::Notify;
 use crate::store::{Store, StoreError};
@@ -24,7 +24,8 @@ pub fn self_check(domain: &Hostname, kid: &str, now: u64) -> Challenge {
 
 fn self_answer(domain: &Hostname, token: String, kid: &str, made_at: u64) -> Challenge {
     let key_authorization = format!("{token}.{kid}");
-    Challenge { domain: domain.clone(), token, key_authorization, expires_at: made_at + SELF_CHECK_SECONDS }
+    let (kind, expires_at) = (ChallengeKind::Http01, made_at + SELF_CHECK_SECONDS);
+    Challenge { domain: domain.clone(), token, kind, key_authorization, expires_at }
 }
 
 /// The answer to a look of our own that is under way.
@@ -55,6 +56,13 @@ pub async fn find(store: &Store, domain: &Hostname, token: &str, now: u64) -> Re
     }
     let found = store.challenge(domain, token).await?;
     Ok(found.filter(|challenge| challenge.expires_at > now))
+}
+
+/// The answer to a tls-alpn-01 challenge, of which a domain has one at a time.
+pub async fn find_tls(store: &Store, domain: &Hostname, now: u64) -> Result<Option<Challenge>, StoreError> {
+    let answers = store.job_answers(domain).await?;
+    let open = |answer: &Challenge| answer.kind == ChallengeKind::TlsAlpn01 && answer.expires_at > now;
+    Ok(answers.into_iter().find(open))
 }
 
 #[cfg(test)]

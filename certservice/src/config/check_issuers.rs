@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use contract::Hostname;
 use contract::document::pointer;
+use contract::{ChallengeKind, Hostname};
 
 use super::check::{Check, is_tenant};
-use super::file::{IssuerTable, KindWord, PrecheckTable};
+use super::file::{ChallengeWord, IssuerTable, KindWord, PrecheckTable};
 use super::{Acme, Eab, Issuer, IssuerKind, Precheck, Secret};
 use crate::precheck::Targets;
 
@@ -69,7 +69,23 @@ impl Check<'_> {
         if !directory.starts_with("https://") {
             self.fault(&pointer(at, "directory"), "the directory URL must start with https://");
         }
-        Some(IssuerKind::Acme(Acme { directory, contact, root: root.map(|pem| pem.as_bytes().to_vec()), eab }))
+        let challenges = self.challenges(table, at);
+        let root = root.map(|pem| pem.as_bytes().to_vec());
+        Some(IssuerKind::Acme(Acme { directory, contact, root, eab, challenges }))
+    }
+
+    fn challenges(&mut self, table: &IssuerTable, at: &str) -> Vec<ChallengeKind> {
+        let words = table.challenges.as_deref().unwrap_or(&[ChallengeWord::Http01]);
+        let twice = words.iter().enumerate().any(|(index, word)| words[..index].contains(word));
+        if words.is_empty() || twice {
+            let says = "1 or 2 kinds of challenge, each once: `http-01`, `tls-alpn-01`";
+            self.fault(&pointer(at, "challenges"), says);
+        }
+        let kind = |word: &ChallengeWord| match word {
+            ChallengeWord::Http01 => ChallengeKind::Http01,
+            ChallengeWord::TlsAlpn01 => ChallengeKind::TlsAlpn01,
+        };
+        words.iter().map(kind).collect()
     }
 
     fn internal(&mut self, table: &IssuerTable, at: &str) -> Option<IssuerKind> {
@@ -78,6 +94,7 @@ impl Check<'_> {
             ("contact", table.contact.is_some()),
             ("root_file", table.root_file.is_some()),
             ("eab", table.eab.is_some()),
+            ("challenges", table.challenges.is_some()),
         ];
         for (setting, _) in foreign.iter().filter(|(_, given)| *given) {
             self.fault(&pointer(at, setting), "only kind `acme` has this setting");

@@ -90,6 +90,9 @@ pub struct IssuerTable {
     pub root_file: Option<String>,
     #[deserr(default)]
     pub eab: Option<EabTable>,
+    /// How control of domains is shown, in order of preference.
+    #[deserr(default)]
+    pub challenges: Option<Vec<ChallengeWord>>,
     #[deserr(default)]
     pub validity_days: Option<u32>,
     /// Whether a domain is looked at before an order leaves. Default: for `acme`.
@@ -105,6 +108,15 @@ pub struct IssuerTable {
 pub enum KindWord {
     Acme,
     Internal,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults)]
+pub enum ChallengeWord {
+    #[deserr(rename = "http-01")]
+    Http01,
+    #[deserr(rename = "tls-alpn-01")]
+    TlsAlpn01,
 }
 
 #[derive(Debug, Deserr)]

@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use contract::ChallengeKind;
 use contract::api::Fault;
 use contract::document::Document;
 use contract::sealed::Recipient;
@@ -110,6 +111,8 @@ pub struct Acme {
     /// PEM; believed instead of the system's roots.
     pub root: Option<Vec<u8>>,
     pub eab: Option<Eab>,
+    /// In order of preference; never empty.
+    pub challenges: Vec<ChallengeKind>,
 }
 
 #[derive(Debug)]

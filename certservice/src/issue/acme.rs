@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use contract::api::{State, Who};
-use contract::{Challenge, Hostname};
+use contract::{Challenge, ChallengeKind, Hostname};
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeStatus, ChallengeType, Error, ExternalAccountKey,
     Identifier, NewAccount, NewOrder, Order, OrderStatus, Problem,
@@ -28,6 +28,7 @@ pub struct Acme {
     directory: String,
     contact: Vec<String>,
     eab: Option<(String, Zeroizing<Vec<u8>>)>,
+    challenges: Vec<ChallengeKind>,
     http: AcmeHttp,
     credentials: PathBuf,
     account: OnceCell<Account>,
@@ -48,6 +49,7 @@ impl Acme {
             directory: config.directory.clone(),
             contact: config.contact.clone(),
             eab: eab.transpose()?,
+            challenges: config.challenges.clone(),
             http: AcmeHttp::new(config.root.as_deref())?,
             credentials: folder.join(format!("{name}.json")),
             account: OnceCell::new(),
@@ -66,7 +68,7 @@ impl Acme {
         self.dialogue(async |account| {
             let mut order = account.order(order.to_owned()).await?;
             Ok(match order.state().status {
-                OrderStatus::Pending => OrderState::Pending(answers(&mut order, domain, now).await?),
+                OrderStatus::Pending => OrderState::Pending(answers(&mut order, domain, &self.challenges, now).await?),
                 OrderStatus::Ready => OrderState::Ready,
                 OrderStatus::Processing => OrderState::Processing,
                 OrderStatus::Valid => OrderState::Valid,
@@ -85,7 +87,8 @@ impl Acme {
                 if authorization.status != AuthorizationStatus::Pending {
                     continue;
                 }
-                if let Some(mut challenge) = authorization.challenge(ChallengeType::Http01)
+                if let Some(kind) = preferred(&authorization.challenges, &self.challenges)
+                    && let Some(mut challenge) = authorization.challenge(offered_as(kind))
                     && challenge.status == ChallengeStatus::Pending
                 {
                     challenge.set_ready().await?;
@@ -182,8 +185,25 @@ struct Origin {
     directory: String,
 }
 
-/// The http-01 answers of the authorizations that are still wanted.
-async fn answers(order: &mut Order, domain: &Hostname, now: u64) -> Result<Vec<Challenge>, Error> {
+fn offered_as(kind: ChallengeKind) -> ChallengeType {
+    match kind {
+        ChallengeKind::Http01 => ChallengeType::Http01,
+        ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
+    }
+}
+
+/// The first kind of ours that the CA offers.
+fn preferred(offered: &[instant_acme::Challenge], ours: &[ChallengeKind]) -> Option<ChallengeKind> {
+    ours.iter().copied().find(|kind| offered.iter().any(|challenge| challenge.r#type == offered_as(*kind)))
+}
+
+/// The answers of the authorizations that are still wanted.
+async fn answers(
+    order: &mut Order,
+    domain: &Hostname,
+    ours: &[ChallengeKind],
+    now: u64,
+) -> Result<Vec<Challenge>, Error> {
     let mut answers = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -191,10 +211,13 @@ async fn answers(order: &mut Order, domain: &Hostname, now: u64) -> Result<Vec<C
         if authorization.status != AuthorizationStatus::Pending {
             continue;
         }
-        let challenge = authorization.challenge(ChallengeType::Http01).ok_or(Error::Unsupported("http-01"))?;
+        let unsupported = Error::Unsupported("a challenge of the kinds in issuers.challenges");
+        let Some(kind) = preferred(&authorization.challenges, ours) else { return Err(unsupported) };
+        let challenge = authorization.challenge(offered_as(kind)).ok_or(unsupported)?;
         answers.push(Challenge {
             domain: domain.clone(),
             token: challenge.token.clone(),
+            kind,
             key_authorization: challenge.key_authorization().as_str().to_owned(),
             expires_at: now + ANSWER_SECONDS,
         });
@@ -328,8 +351,13 @@ mod tests {
     #[test]
     fn an_account_file_of_another_directory_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let config =
-            |directory: &str| config::Acme { directory: directory.into(), contact: vec![], root: None, eab: None };
+        let config = |directory: &str| config::Acme {
+            directory: directory.into(),
+            contact: vec![],
+            root: None,
+            eab: None,
+            challenges: vec![ChallengeKind::Http01],
+        };
         std::fs::create_dir(folder.path().join("accounts")).unwrap();
         let file = folder.path().join("accounts/le.json");
         std::fs::write(&file, r#"{"id":"x","key_pkcs8":"AAAA","directory":"https://a.example/dir"}"#).unwrap();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use contract::signed::{Payload, SigningKey, sign};
-use contract::{Bundle, Challenge, Hostname, TicketKeys, redis_keys};
+use contract::{Bundle, Challenge, ChallengeKind, Hostname, TicketKeys, redis_keys};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd};
 use tokio::sync::Semaphore;
@@ -112,13 +112,18 @@ impl Notify {
 
     pub async fn challenge(&self, answer: &Challenge, now: u64) {
         if let Some(token) = self.signed(answer) {
-            let key = redis_keys::challenge(&answer.domain, &answer.token);
+            let key = match answer.kind {
+                ChallengeKind::Http01 => redis_keys::challenge(&answer.domain, &answer.token),
+                ChallengeKind::TlsAlpn01 => redis_keys::tls_challenge(&answer.domain),
+            };
             self.set("set_challenge", key, &token, answer.expires_at.saturating_sub(now)).await;
         }
     }
 
     pub async fn challenge_over(&self, answer: &Challenge) {
-        self.send("remove_challenge", Cmd::del(redis_keys::challenge(&answer.domain, &answer.token))).await;
+        // Of whichever kind it was.
+        let keys = [redis_keys::challenge(&answer.domain, &answer.token), redis_keys::tls_challenge(&answer.domain)];
+        self.send("remove_challenge", Cmd::del(&keys)).await;
     }
 
     async fn set(&self, operation: &str, key: String, value: &str, seconds: u64) {

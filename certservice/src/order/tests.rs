@@ -22,7 +22,13 @@ fn url() -> String {
 }
 
 fn answer() -> Challenge {
-    Challenge { domain: name(), token: "t".into(), key_authorization: "t.k".into(), expires_at: NOW + 60 }
+    Challenge {
+        domain: name(),
+        token: "t".into(),
+        kind: contract::ChallengeKind::Http01,
+        key_authorization: "t.k".into(),
+        expires_at: NOW + 60,
+    }
 }
 
 fn key() -> SealedKey {

@@ -8,7 +8,7 @@
 //! up. InnoDB still finds a dead-lock where a name is registered in the moment of its going, and one begins again.
 
 use contract::api::{Change, ChangePage};
-use contract::{Challenge, Hostname};
+use contract::{Challenge, ChallengeKind, Hostname};
 
 use super::{Store, StoreError, again, from_sql, in_transaction, on, to_sql};
 
@@ -103,6 +103,7 @@ impl Store {
         let answer = |(token, key_authorization, expires_at)| Challenge {
             domain: name.clone(),
             token,
+            kind: ChallengeKind::Http01,
             key_authorization,
             expires_at: from_sql(expires_at),
         };

@@ -1,7 +1,7 @@
 //! Orders at work. Each write is one transaction: the order, what edges must find for it, and what its owner sees.
 
 use contract::api::CertificateInfo;
-use contract::{Bundle, Hostname};
+use contract::{Bundle, Challenge, Hostname};
 
 use super::changes::{ANNOUNCE, next_cursor};
 use super::domains::word;
@@ -35,6 +35,15 @@ impl Store {
             Ok(Stored { job: parse("the order", &domain, &body)?, version })
         };
         rows.into_iter().map(stored).collect()
+    }
+
+    /// What stands for a domain's order while the CA looks.
+    pub async fn job_answers(&self, domain: &Hostname) -> Result<Vec<Challenge>, StoreError> {
+        let query = "SELECT body FROM jobs WHERE domain = ?";
+        let body: Option<String> =
+            on!(self, pool => sqlx::query_scalar(query).bind(domain.as_str()).fetch_optional(pool).await?);
+        let job: Option<Job> = body.map(|body| parse("the order", domain.as_str(), &body)).transpose()?;
+        Ok(job.map(|job| job.answers).unwrap_or_default())
     }
 
     /// When the next order has to be looked at.

@@ -9,7 +9,7 @@ mod ticket_keys;
 #[cfg(test)]
 mod tests;
 
-use contract::{Bundle, Challenge, Hostname};
+use contract::{Bundle, Challenge, ChallengeKind, Hostname};
 use sqlx::{MySqlPool, SqlitePool};
 
 pub use self::changes::OffBoarded;
@@ -117,6 +117,7 @@ impl Store {
         Ok(row.map(|(key_authorization, expires_at)| Challenge {
             domain: domain.clone(),
             token: token.to_owned(),
+            kind: ChallengeKind::Http01,
             key_authorization,
             expires_at: from_sql(expires_at),
         }))

@@ -54,7 +54,13 @@ fn job(domain: &str) -> Job {
 
 fn answer(domain: &str, token: &str) -> Challenge {
     let key_authorization = format!("{token}.thumb");
-    Challenge { domain: name(domain), token: token.into(), key_authorization, expires_at: NOW + 60 }
+    Challenge {
+        domain: name(domain),
+        token: token.into(),
+        kind: contract::ChallengeKind::Http01,
+        key_authorization,
+        expires_at: NOW + 60,
+    }
 }
 
 fn bundle(domain: &str, revision: u64) -> Bundle {

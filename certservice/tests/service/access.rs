@@ -32,13 +32,14 @@ fn tokens() -> String {
 const CALLERS: [Option<&str>; 5] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR)];
 
 /// What each route answers to each of `CALLERS` on the Unix socket.
-const TABLE: [(&str, &str, [u16; 5]); 16] = [
+const TABLE: [(&str, &str, [u16; 5]); 17] = [
     ("GET", "/v1/domains", [401, 401, 403, 200, 200]),
     ("HEAD", "/v1/domains", [401, 401, 403, 200, 200]),
     ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200]),
     ("PUT", "/v1/domains/live.example", [401, 401, 403, 200, 200]),
     ("POST", "/v1/domains/live.example:check", [401, 401, 403, 200, 200]),
     ("GET", "/v1/bundles/live.example", [401, 401, 200, 403, 403]),
+    ("GET", "/v1/challenges/live.example", [401, 401, 404, 403, 403]),
     ("GET", "/v1/challenges/live.example/t", [401, 401, 404, 403, 403]),
     ("GET", "/v1/ticket-keys", [401, 401, 200, 403, 403]),
     ("GET", "/v1/changes", [401, 401, 200, 403, 403]),

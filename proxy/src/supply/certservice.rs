@@ -67,6 +67,10 @@ impl CertService {
         self.get(&format!("/v1/challenges/{name}/{token}")).await
     }
 
+    pub(super) async fn tls_challenge(&self, name: &Hostname) -> Result<String, SupplyError> {
+        self.get(&format!("/v1/challenges/{name}")).await
+    }
+
     pub(super) async fn ticket_keys(&self) -> Result<String, SupplyError> {
         self.get("/v1/ticket-keys").await
     }

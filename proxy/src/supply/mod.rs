@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use contract::api::ChangePage;
 use contract::signed::{Payload, VerifyKeys, verify};
-use contract::{Bundle, Challenge, Hostname, TicketKeys, redis_keys};
+use contract::{Bundle, Challenge, ChallengeKind, Hostname, TicketKeys, redis_keys};
 
 pub use self::certservice::{Address, CertService, CertServiceConfig};
 pub use self::disk::Disk;
@@ -153,6 +153,17 @@ impl Supply {
             None => self.checked(self.certservice.challenge(name, token).await)?.1,
         };
         let is_it = answer.domain == *name && answer.token == token && answer.expires_at > crate::tls::now();
+        if is_it { Ok(answer) } else { Err(SupplyError::Unknown) }
+    }
+
+    /// The answer to a tls-alpn-01 challenge of this domain, if there is one.
+    pub async fn tls_challenge(&self, name: &Hostname) -> Result<Challenge, SupplyError> {
+        let answer = match self.cached::<Challenge>(&redis_keys::tls_challenge(name)).await {
+            Some((_, answer)) => answer,
+            None => self.checked(self.certservice.tls_challenge(name).await)?.1,
+        };
+        let of_kind = answer.kind == ChallengeKind::TlsAlpn01;
+        let is_it = of_kind && answer.domain == *name && answer.expires_at > crate::tls::now();
         if is_it { Ok(answer) } else { Err(SupplyError::Unknown) }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use contract::Hostname;
 use openssl::ssl::SslAlert;
 
+use super::acme::Proof;
 use super::hello::{Offer, ServerName};
 use super::known::Known;
 use super::miss::{Miss, Misses};
@@ -44,6 +45,9 @@ pub(super) enum Choice {
     Serve(Served),
     /// Nothing is known yet; the handshake waits.
     Wait(Wanted),
+    /// A CA checks a challenge: its answer is looked for.
+    WaitForChallenge(Hostname),
+    Prove(Hostname, Arc<Proof>),
     Refuse(Refusal),
 }
 
@@ -117,6 +121,7 @@ impl Sources {
             // A CA is told the truth.
             (ServerName::Absent, _) => Choice::Refuse(Refusal::NoSni),
             (ServerName::Malformed(why), _) => Choice::Refuse(Refusal::MalformedSni(why)),
+            (ServerName::Host(name), Offer::Acme) if self.may_exist(&name, client) => Choice::WaitForChallenge(name),
             (ServerName::Host(name), Offer::Acme) => Choice::Refuse(Refusal::NoChallenge(name)),
             (ServerName::Host(name), Offer::AcmeAmongOthers) => Choice::Refuse(Refusal::AcmeAmongOthers(name)),
         }
@@ -166,6 +171,18 @@ impl Sources {
                 Found::Absent(_) => Choice::Refuse(refusal),
                 Found::Nothing => Choice::Wait(Wanted { name: name.clone(), instead_of: Some(refusal) }),
             },
+        }
+    }
+
+    pub(super) async fn prove(&self, name: &Hostname) -> Choice {
+        let challenge = match self.misses.challenge(name).await {
+            Ok(challenge) => challenge,
+            Err(Miss::Unknown | Miss::NotIssued) => return Choice::Refuse(Refusal::NoChallenge(name.clone())),
+            Err(miss) => return Choice::Refuse(Refusal::Miss(name.clone(), miss)),
+        };
+        match Proof::of(&challenge) {
+            Ok(proof) => Choice::Prove(name.clone(), Arc::new(proof)),
+            Err(error) => Choice::Refuse(Refusal::Miss(name.clone(), Miss::Rejected(error.to_string()))),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use contract::Hostname;
 use contract::tickets::KeyName;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
@@ -30,6 +31,7 @@ const GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
 const CIPHERS_TLS12: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:\
 ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305";
 const ALPN: &[u8] = b"\x02h2\x08http/1.1";
+const ACME: &[u8] = b"\x0aacme-tls/1";
 /// Numbers of TLS extensions.
 const SERVER_NAME: u32 = 0;
 const PROTOCOLS: u32 = 16;
@@ -83,6 +85,8 @@ pub enum Unfinished {
     Protocol(String),
     #[error("not finished within {0:?}")]
     TimedOut(Duration),
+    #[error("{0}: a TLS-ALPN-01 challenge was answered; there is no request on such a connection")]
+    ChallengeAnswered(Hostname),
     #[error("OpenSSL: {0}")]
     Internal(#[from] ErrorStack),
 }
@@ -95,6 +99,7 @@ impl Unfinished {
             Self::NotTls => "not_tls",
             Self::Protocol(_) => "protocol",
             Self::TimedOut(_) => "timed_out",
+            Self::ChallengeAnswered(_) => "challenge_answered",
             Self::Internal(_) => "internal",
         }
     }
@@ -118,7 +123,7 @@ impl Terminator {
         builder.clear_options(SslOptions::CIPHER_SERVER_PREFERENCE);
         // Fewer reads: a record's header and body come in one.
         builder.set_read_ahead(true);
-        builder.set_alpn_select_callback(|_, offered| select_next_proto(ALPN, offered).ok_or(AlpnError::NOACK));
+        builder.set_alpn_select_callback(move |ssl, offered| on_protocols(ssl, offered, state));
         let chooser = sources.clone();
         builder.set_client_hello_callback(move |ssl, alert| on_client_hello(ssl, alert, state, &chooser));
         resume_by_tickets(&mut builder, state, tickets)?;
@@ -162,6 +167,7 @@ impl Terminator {
                 let _ = connection.handshake.set(agreed(stream.ssl(), served.tier.label()));
                 Ok(stream)
             }
+            (Ok(()), Some(Choice::Prove(name, _))) => Err(Unfinished::ChallengeAnswered(name.clone())),
             (_, Some(Choice::Refuse(refusal))) => {
                 if let Refusal::Miss(name, Miss::Unknown) = refusal {
                     TOP.unknown_sni(name.as_str());
@@ -177,8 +183,10 @@ impl Terminator {
 impl Terminator {
     /// Waits for what is wanted, and if it does not come for what stands in for it.
     async fn settle(&self, first: Option<&Choice>) -> Choice {
-        let Some(Choice::Wait(wanted)) = first else {
-            return Choice::Refuse(Refusal::NoSni);
+        let wanted = match first {
+            Some(Choice::Wait(wanted)) => wanted,
+            Some(Choice::WaitForChallenge(name)) => return self.sources.prove(name).await,
+            _ => return Choice::Refuse(Refusal::NoSni),
         };
         match self.sources.wait(wanted, self.timeouts.load).await {
             Choice::Wait(fallback) => self.sources.wait(&fallback, self.timeouts.load).await,
@@ -262,12 +270,22 @@ fn on_client_hello(
     });
     match state.choice() {
         // The alert for a missing name exists in TLS 1.3 only: it is told once the version is settled.
-        Some(Choice::Serve(..) | Choice::Refuse(Refusal::NoSni)) => Ok(ClientHelloResponse::SUCCESS),
-        Some(Choice::Wait(_)) | None => Ok(ClientHelloResponse::RETRY),
+        Some(Choice::Serve(..) | Choice::Prove(..) | Choice::Refuse(Refusal::NoSni)) => {
+            Ok(ClientHelloResponse::SUCCESS)
+        }
+        Some(Choice::Wait(_) | Choice::WaitForChallenge(_)) | None => Ok(ClientHelloResponse::RETRY),
         Some(Choice::Refuse(refusal)) => {
             *alert = refusal.alert();
             Err(ErrorStack::get())
         }
+    }
+}
+
+/// HTTP, but for a CA that checks a challenge, and only for it.
+fn on_protocols<'a>(ssl: &mut SslRef, offered: &'a [u8], state: StateIndex) -> Result<&'a [u8], AlpnError> {
+    match ssl.ex_data(state).and_then(|state| state.choice()) {
+        Some(Choice::Prove(..)) => select_next_proto(ACME, offered).ok_or(AlpnError::ALERT_FATAL),
+        _ => select_next_proto(ALPN, offered).ok_or(AlpnError::NOACK),
     }
 }
 
@@ -281,6 +299,7 @@ fn on_server_name(
     let state = ssl.ex_data(state).cloned();
     let served = match state.as_ref().and_then(|state| state.choice()) {
         Some(Choice::Serve(served)) => served,
+        Some(Choice::Prove(_, proof)) => return proof.apply(ssl).map_err(|_| SniError::ALERT_FATAL),
         Some(Choice::Refuse(refusal)) => {
             *alert = refusal.alert();
             return Err(SniError::ALERT_FATAL);

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use contract::Hostname;
+use contract::{Challenge, Hostname};
 use tokio::sync::{Semaphore, watch};
 
+use super::acme;
 use super::certificate::{CertificateError, Opener};
 use super::pool::{NotRun, Patience, Pool};
 use super::table::{Table, Tier};
@@ -99,6 +100,14 @@ impl Misses {
             Ok(Ok(answer)) => answer.clone().unwrap_or(Err(Miss::Unavailable("load ended".into()))),
             Ok(Err(_)) => Err(Miss::Unavailable("the load was abandoned".into())),
         }
+    }
+
+    /// Looks for the answer to a tls-alpn-01 challenge, for a CA that waits. Not remembered: each is asked for a few
+    /// times only.
+    pub(super) async fn challenge(&self, name: &Hostname) -> Result<Challenge, Miss> {
+        let _permit = acme::LOOKUPS.try_acquire().map_err(|_| Miss::Busy)?;
+        let answered = tokio::time::timeout(acme::LOOKUP_TIMEOUT, self.supply.tls_challenge(name)).await;
+        Ok(answered.map_err(|_| Miss::TimedOut(acme::LOOKUP_TIMEOUT))??)
     }
 
     /// Whether somebody waits for this name already.

@@ -3,6 +3,7 @@
 //! Must never block, call the network outside `miss`, or serve a certificate whose names do not cover the SNI, but for
 //! the default one where the operator wants it.
 
+mod acme;
 mod budget;
 mod certificate;
 mod chains;

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod challenges;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod clients;

@@ -24,6 +24,8 @@ pub struct Plan {
     /// Wanted where they are free.
     pub https_port: Option<u16>,
     pub http_port: Option<u16>,
+    /// Control is shown on the HTTPS listener instead of the plain one.
+    pub tls_alpn: bool,
     /// Another edge, with a key of its own and no configuration.
     pub second_edge: bool,
     /// More sections of CertService's boot file.
@@ -55,7 +57,7 @@ impl Fleet {
         let (https, http) = (listener(plan.https_port)?, listener(plan.http_port)?);
         let redis = if plan.redis { Some(Redis::start(path).await?) } else { None };
         let mariadb = if plan.mariadb { Some(MariaDb::start(path).await?) } else { None };
-        let pebble = if plan.pebble { Some(Pebble::start(path, http.port()).await?) } else { None };
+        let pebble = if plan.pebble { Some(Pebble::start(path, http.port(), https.port()).await?) } else { None };
 
         let key = edge::generate_key(path)?;
         let issuer = pebble.as_ref().map_or(Issuer::Internal, |pebble| Issuer::Acme {
@@ -63,6 +65,7 @@ impl Fleet {
             root_file: pebble.api_root.clone(),
             resolver: pebble.resolver,
             http_port: http.port(),
+            tls_alpn: plan.tls_alpn,
         });
         let second_folder = plan.second_edge.then(|| folder.subfolder("second-edge")).transpose()?;
         let second_key = second_folder.as_deref().map(edge::generate_key).transpose()?;

@@ -26,8 +26,8 @@ pub struct Pebble {
 }
 
 impl Pebble {
-    /// `http_port` is where it validates http-01, in place of port 80.
-    pub async fn start(folder: &Path, http_port: u16) -> Result<Self> {
+    /// `http_port` is where it validates http-01, in place of port 80, `tls_port` where tls-alpn-01, in place of 443.
+    pub async fn start(folder: &Path, http_port: u16, tls_port: u16) -> Result<Self> {
         let (api, management) = (port::free()?, port::free()?);
         let (dns, dns_management) = (port::free()?, port::free()?);
         let authority = Authority::new("Pebble's API in a test")?;
@@ -44,7 +44,7 @@ impl Pebble {
             "certificate": certificate,
             "privateKey": key,
             "httpPort": http_port,
-            "tlsPort": port::free()?.port(),
+            "tlsPort": tls_port,
             "ocspResponderURL": "",
             "externalAccountBindingRequired": false,
             "retryAfter": {"authz": 1, "order": 1},

@@ -45,7 +45,8 @@ async fn stores_and_test_ca_start_and_answer() {
     let dump = redis.dump().await.unwrap();
     assert!(dump.windows(7).any(|bytes| bytes == b"a value"));
 
-    let pebble = pebble::Pebble::start(folder.path(), port::free().unwrap().port()).await.unwrap();
+    let (http, tls) = (port::free().unwrap().port(), port::free().unwrap().port());
+    let pebble = pebble::Pebble::start(folder.path(), http, tls).await.unwrap();
     assert!(pebble.issuing_root().await.unwrap().contains("BEGIN CERTIFICATE"));
 
     let mut mariadb = mariadb::MariaDb::start(folder.path()).await.unwrap();
