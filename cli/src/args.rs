@@ -149,21 +149,53 @@ pub enum EdgeAction {
 
 #[derive(Debug, Subcommand)]
 pub enum ConfigAction {
-    /// Print the configuration as it was applied.
-    Get,
+    /// Print the configuration as it was applied. Applying it again changes nothing.
+    Dump,
+    /// Check a configuration as `apply` does and say what it would change; change nothing.
+    Plan {
+        /// JSON; `-` reads standard input.
+        file: PathBuf,
+    },
     /// Check a configuration and put it in force; requests in flight are not disturbed.
     Apply {
         /// JSON; `-` reads standard input.
         file: PathBuf,
-        /// Only where the running configuration still has this ETag (`config get --json` tells it).
-        #[arg(long, value_name = "ETAG")]
-        if_match: Option<String>,
+        #[command(flatten)]
+        why: Why,
     },
-    /// Check a configuration as `apply` does, change nothing.
-    Check {
-        /// JSON; `-` reads standard input.
-        file: PathBuf,
+    /// What a revision changed, or what lies between two of them.
+    Diff {
+        /// Default: the running one.
+        revision: Option<u64>,
+        /// Compared with this one instead of the one before.
+        #[arg(long, value_name = "REVISION")]
+        since: Option<u64>,
     },
+    /// Take up an earlier revision again, as a new one.
+    Revert {
+        revision: u64,
+        /// Say what it would change; change nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// The revisions: when, who, what and why.
+    Log {
+        /// How many, newest first.
+        #[arg(long, default_value_t = 20, value_name = "COUNT")]
+        limit: usize,
+    },
+}
+
+#[derive(Debug, Default, clap::Args)]
+pub struct Why {
+    /// Why, for those who read the log later.
+    #[arg(long, short, default_value = "")]
+    pub message: String,
+    /// Only where the running configuration still has this ETag (`config dump --json` tells it).
+    #[arg(long, value_name = "ETAG")]
+    pub if_match: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use contract::admin::{Difference, DifferenceKind};
 use contract::api::{Fault, Problem};
 
 use crate::client::ClientError;
@@ -46,6 +47,22 @@ impl Failure {
         for fault in problem.iter().flat_map(|problem| &problem.errors) {
             eprint!("{}", shown(fault, file.as_deref()));
         }
+        if let Some(diff) = problem.and_then(|problem| problem.diff.as_ref()) {
+            eprintln!("changed meanwhile:");
+            diff.differences.iter().for_each(|changed| eprintln!("{}", difference(changed)));
+        }
+    }
+}
+
+/// `~ /sites/0/upstream: "a" → "b"`
+pub(crate) fn difference(difference: &Difference) -> String {
+    let Difference { at, kind, old, new } = difference;
+    let [old, new] = [old, new].map(|value| value.as_deref().unwrap_or_default());
+    match kind {
+        DifferenceKind::Added => format!("+ {at}: {new}"),
+        DifferenceKind::Removed => format!("- {at}: {old}"),
+        DifferenceKind::Replaced => format!("~ {at}: {old} → {new}"),
+        DifferenceKind::Reordered => format!("~ {at}: in another order"),
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) async fn run(effort: Effort) -> Result<Measured> {
     // Another edge, without Redis: first from CertService, and after a restart from its own disk.
     let folder = fleet.folder.subfolder("second")?;
     let (https, http) = (port::free()?, port::free()?);
-    let mut setup = edge::Setup::new(&folder, fleet.edge_setup.key.clone(), &fleet.certservice_setup, https, http);
+    let mut setup = edge::Setup::new(&folder, fleet.edge_setup.key.clone(), &fleet.certservice_setup, https, http)?;
     setup.redis_url = None;
     let client = Client::new(https, Group::X25519, Protocol::Http1)?;
     for (tier, label) in [("from CertService", "certservice"), ("from disk", "disk")] {

@@ -130,6 +130,9 @@ pub struct Problem {
     /// Each fault of a configuration, where there are several.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Fault>,
+    /// What was changed meanwhile, where somebody else was first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<Box<crate::admin::Diff>>,
 }
 
 /// One fault in a document.

@@ -5,6 +5,7 @@
 //!
 //! This crate must never do I/O, spawn, log, or depend on tokio, Pingora, ACME or SQL.
 
+pub mod admin;
 pub mod api;
 pub mod bundle;
 #[cfg(feature = "document")]

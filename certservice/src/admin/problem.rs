@@ -9,7 +9,7 @@ use crate::store::StoreError;
 
 #[derive(Debug)]
 pub(super) struct ApiError {
-    problem: Problem,
+    problem: Box<Problem>,
     retry_after_seconds: Option<u64>,
 }
 
@@ -21,8 +21,9 @@ impl ApiError {
             title: title.into(),
             detail: detail.into(),
             errors: Vec::new(),
+            diff: None,
         };
-        Self { problem, retry_after_seconds: None }
+        Self { problem: Box::new(problem), retry_after_seconds: None }
     }
 
     pub(super) fn retry_after(mut self, seconds: u64) -> Self {

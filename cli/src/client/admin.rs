@@ -1,5 +1,6 @@
+use contract::admin::{Applied, Plan, Revision, Revisions};
 use contract::bundle::sha256;
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 
 use super::{ClientError, Target, header};
@@ -53,16 +54,24 @@ struct Plugins {
     plugins: Vec<Plugin>,
 }
 
-#[derive(Deserialize)]
-struct Applied {
-    revision: u64,
-}
-
 /// Whether a configuration is put in force or only looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Intent {
+pub enum Intent {
     Apply,
-    Check,
+    Plan,
+}
+
+/// What goes along with a configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    pub intent: Intent,
+    pub if_match: Option<&'a str>,
+    pub message: &'a str,
+}
+
+impl Order<'_> {
+    pub const APPLY: Self = Self { intent: Intent::Apply, if_match: None, message: "" };
+    pub const PLAN: Self = Self { intent: Intent::Plan, ..Self::APPLY };
 }
 
 impl Admin {
@@ -77,27 +86,46 @@ impl Admin {
         Ok((response.text().await.map_err(|error| self.target.unreachable(&error))?, etag))
     }
 
-    /// Puts a configuration in force: its revision.
-    pub async fn apply(&self, config: String, if_match: Option<&str>) -> Result<u64, ClientError> {
-        self.put_config(config, if_match, Intent::Apply).await
+    /// Checks a configuration, and puts it in force where that is the order.
+    pub async fn apply(&self, config: String, order: Order<'_>) -> Result<Applied, ClientError> {
+        let request = self.client.put(self.ordered("/v1/config", order));
+        let request = request.header("content-type", "application/json").body(config);
+        self.target.json(matched(request, order)).await
     }
 
-    /// The faults that `apply` would find.
-    pub async fn check(&self, config: String) -> Result<(), ClientError> {
-        self.put_config(config, None, Intent::Check).await.map(drop)
+    /// Takes up an earlier revision again.
+    pub async fn revert(&self, revision: u64, order: Order<'_>) -> Result<Applied, ClientError> {
+        let request = self.client.post(self.ordered(&format!("/v1/revisions/{revision}/revert"), order));
+        self.target.json(matched(request, order)).await
     }
 
-    async fn put_config(&self, config: String, if_match: Option<&str>, intent: Intent) -> Result<u64, ClientError> {
-        let path = match intent {
-            Intent::Apply => "/v1/config",
-            Intent::Check => "/v1/config?dry_run=true",
-        };
-        let mut request =
-            self.client.put(self.target.url(path)).header("content-type", "application/json").body(config);
-        if let Some(etag) = if_match {
-            request = request.header("if-match", etag);
+    /// Newest first.
+    pub async fn revisions(&self) -> Result<Vec<Revision>, ClientError> {
+        let answer: Revisions = self.target.json(self.client.get(self.target.url("/v1/revisions"))).await?;
+        Ok(answer.revisions)
+    }
+
+    /// What a revision changed, compared with `since` or with the one before.
+    pub async fn diff(&self, revision: u64, since: Option<u64>) -> Result<Plan, ClientError> {
+        let since = since.map(|since| format!("?since={since}")).unwrap_or_default();
+        let path = format!("/v1/revisions/{revision}/diff{since}");
+        self.target.json(self.client.get(self.target.url(&path))).await
+    }
+
+    fn ordered(&self, path: &str, order: Order<'_>) -> String {
+        let url = self.target.url(path);
+        let mut parameters = Vec::new();
+        if order.intent == Intent::Plan {
+            parameters.push(("dry_run", "true".to_owned()));
         }
-        self.target.json(request).await.map(|applied: Applied| applied.revision)
+        if !order.message.is_empty() {
+            parameters.push(("message", order.message.to_owned()));
+        }
+        // Many people become one user to reach the socket.
+        if let Ok(by) = std::env::var("SUDO_USER") {
+            parameters.push(("by", by));
+        }
+        Url::parse_with_params(&url, parameters).map_or(url, String::from)
     }
 
     /// Uploads a component: its digest, and whether the proxy did not have it yet.
@@ -125,5 +153,12 @@ impl Admin {
         let status = response.status();
         let text = response.text().await.map_err(|error| self.target.unreachable(&error))?;
         serde_json::from_str(&text).map_err(|_| ClientError::Unexpected { target: self.target.clone(), status, text })
+    }
+}
+
+fn matched(request: RequestBuilder, order: Order<'_>) -> RequestBuilder {
+    match order.if_match {
+        Some(etag) => request.header("if-match", etag),
+        None => request,
     }
 }

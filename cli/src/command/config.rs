@@ -1,30 +1,52 @@
 use std::path::PathBuf;
 
+use contract::admin::{Applied, Extent, Plan, Revision};
 use serde_json::json;
 
 use super::read;
 use crate::Failure;
-use crate::args::{AdminArgs, ConfigAction};
-use crate::client::{Admin, ClientError};
+use crate::args::{AdminArgs, ConfigAction, Why};
+use crate::client::{Admin, ClientError, Intent, Order};
+use crate::failure::difference;
+use crate::when::date;
 
 pub(super) async fn run(args: &AdminArgs, action: ConfigAction, json: bool) -> Result<(), Failure> {
     let admin = Admin::new(&args.admin)?;
     match action {
-        ConfigAction::Get => get(&admin, json).await,
-        ConfigAction::Apply { file, if_match } => {
-            let revision = admin.apply(text(&file)?, if_match.as_deref()).await.map_err(|e| in_file(file, e))?;
-            say(json, &json!({"revision": revision}), &format!("revision {revision} is in force"));
+        ConfigAction::Dump => dump(&admin, json).await,
+        ConfigAction::Plan { file } => {
+            let applied = admin.apply(text(&file)?, Order::PLAN).await.map_err(|error| in_file(file, error))?;
+            say(json, &applied, &planned(&applied.plan));
             Ok(())
         }
-        ConfigAction::Check { file } => {
-            admin.check(text(&file)?).await.map_err(|e| in_file(file, e))?;
-            say(json, &json!({"valid": true}), "no faults; nothing was changed");
+        ConfigAction::Apply { file, why } => {
+            let order = ordered(&why, false);
+            let applied = admin.apply(text(&file)?, order).await.map_err(|error| in_file(file, error))?;
+            say(json, &applied, &done(&applied));
+            Ok(())
+        }
+        ConfigAction::Diff { revision, since } => {
+            let newest = admin.revisions().await?.first().map_or(0, |newest| newest.number);
+            let plan = admin.diff(revision.unwrap_or(newest), since).await?;
+            say(json, &plan, &planned(&plan));
+            Ok(())
+        }
+        ConfigAction::Revert { revision, dry_run, why } => {
+            let applied = admin.revert(revision, ordered(&why, dry_run)).await?;
+            say(json, &applied, &if dry_run { planned(&applied.plan) } else { done(&applied) });
+            Ok(())
+        }
+        ConfigAction::Log { limit } => {
+            let mut revisions = admin.revisions().await?;
+            revisions.truncate(limit);
+            let lines: Vec<_> = revisions.iter().map(logged).collect();
+            say(json, &revisions, &lines.join("\n"));
             Ok(())
         }
     }
 }
 
-async fn get(admin: &Admin, json: bool) -> Result<(), Failure> {
+async fn dump(admin: &Admin, json: bool) -> Result<(), Failure> {
     let (config, etag) = admin.config().await?;
     if json {
         let config: serde_json::Value = serde_json::from_str(&config).unwrap_or(serde_json::Value::String(config));
@@ -35,8 +57,47 @@ async fn get(admin: &Admin, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn say(json: bool, value: &serde_json::Value, words: &str) {
-    if json { println!("{value}") } else { println!("{words}") }
+fn ordered(why: &Why, dry_run: bool) -> Order<'_> {
+    let intent = if dry_run { Intent::Plan } else { Intent::Apply };
+    Order { intent, if_match: why.if_match.as_deref(), message: &why.message }
+}
+
+fn say(json: bool, value: &impl serde::Serialize, words: &str) {
+    if json { println!("{}", json!(value)) } else { println!("{words}") }
+}
+
+fn done(applied: &Applied) -> String {
+    if applied.changed {
+        format!("revision {} is in force: {}", applied.revision, applied.plan.summary)
+    } else {
+        format!("revision {} stays in force: it says the same", applied.revision)
+    }
+}
+
+/// What is different, line by line, then how far it reaches.
+fn planned(plan: &Plan) -> String {
+    let mut lines: Vec<String> = plan.diff.differences.iter().map(difference).collect();
+    if plan.diff.more > 0 {
+        lines.push(format!("  … and {} more", plan.diff.more));
+    }
+    lines.extend(plan.plugins.iter().map(|(plugin, extent)| format!("plugin {plugin}: {}", places(extent))));
+    lines.push(plan.summary.clone());
+    lines.join("\n")
+}
+
+fn places(extent: &Extent) -> String {
+    let counts = [("added on", extent.added), ("changed on", extent.changed), ("removed from", extent.removed)];
+    let counts: Vec<_> =
+        counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{what} {count}")).collect();
+    let more = if extent.total() > extent.examples.len() as u64 { ", …" } else { "" };
+    format!("{} ({}{more})", counts.join(", "), extent.examples.join(", "))
+}
+
+fn logged(revision: &Revision) -> String {
+    let reverts = revision.reverts_to.map(|to| format!(", back to {to}")).unwrap_or_default();
+    let message = if revision.message.is_empty() { String::new() } else { format!("\n      {}", revision.message) };
+    let Revision { number, at, who, summary, .. } = revision;
+    format!("{number:<5} {}  {who}{reverts}: {summary}{message}", date(*at))
 }
 
 fn text(file: &std::path::Path) -> Result<String, Failure> {

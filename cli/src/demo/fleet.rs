@@ -10,7 +10,7 @@ use support::{Context, Result, fail, port, program};
 use super::site_config::{PLUGINS, SiteConfig};
 use super::talk::Talk;
 use crate::args::CertServiceArgs;
-use crate::client::{Admin, CertService, Target};
+use crate::client::{Admin, CertService, Order, Target};
 
 const HTTPS_PORT: u16 = 8443;
 const HTTP_PORT: u16 = 8080;
@@ -71,7 +71,7 @@ impl Demo {
     /// Puts the demo's configuration in force, with this HSTS age: its revision.
     pub(super) async fn configure(&self, hsts_seconds: u32) -> Result<u64> {
         let config = SiteConfig { digests: &self.digests, sites: &self.sites, hsts_seconds };
-        Ok(self.admin.apply(format!("{:#}", config.json()), None).await?)
+        Ok(self.admin.apply(format!("{:#}", config.json()), Order::APPLY).await?.revision)
     }
 
     pub(super) async fn until_ready(&self) -> Result<()> {

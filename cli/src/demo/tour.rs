@@ -29,8 +29,8 @@ As the operator:
 
   latchkey status
   latchkey domain add my.localhost; latchkey domain watch my.localhost; latchkey domain ls
-  latchkey config get > my.json        then add my.localhost to the hosts of a site
-  latchkey config check my.json && latchkey config apply my.json
+  latchkey config dump > my.json       then add my.localhost to the hosts of a site
+  latchkey config plan my.json && latchkey config apply my.json
   curl --unix-socket {admin} http://localhost/metrics
 
 Boot files, logs and data: {folder}

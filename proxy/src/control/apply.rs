@@ -8,7 +8,7 @@ use contract::document::{Document, did_you_mean, in_order, pointer};
 
 use super::document::{Attached as AttachedDocument, OnFailure, RuntimeConfig};
 use super::plugins::Plugins;
-use super::snapshot::Snapshot;
+use super::snapshot::{Alive, Snapshot};
 use crate::accept::ConnectionPolicy;
 use crate::http::{Attached, Pattern, Routes, Site};
 use crate::upstream::{Upstream, UpstreamError, UpstreamSettings};
@@ -40,7 +40,7 @@ pub(super) async fn build(text: &str, revision: u64, inputs: &Inputs<'_>) -> Res
         return Err(in_order(builder.faults));
     }
     let bindings = builder.bindings;
-    Ok(Snapshot { revision, document: text.into(), routes, listeners, upstreams, bindings })
+    Ok(Snapshot { revision, document: text.into(), routes, listeners, upstreams, bindings, _alive: Alive::new() })
 }
 
 struct Builder<'a> {

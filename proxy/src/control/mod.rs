@@ -5,26 +5,29 @@
 
 mod admin;
 mod apply;
+mod diff;
 mod document;
 mod files;
 mod news;
+mod plan;
 mod plugins;
+mod revisions;
 mod snapshot;
 mod tickets;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use contract::admin::{Applied, Author, Diff, Plan, Revision};
 use contract::api::Fault;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
 
 use self::apply::{Inputs, build};
-use self::files::write_atomically;
 pub use self::news::News;
 use self::plugins::Plugins;
+use self::revisions::{RevisionError, Revisions};
 pub use self::snapshot::{Current, Snapshot};
 pub use self::tickets::TicketNews;
 use crate::config::Listener;
@@ -32,7 +35,7 @@ use crate::observe::METRICS;
 use crate::supply::Supply;
 use crate::tls::{Known, Table};
 use crate::upstream::Upstream;
-use crate::wasm::{Host, HostError};
+use crate::wasm::{Digest, Host, HostError};
 
 /// How often upstream names are resolved anew.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
@@ -49,7 +52,7 @@ pub struct Control {
     listener_names: Vec<String>,
     /// Whether they are accepted on.
     accepting: AtomicBool,
-    applied_file: PathBuf,
+    revisions: Revisions,
     /// One change at a time, in the order they came.
     changing: Arc<Mutex<Changes>>,
 }
@@ -77,8 +80,10 @@ pub enum ControlError {
     Engine(#[from] HostError),
     #[error("data_dir {0}: {1}")]
     Data(String, std::io::Error),
-    #[error("{0} is damaged: {1}")]
-    Damaged(String, String),
+    #[error(transparent)]
+    Revision(#[from] RevisionError),
+    #[error("revision {0} of the configuration is valid no more:\n{1}")]
+    Outdated(u64, String),
 }
 
 /// Why a configuration was not applied. The running one is untouched.
@@ -87,8 +92,11 @@ pub enum NotApplied {
     /// `If-Match` did not match: somebody else was first.
     Conflict {
         current: u64,
+        /// What they changed, where the revision of `If-Match` is still kept.
+        diff: Option<Box<Diff>>,
     },
     Invalid(Vec<Fault>),
+    UnknownRevision(u64),
     Io(std::io::Error),
     HandedOver(HandedOver),
 }
@@ -97,11 +105,17 @@ pub enum NotApplied {
 #[error("another process has just taken over from this one; send it again, and it gets it")]
 pub struct HandedOver;
 
-/// The applied configuration on disk: what a restart begins with.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Applied {
-    revision: u64,
-    document: String,
+/// How, and by whom, a configuration is to be applied.
+#[derive(Debug, Default)]
+pub struct Order {
+    /// The revision that it replaces.
+    pub expected: Option<u64>,
+    /// Only check, and say what would change.
+    pub dry_run: bool,
+    pub who: Author,
+    pub message: String,
+    /// The revision that the text was taken from.
+    pub reverts_to: Option<u64>,
 }
 
 impl Control {
@@ -127,7 +141,7 @@ impl Control {
             listeners: config.listeners.clone(),
             listener_names: config.listeners.iter().map(|listener| listener.name.clone()).collect(),
             accepting: AtomicBool::new(false),
-            applied_file: config.data_dir.join("applied.json"),
+            revisions: Revisions::open(config.data_dir.join("revisions"))?,
             changing: Arc::new(Mutex::new(Changes::Ours)),
         })
     }
@@ -154,49 +168,88 @@ impl Control {
     /// Puts the configuration of before the restart in force. What no longer builds is said, and nothing is served by
     /// halves: the file stays as it is.
     pub async fn restore(&self) -> Result<(), ControlError> {
-        let shown = || self.applied_file.display().to_string();
-        let text = match std::fs::read_to_string(&self.applied_file) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            read => read.map_err(|error| ControlError::Data(shown(), error))?,
-        };
-        let applied: Applied =
-            serde_json::from_str(&text).map_err(|error| ControlError::Damaged(shown(), error.to_string()))?;
-        match build(&applied.document, applied.revision, &self.inputs(&Snapshot::empty(), false)).await {
+        let Some(latest) = self.revisions.latest() else { return Ok(()) };
+        let text = self.revisions.text(&latest)?;
+        match build(&text, latest.number, &self.inputs(&Snapshot::empty(), false)).await {
             Ok(snapshot) => {
                 self.publish(snapshot);
                 Ok(())
             }
-            Err(faults) => Err(ControlError::Damaged(shown(), contract::document::render(&faults, "document"))),
+            Err(faults) => Err(ControlError::Outdated(latest.number, contract::document::render(&faults, "document"))),
         }
     }
 
-    /// Checks, keeps and publishes a configuration; returns its revision. `expected` is the revision it replaces; a
-    /// dry run only checks, and returns the revision that stays.
-    pub async fn apply(&self, text: &str, expected: Option<u64>, dry_run: bool) -> Result<u64, NotApplied> {
+    /// Checks, keeps and publishes a configuration. One that says what the running one says makes no revision; only the
+    /// files that it names are read again.
+    pub async fn apply(&self, text: &str, order: Order) -> Result<Applied, NotApplied> {
         let _turn = self.turn().await.map_err(NotApplied::HandedOver)?;
+        let applied = self.apply_in_turn(text, order).await;
+        let result = match &applied {
+            Ok(Applied { changed: true, .. }) => "ok",
+            Ok(_) => "unchanged",
+            Err(NotApplied::Conflict { .. }) => "conflict",
+            Err(NotApplied::Invalid(_) | NotApplied::UnknownRevision(_)) => "invalid",
+            Err(NotApplied::Io(_) | NotApplied::HandedOver(_)) => "error",
+        };
+        METRICS.config_applies.with_label_values(&[result]).inc();
+        applied
+    }
+
+    /// Applies the text of an earlier revision, as a new one.
+    pub async fn revert(&self, number: u64, order: Order) -> Result<Applied, NotApplied> {
+        let text = self.text_of(number).ok_or(NotApplied::UnknownRevision(number))?;
+        self.apply(&text, Order { reverts_to: Some(number), ..order }).await
+    }
+
+    async fn apply_in_turn(&self, text: &str, order: Order) -> Result<Applied, NotApplied> {
         let previous = self.current.get();
-        if expected.is_some_and(|expected| expected != previous.revision) {
-            METRICS.config_applies.with_label_values(&["conflict"]).inc();
-            return Err(NotApplied::Conflict { current: previous.revision });
+        if let Some(expected) = order.expected.filter(|expected| *expected != previous.revision) {
+            let theirs = self.text_of(expected);
+            let diff = theirs.map(|theirs| Box::new(compare(&theirs, &previous.document).diff));
+            return Err(NotApplied::Conflict { current: previous.revision, diff });
         }
-        let revision = previous.revision + 1;
-        let snapshot = build(text, revision, &self.inputs(&previous, true)).await.map_err(|faults| {
-            METRICS.config_applies.with_label_values(&["invalid"]).inc();
-            NotApplied::Invalid(faults)
-        })?;
-        if dry_run {
-            return Ok(previous.revision);
+        let number = previous.revision + 1;
+        let snapshot = build(text, number, &self.inputs(&previous, true)).await.map_err(NotApplied::Invalid)?;
+        let plan = compare(&previous.document, text);
+        // A new edge has no configuration, so its first one changes it, even where it is empty.
+        let differs = previous.revision == 0 || !plan.diff.differences.is_empty();
+        if order.dry_run || !differs {
+            if !order.dry_run {
+                let (revision, document) = (previous.revision, previous.document.clone());
+                self.publish(Snapshot { revision, document, ..snapshot });
+            }
+            return Ok(Applied { revision: previous.revision, changed: false, plan });
         }
-        let applied = serde_json::to_vec(&Applied { revision, document: text.to_owned() });
-        let kept = applied.map_err(std::io::Error::from).and_then(|json| write_atomically(&self.applied_file, &json));
-        kept.map_err(|error| {
-            METRICS.config_applies.with_label_values(&["error"]).inc();
-            NotApplied::Io(error)
-        })?;
+        let revision = Revision {
+            number,
+            at: std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
+            who: order.who,
+            message: order.message,
+            digest: Digest::of(text.as_bytes()).to_string(),
+            bytes: text.len() as u64,
+            reverts_to: order.reverts_to,
+            summary: plan.summary.clone(),
+        };
+        let (who, message, summary) = (revision.who.to_string(), revision.message.clone(), &plan.summary);
+        self.revisions.keep(revision, text).map_err(NotApplied::Io)?;
         self.publish(snapshot);
-        METRICS.config_applies.with_label_values(&["ok"]).inc();
-        tracing::info!(revision, "configuration applied");
-        Ok(revision)
+        tracing::info!(revision = number, who, message, summary, "configuration applied");
+        Ok(Applied { revision: number, changed: true, plan })
+    }
+
+    fn text_of(&self, number: u64) -> Option<String> {
+        let text = self.revisions.find(number).map(|revision| self.revisions.text(&revision))?;
+        text.inspect_err(|error| tracing::error!("{error}")).ok()
+    }
+
+    /// What lies between two revisions; none where one of them is not kept.
+    pub fn between(&self, from: u64, to: u64) -> Result<Plan, NotApplied> {
+        let text = |number| match number {
+            // Before the first one there was nothing.
+            0 => Ok("{}".to_owned()),
+            _ => self.text_of(number).ok_or(NotApplied::UnknownRevision(number)),
+        };
+        Ok(compare(&text(from)?, &text(to)?))
     }
 
     fn inputs<'a>(&'a self, previous: &'a Snapshot, must_resolve: bool) -> Inputs<'a> {
@@ -244,6 +297,12 @@ impl Control {
         tokio::spawn(admin::serve(listener, self));
         Ok(())
     }
+}
+
+/// Both are valid: what could not be read was never applied.
+fn compare(old: &str, new: &str) -> Plan {
+    let [old, new] = [old, new].map(|text| serde_json::from_str(text).unwrap_or_default());
+    plan::plan(&old, &new)
 }
 
 async fn resolve(upstream: &Upstream) {

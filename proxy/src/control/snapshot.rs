@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::accept::ConnectionPolicy;
 use crate::http::Routes;
+use crate::observe::METRICS;
 use crate::upstream::Upstream;
 use crate::wasm::{Binding, Digest};
 
@@ -20,6 +21,23 @@ pub struct Snapshot {
     pub upstreams: HashMap<String, Arc<Upstream>>,
     /// By plugin and configuration, so that the next snapshot keeps what did not change.
     pub(super) bindings: HashMap<(Digest, String), Arc<Binding>>,
+    pub(super) _alive: Alive,
+}
+
+/// Counts the snapshots in memory: the running one and those that requests under way began with.
+pub(super) struct Alive(());
+
+impl Alive {
+    pub(super) fn new() -> Self {
+        METRICS.config_snapshots.inc();
+        Self(())
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        METRICS.config_snapshots.dec();
+    }
 }
 
 impl Snapshot {
@@ -31,6 +49,7 @@ impl Snapshot {
             listeners: HashMap::new(),
             upstreams: HashMap::new(),
             bindings: HashMap::new(),
+            _alive: Alive::new(),
         }
     }
 }
@@ -54,7 +73,7 @@ impl Current {
     }
 
     pub(super) fn publish(&self, snapshot: Snapshot) {
-        crate::observe::METRICS.config_revision.set(i64::try_from(snapshot.revision).unwrap_or(i64::MAX));
+        METRICS.config_revision.set(i64::try_from(snapshot.revision).unwrap_or(i64::MAX));
         self.0.store(Arc::new(snapshot));
     }
 }

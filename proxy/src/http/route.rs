@@ -40,6 +40,16 @@ impl Pattern {
     }
 }
 
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(name) => write!(f, "{name}"),
+            Self::Wildcard(suffix) => write!(f, "*.{suffix}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
 impl Routes {
     /// False if the pattern is taken already.
     pub fn add(&mut self, pattern: Pattern, site: Arc<Site>) -> bool {

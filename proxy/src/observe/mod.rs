@@ -71,9 +71,10 @@ pub struct Metrics {
     pub upstream_healthy_peers: IntGaugeVec,
     /// plugin, hook, reason
     pub plugin_faults: IntCounterVec,
-    /// result: `ok`, `invalid`, `conflict`, `error`
+    /// result: `ok`, `unchanged`, `invalid`, `conflict`, `error`
     pub config_applies: IntCounterVec,
     pub config_revision: IntGauge,
+    pub config_snapshots: IntGauge,
     /// result
     pub plugin_uploads: IntCounterVec,
     pub access_log_written: IntCounter,
@@ -244,6 +245,10 @@ impl Metrics {
                 &["result"],
             ),
             config_revision: gauge("latchkey_config_revision", "Revision of the running configuration"),
+            config_snapshots: gauge(
+                "latchkey_config_snapshots",
+                "Configurations in memory: the running one and those that requests under way began with",
+            ),
             plugin_uploads: counters(
                 "latchkey_plugin_uploads_total",
                 "Plugins given to the admin API, by result",

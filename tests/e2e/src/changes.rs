@@ -63,19 +63,6 @@ async fn unknown_settings_and_a_plugins_own_faults_are_errors() {
 }
 
 #[tokio::test]
-async fn of_two_operators_the_second_is_told() {
-    let world = World::start(Plan::default()).await;
-    let admin = &world.fleet.edge.admin;
-    let etag = admin.get("/v1/config").await.unwrap().etag.unwrap();
-    let body = world.config().to_string();
-    let with_etag = [("if-match", etag.as_str())];
-    admin.send(Method::PUT, "/v1/config", &with_etag, body.clone()).await.unwrap().expect(200).unwrap();
-    let stale = admin.send(Method::PUT, "/v1/config", &with_etag, body).await.unwrap();
-    assert_eq!((stale.status, stale.content_type.as_deref()), (412, Some("application/problem+json")));
-    assert_ne!(admin.get("/v1/config").await.unwrap().etag.unwrap(), etag);
-}
-
-#[tokio::test]
 async fn the_applied_configuration_survives_a_restart() {
     let mut world = World::start(Plan::default()).await;
     world.issue("shop.example").await;

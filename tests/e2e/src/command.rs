@@ -46,21 +46,44 @@ async fn an_operator_sees_every_fault_with_its_place() {
                 {\"hosts\": [\"shop.example\"], \"upstream\": \"b\"},\n    {\"hosts\": [\"-\"], \"upstream\": \"a\"}\n  ]\n}\n";
     let file = world.fleet.folder.write("mistaken.json", text).unwrap();
     let name = file.display().to_string();
-    for action in ["apply", "check"] {
+    for action in ["apply", "plan"] {
         let refused = latchkey(&world, &["config", action, &name]).await;
         assert_eq!(refused.status.code(), Some(1));
         let told = stderr(&refused);
         assert!(told.contains(&format!("{name}:4:")) && told.contains("/sites/0/upstream"), "{told}");
         assert!(told.contains(&format!("{name}:5:")) && told.contains("/sites/1/hosts/0"), "{told}");
     }
-    let good = world.fleet.folder.write("good.json", format!("{:#}", world.config())).unwrap();
-    let good = good.display().to_string();
-    assert!(latchkey(&world, &["config", "check", &good]).await.status.success());
-    let got = stdout(&latchkey(&world, &["config", "get", "--json"]).await);
-    let etag = serde_json::from_str::<serde_json::Value>(&got).unwrap()["etag"].as_str().unwrap().to_owned();
-    assert!(latchkey(&world, &["config", "apply", &good, "--if-match", &etag]).await.status.success());
-    let stale = latchkey(&world, &["config", "apply", &good, "--if-match", &etag]).await;
+}
+
+#[tokio::test]
+async fn an_operator_plans_applies_and_goes_back() {
+    let world = World::start(Plan::default()).await;
+    let mut config = world.config();
+    config["sites"][0]["hosts"] = serde_json::json!(["*", "shop.example"]);
+    let file = world.fleet.folder.write("new.json", format!("{config:#}")).unwrap().display().to_string();
+    let planned = stdout(&latchkey(&world, &["config", "plan", &file]).await);
+    let touches = "touches 1 of 2 hosts (1 added: shop.example)";
+    assert!(planned.contains("+ /sites/0/hosts/1: \"shop.example\"") && planned.contains(touches), "{planned}");
+
+    let dumped = stdout(&latchkey(&world, &["config", "dump", "--json"]).await);
+    let etag = serde_json::from_str::<serde_json::Value>(&dumped).unwrap()["etag"].as_str().unwrap().to_owned();
+    let apply = ["config", "apply", &file, "-m", "Shop gets a site", "--if-match", &etag];
+    let applied = latchkey(&world, &apply).await;
+    assert!(stdout(&applied).contains("revision 2 is in force: touches"), "{}{}", stdout(&applied), stderr(&applied));
+    let again = stdout(&latchkey(&world, &["config", "apply", &file]).await);
+    assert!(again.contains("revision 2 stays in force"), "{again}");
+    let stale = latchkey(&world, &apply).await;
     assert_eq!(stale.status.code(), Some(1));
+    assert!(stderr(&stale).contains("changed meanwhile:\n+ /sites/0/hosts/1"), "{}", stderr(&stale));
+
+    let reverted = latchkey(&world, &["config", "revert", "1", "-m", "not yet"]).await;
+    assert!(stdout(&reverted).contains("revision 3 is in force"), "{}{}", stdout(&reverted), stderr(&reverted));
+    let log = stdout(&latchkey(&world, &["config", "log"]).await);
+    assert!(log.contains("Shop gets a site") && log.contains("back to 1") && log.contains("not yet"), "{log}");
+    let diff = stdout(&latchkey(&world, &["config", "diff"]).await);
+    assert!(diff.contains("- /sites/0/hosts/1"), "{diff}");
+    let since = stdout(&latchkey(&world, &["config", "diff", "3", "--since", "1"]).await);
+    assert!(since.contains("changes nothing"), "{since}");
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ mod resumption;
 #[cfg(test)]
 mod s_client;
 #[cfg(test)]
+mod revisions;
+#[cfg(test)]
 mod sealing;
 #[cfg(test)]
 mod server_names;

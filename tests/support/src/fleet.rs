@@ -82,7 +82,7 @@ impl Fleet {
         let edge = Edge::start(&edge_setup).await?;
         let second_edge = match (second_folder, second_key) {
             (Some(folder), Some(key)) => {
-                let setup = edge::Setup::new(&folder, key, &certservice_setup, port::free()?, port::free()?);
+                let setup = edge::Setup::new(&folder, key, &certservice_setup, port::free()?, port::free()?)?;
                 Some(SecondEdge { edge: Edge::start(&setup).await?, setup })
             }
             _ => None,

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::super::fleet::Demo;
 use super::super::talk::Talk;
 use super::HSTS_SECONDS;
-use crate::client::ClientError;
+use crate::client::{ClientError, Order};
 
 const VISITORS: usize = 4;
 const CHANGES: u32 = 10;
@@ -103,7 +103,7 @@ pub(super) async fn refuses_mistakes(demo: &Demo, talk: &mut Talk) -> Result<()>
     let (running, etag) = demo.admin.config().await?;
     let mistaken = "{\n  \"upstreams\": {\"shop\": {\"url\": \"ftp://127.0.0.1\"}},\n  \"sites\": [\n    \
                     {\"hosts\": [\"shop_localhost\"], \"upstream\": \"shpo\"}\n  ]\n}\n";
-    let refused = demo.admin.apply(mistaken.into(), None).await.err();
+    let refused = demo.admin.apply(mistaken.into(), Order::APPLY).await.err();
     let Some(ClientError::Refused { problem, .. }) = refused else {
         return fail(format!("a mistaken configuration was not refused: {refused:?}"));
     };

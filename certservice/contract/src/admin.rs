@@ -1,0 +1,127 @@
+//! Types of a proxy's admin API, shared with its clients.
+
+use serde::{Deserialize, Serialize};
+
+/// One applied configuration, without its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// From 1, without gaps.
+    pub number: u64,
+    /// Unix seconds.
+    pub at: u64,
+    pub who: Author,
+    /// Why, in the words of who applied it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// `sha256:<hex>` of the text, as it was given.
+    pub digest: String,
+    /// Length of the text.
+    pub bytes: u64,
+    /// The revision whose text it took up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverts_to: Option<u64>,
+    /// What it changed, in one line.
+    pub summary: String,
+}
+
+/// Who applied a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Author {
+    /// Of the process at the other end of the Unix socket, as the kernel says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// That user's name on the edge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Who the caller says to act for; nobody checks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+impl std::fmt::Display for Author {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.user, self.uid) {
+            (Some(user), _) => f.write_str(user)?,
+            (None, Some(uid)) => write!(f, "uid {uid}")?,
+            (None, None) => f.write_str("unknown")?,
+        }
+        self.by.as_ref().map_or(Ok(()), |by| write!(f, " for {by}"))
+    }
+}
+
+/// Answer of `GET /v1/revisions`, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revisions {
+    pub revisions: Vec<Revision>,
+}
+
+/// Answer of `PUT /v1/config`, and of going back to a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The one that is in force now.
+    pub revision: u64,
+    /// False for a dry run, and where the configuration says what the running one says.
+    pub changed: bool,
+    pub plan: Plan,
+}
+
+/// What a configuration changes, compared with the running one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// For a person.
+    pub summary: String,
+    /// Hosts of sites, wildcards counted as one: those whose requests are treated differently.
+    pub hosts: Extent,
+    pub hosts_unchanged: u64,
+    /// By plugin: the hosts and listeners on which it comes, goes, or has other settings.
+    pub plugins: std::collections::BTreeMap<String, Extent>,
+    pub upstreams: Extent,
+    pub listeners: Extent,
+    pub diff: Diff,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    pub added: u64,
+    pub changed: u64,
+    pub removed: u64,
+    /// The first few by name.
+    pub examples: Vec<String>,
+}
+
+impl Extent {
+    pub fn total(&self) -> u64 {
+        self.added + self.changed + self.removed
+    }
+}
+
+/// What is different in the text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diff {
+    pub differences: Vec<Difference>,
+    /// How many there are beyond these.
+    #[serde(default)]
+    pub more: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// JSON pointer (RFC 6901): into the old text where something was removed, else into the new one.
+    pub at: String,
+    pub kind: DifferenceKind,
+    /// JSON, cut where it is long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DifferenceKind {
+    Added,
+    Removed,
+    Replaced,
+    /// A list has the same entries in another order.
+    Reordered,
+}

@@ -1,0 +1,224 @@
+//! How far a configuration reaches: which hosts, plugins, upstreams and listeners it touches, before it does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use contract::admin::{Extent, Plan};
+use serde_json::{Map, Value};
+
+use super::diff::{diff, fingerprint};
+use crate::http::Pattern;
+
+/// Most names that are given as examples.
+const EXAMPLES_MAX: usize = 10;
+/// Of these, how many are in the summary.
+const SUMMARISED_MAX: usize = 3;
+
+/// Compares two configurations that are valid.
+pub(super) fn plan(old: &Value, new: &Value) -> Plan {
+    let (before, after) = (Reach::of(old), Reach::of(new));
+    let mut plan = Plan {
+        hosts: extent(&before.hosts, &after.hosts),
+        plugins: plugins(&before.bindings, &after.bindings),
+        upstreams: extent(&before.upstreams, &after.upstreams),
+        listeners: extent(&before.listeners, &after.listeners),
+        diff: diff(old, new),
+        ..Plan::default()
+    };
+    plan.hosts_unchanged = after.hosts.len() as u64 - plan.hosts.added - plan.hosts.changed;
+    plan.summary = summary(&plan);
+    plan
+}
+
+/// Fingerprints of all that has an effect of its own. What refers to a thing changes with that thing: a host has the
+/// fingerprint of its upstream's settings and of its plugins' components in its own.
+#[derive(Default)]
+struct Reach {
+    hosts: BTreeMap<String, u64>,
+    upstreams: BTreeMap<String, u64>,
+    listeners: BTreeMap<String, u64>,
+    /// Plugin → host or listener → settings and component.
+    bindings: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+impl Reach {
+    fn of(document: &Value) -> Self {
+        let mut reach = Self::default();
+        let plugins = fingerprints(&document["plugins"]);
+        reach.upstreams = fingerprints(&document["upstreams"]);
+        for site in list(&document["sites"]) {
+            let upstream = site["upstream"].as_str().unwrap_or_default();
+            let bindings = bindings(&site["plugins"], &plugins);
+            let all = combined(&(upstream, reach.upstreams.get(upstream), &bindings));
+            for host in list(&site["hosts"]).iter().filter_map(Value::as_str) {
+                let host = Pattern::parse(host).map_or_else(|_| host.to_owned(), |pattern| pattern.to_string());
+                reach.bound(&host, &bindings);
+                reach.hosts.insert(host, all);
+            }
+        }
+        for (name, listener) in object(&document["listeners"]).into_iter().flatten() {
+            let bindings = bindings(&listener["plugins"], &plugins);
+            reach.bound(&format!("listener {name}"), &bindings);
+            reach.listeners.insert(name.clone(), combined(&bindings));
+        }
+        reach
+    }
+
+    fn bound(&mut self, place: &str, bindings: &[(&str, u64)]) {
+        for (plugin, binding) in bindings {
+            let places = self.bindings.entry((*plugin).to_owned()).or_default();
+            let known = places.entry(place.to_owned()).or_default();
+            // A chain may ask one plugin twice.
+            *known = combined(&(*known, binding));
+        }
+    }
+}
+
+fn bindings<'a>(chain: &'a Value, plugins: &BTreeMap<String, u64>) -> Vec<(&'a str, u64)> {
+    let binding = |attached: &'a Value| {
+        let plugin = attached["plugin"].as_str().unwrap_or_default();
+        (plugin, combined(&(fingerprint(attached), plugins.get(plugin))))
+    };
+    list(chain).iter().map(binding).collect()
+}
+
+fn fingerprints(named: &Value) -> BTreeMap<String, u64> {
+    object(named).into_iter().flatten().map(|(name, value)| (name.clone(), fingerprint(value))).collect()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn object(value: &Value) -> Option<&Map<String, Value>> {
+    value.as_object()
+}
+
+fn combined(parts: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    parts.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn extent(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> Extent {
+    let mut extent = Extent::default();
+    let mut touched = |count: fn(&mut Extent) -> &mut u64, name: &str| {
+        *count(&mut extent) += 1;
+        if extent.examples.len() < EXAMPLES_MAX {
+            extent.examples.push(name.to_owned());
+        }
+    };
+    for (name, value) in after {
+        match before.get(name) {
+            Some(same) if same == value => {}
+            Some(_) => touched(|extent| &mut extent.changed, name),
+            None => touched(|extent| &mut extent.added, name),
+        }
+    }
+    for name in before.keys().filter(|name| !after.contains_key(*name)) {
+        touched(|extent| &mut extent.removed, name);
+    }
+    extent
+}
+
+fn plugins(
+    before: &BTreeMap<String, BTreeMap<String, u64>>,
+    after: &BTreeMap<String, BTreeMap<String, u64>>,
+) -> BTreeMap<String, Extent> {
+    let none = BTreeMap::new();
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let compared = names.into_iter().map(|name| {
+        let [before, after] = [before, after].map(|reach| reach.get(name).unwrap_or(&none));
+        (name.clone(), extent(before, after))
+    });
+    compared.filter(|(_, extent)| extent.total() > 0).collect()
+}
+
+fn summary(plan: &Plan) -> String {
+    if plan.diff.differences.is_empty() {
+        return "changes nothing".to_owned();
+    }
+    let all = plan.hosts.total() + plan.hosts_unchanged;
+    let mut parts = vec![format!("touches {} of {all} host{}", plan.hosts.total(), if all == 1 { "" } else { "s" })];
+    if plan.hosts.total() > 0 {
+        let few = plan.hosts.examples.iter().take(SUMMARISED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = if plan.hosts.total() > SUMMARISED_MAX as u64 { ", …" } else { "" };
+        parts.push(format!("({}: {few}{more})", counted(&plan.hosts)));
+    }
+    let mut text = parts.join(" ");
+    for (what, extent) in [("upstreams", &plan.upstreams), ("listeners", &plan.listeners)] {
+        if extent.total() > 0 {
+            text += &format!("; {what}: {}", counted(extent));
+        }
+    }
+    text
+}
+
+fn counted(extent: &Extent) -> String {
+    let counts = [("added", extent.added), ("changed", extent.changed), ("removed", extent.removed)];
+    let said = counts.iter().filter(|(_, count)| *count > 0).map(|(what, count)| format!("{count} {what}"));
+    said.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn document() -> Value {
+        json!({
+            "plugins": {"hsts": {"digest": "sha256:1"}, "policy": {"digest": "sha256:2"}},
+            "upstreams": {"one": {"url": "http://127.0.0.1:1"}, "two": {"url": "http://127.0.0.1:2"}},
+            "sites": [
+                {"hosts": ["a.example", "*.b.example"], "upstream": "one", "plugins": [{"plugin": "hsts", "config": {"max_age": 1}}]},
+                {"hosts": ["c.example"], "upstream": "two"}
+            ],
+            "listeners": {"https": {"plugins": [{"plugin": "policy"}]}}
+        })
+    }
+
+    fn counts(extent: &Extent) -> [u64; 3] {
+        [extent.added, extent.changed, extent.removed]
+    }
+
+    #[test]
+    fn the_same_configuration_touches_nothing() {
+        let plan = plan(&document(), &document());
+        assert_eq!((plan.hosts.total(), plan.hosts_unchanged, plan.summary.as_str()), (0, 3, "changes nothing"));
+        assert!(plan.plugins.is_empty() && plan.diff.differences.is_empty());
+    }
+
+    #[test]
+    fn another_component_touches_every_host_that_it_is_bound_to() {
+        let mut new = document();
+        new["plugins"]["hsts"]["digest"] = "sha256:3".into();
+        let plan = plan(&document(), &new);
+        assert_eq!(counts(&plan.hosts), [0, 2, 0]);
+        assert_eq!(plan.hosts.examples, ["*.b.example", "a.example"]);
+        assert_eq!(counts(&plan.plugins["hsts"]), [0, 2, 0]);
+        assert_eq!(plan.summary, "touches 2 of 3 hosts (2 changed: *.b.example, a.example)");
+    }
+
+    #[test]
+    fn another_upstream_address_touches_its_hosts() {
+        let mut new = document();
+        new["upstreams"]["two"]["url"] = "http://127.0.0.1:3".into();
+        let plan = plan(&document(), &new);
+        assert_eq!((counts(&plan.hosts), counts(&plan.upstreams)), ([0, 1, 0], [0, 1, 0]));
+        assert_eq!(plan.summary, "touches 1 of 3 hosts (1 changed: c.example); upstreams: 1 changed");
+    }
+
+    #[test]
+    fn hosts_that_come_and_go_are_counted() {
+        let mut new = document();
+        new["sites"][0]["hosts"] = json!(["A.Example.", "d.example"]);
+        new["listeners"] = json!({});
+        let plan = plan(&document(), &new);
+        assert_eq!(counts(&plan.hosts), [1, 0, 1], "the same name in another spelling is the same host");
+        assert_eq!(counts(&plan.plugins["hsts"]), [1, 0, 1]);
+        assert_eq!(counts(&plan.plugins["policy"]), [0, 0, 1]);
+        assert_eq!(plan.plugins["policy"].examples, ["listener https"]);
+        assert_eq!(counts(&plan.listeners), [0, 0, 1]);
+    }
+}
