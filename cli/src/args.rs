@@ -200,8 +200,27 @@ pub struct Why {
 
 #[derive(Debug, Subcommand)]
 pub enum PluginAction {
-    /// Upload a plugin (a Wasm component) and print the digest that a configuration names it by.
-    Push { file: PathBuf },
+    /// Make a key pair that plugins are signed with. Edges trust the public key by `plugins.trusted_keys`.
+    Keygen {
+        /// Private key, mode 0600; the public key lies beside it with `.pub` appended.
+        #[arg(long, default_value = "plugins.pem")]
+        out: PathBuf,
+    },
+    /// Sign a plugin: writes FILE.sig.
+    Sign {
+        /// Private key, as `keygen` made it.
+        #[arg(long, env = "LATCHKEY_PLUGIN_KEY", value_name = "FILE")]
+        key: PathBuf,
+        file: PathBuf,
+    },
+    /// Upload a plugin (a Wasm component) with its signature, FILE.sig, and print the digest that a configuration names
+    /// it by.
+    Push {
+        file: PathBuf,
+        /// Sign it now, with this private key.
+        #[arg(long, env = "LATCHKEY_PLUGIN_KEY", value_name = "FILE")]
+        key: Option<PathBuf>,
+    },
     /// The plugins that the proxy has.
     Ls,
 }

@@ -3,13 +3,13 @@
 //! file.
 
 // Who has neither side, such as the operator's command, uses the types only.
-#![cfg_attr(not(any(feature = "seal", feature = "open")), allow(dead_code, unused_imports))]
+#![cfg_attr(not(any(feature = "sign", feature = "open")), allow(dead_code, unused_imports))]
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "seal")]
+#[cfg(feature = "sign")]
 pub use self::signing::{SigningKey, SigningKeyError, sign};
 #[cfg(feature = "open")]
 pub use self::verifying::{VerifyError, VerifyKeyError, VerifyKeys, verify};
@@ -33,13 +33,13 @@ struct Header {
 }
 
 /// The JWK thumbprint (RFC 7638, RFC 8037 appendix A.3) of an Ed25519 public key.
-#[cfg(any(feature = "seal", feature = "open"))]
+#[cfg(any(feature = "sign", feature = "open"))]
 fn thumbprint(public_key: &[u8]) -> String {
     let jwk = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, URL_SAFE_NO_PAD.encode(public_key));
     URL_SAFE_NO_PAD.encode(crate::bundle::sha256(jwk.as_bytes()))
 }
 
-#[cfg(feature = "seal")]
+#[cfg(feature = "sign")]
 mod signing {
     use base64::engine::general_purpose::STANDARD;
     use ring::rand::SystemRandom;
@@ -111,6 +111,15 @@ mod signing {
         out + &format!("-----END {label}-----\n")
     }
 
+    impl SigningKey {
+        /// For what is not a token.
+        pub(crate) fn sign_bytes(&self, message: &[u8]) -> [u8; 64] {
+            let mut bytes = [0; 64];
+            bytes.copy_from_slice(self.pair.sign(message).as_ref());
+            bytes
+        }
+    }
+
     impl std::fmt::Debug for SigningKey {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.debug_struct("SigningKey").field("kid", &self.kid).finish_non_exhaustive()
@@ -133,7 +142,7 @@ mod verifying {
 
     use super::*;
 
-    /// CertService's public keys; several while one replaces another.
+    /// Public keys; several while one replaces another.
     #[derive(Clone)]
     pub struct VerifyKeys(Vec<(String, PKey<Public>)>);
 
@@ -141,7 +150,7 @@ mod verifying {
     pub enum VerifyKeyError {
         #[error("not an Ed25519 public key in PEM (`-----BEGIN PUBLIC KEY-----`)")]
         Malformed,
-        #[error("no key to verify CertService's signatures with; configure at least one")]
+        #[error("no key to verify signatures with; configure at least one")]
         None,
     }
 
@@ -171,6 +180,13 @@ mod verifying {
             };
             let keys = pems.into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
             if keys.is_empty() { Err(VerifyKeyError::None) } else { Ok(Self(keys)) }
+        }
+
+        /// For what is not a token. None where the key is not known.
+        pub(crate) fn verify_bytes(&self, kid: &str, message: &[u8], signature: &[u8]) -> Option<bool> {
+            let (_, key) = self.0.iter().find(|(known, _)| known == kid)?;
+            let verified = Verifier::new_without_digest(key).and_then(|mut v| v.verify_oneshot(signature, message));
+            Some(verified.unwrap_or(false))
         }
     }
 
@@ -214,7 +230,7 @@ mod verifying {
 }
 
 #[cfg(test)]
-#[cfg(all(feature = "seal", feature = "open"))]
+#[cfg(all(feature = "sign", feature = "open"))]
 mod tests {
     use super::*;
     use crate::{Challenge, Hostname};

@@ -1,5 +1,6 @@
 use contract::admin::{Applied, Plan, Revision, Revisions};
 use contract::bundle::sha256;
+use contract::plugin::SIGNATURE_HEADER;
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub struct Plugin {
     pub version: String,
     /// Which hooks it has.
     pub class: String,
+    /// The key that vouches for it.
+    pub signed_by: Option<String>,
 }
 
 /// The hosts that a proxy is asked for most.
@@ -129,11 +132,14 @@ impl Admin {
     }
 
     /// Uploads a component: its digest, and whether the proxy did not have it yet.
-    pub async fn push(&self, component: Vec<u8>) -> Result<(String, bool), ClientError> {
+    pub async fn push(&self, component: Vec<u8>, signature: Option<&str>) -> Result<(String, bool), ClientError> {
         let hex: String = sha256(&component).iter().map(|byte| format!("{byte:02x}")).collect();
         let digest = format!("sha256:{hex}");
         let url = self.target.url(&format!("/v1/plugins/{digest}"));
-        let request = self.client.put(url).header("content-type", "application/wasm").body(component);
+        let mut request = self.client.put(url).header("content-type", "application/wasm").body(component);
+        if let Some(signature) = signature {
+            request = request.header(SIGNATURE_HEADER, signature.trim_end());
+        }
         let response = self.target.send(request).await?;
         Ok((digest, response.status() == StatusCode::CREATED))
     }

@@ -30,3 +30,12 @@ fn read(file: &std::path::Path) -> Result<Vec<u8>, Failure> {
     };
     content.map_err(|error| Failure::File { file: file.to_owned(), error })
 }
+
+/// Never over an existing file: a key that is lost can't be made again.
+fn write_new(path: &std::path::Path, mode: u32, bytes: &[u8]) -> Result<(), Failure> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let written = opened.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    written.map_err(|error| Failure::File { file: path.to_owned(), error })
+}

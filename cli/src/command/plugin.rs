@@ -1,30 +1,91 @@
+use std::path::{Path, PathBuf};
+
+use contract::bundle::sha256;
+use contract::plugin::sign;
+use contract::signed::SigningKey;
 use serde_json::json;
 
-use super::read;
+use super::{read, write_new};
 use crate::Failure;
 use crate::args::{AdminArgs, PluginAction};
 use crate::client::Admin;
 
 pub(super) async fn run(args: &AdminArgs, action: PluginAction, json: bool) -> Result<(), Failure> {
-    let admin = Admin::new(&args.admin)?;
     match action {
-        PluginAction::Push { file } => {
-            let (digest, new) = admin.push(read(&file)?).await?;
-            match (json, new) {
-                (true, _) => println!("{}", json!({"digest": digest, "new": new})),
-                (false, true) => println!("{digest}"),
-                (false, false) => println!("{digest} (the proxy had it already)"),
-            }
-        }
-        PluginAction::Ls => {
-            let plugins = admin.plugins().await?;
+        PluginAction::Keygen { out } => keygen(&out, json),
+        PluginAction::Sign { key, file } => {
+            let signature = signed(&read(&file)?, &key)?;
+            let out = beside(&file, "sig");
+            std::fs::write(&out, format!("{signature}\n"))
+                .map_err(|error| Failure::File { file: out.clone(), error })?;
             if json {
-                println!("{}", json!(plugins));
+                println!("{}", json!({"signature": signature}))
+            } else {
+                println!("{}", out.display())
             }
-            for plugin in plugins.iter().filter(|_| !json) {
-                println!("{:<16} {:<8} {:<12} {}", plugin.name, plugin.version, plugin.class, plugin.digest);
-            }
+            Ok(())
         }
+        PluginAction::Push { file, key } => push(&Admin::new(&args.admin)?, &file, key.as_deref(), json).await,
+        PluginAction::Ls => list(&Admin::new(&args.admin)?, json).await,
+    }
+}
+
+fn keygen(out: &Path, json: bool) -> Result<(), Failure> {
+    let (key, pem) = SigningKey::generate().map_err(|error| Failure::Outcome(error.to_string()))?;
+    let public = beside(out, "pub");
+    write_new(out, 0o600, pem.as_bytes())?;
+    write_new(&public, 0o644, key.public_pem().as_bytes())?;
+    if json {
+        println!("{}", json!({"key": out, "public_key": public, "kid": key.kid()}));
+    } else {
+        println!("private key  {}  (stays with who vouches for plugins)", out.display());
+        println!("public key   {}  (goes into plugins.trusted_keys of the edges)", public.display());
+        println!("kid          {}", key.kid());
     }
     Ok(())
+}
+
+async fn push(admin: &Admin, file: &Path, key: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let component = read(file)?;
+    let kept = beside(file, "sig");
+    let signature = match key {
+        Some(key) => Some(signed(&component, key)?),
+        // Without a signature it is for the proxy to refuse: its boot file says what it trusts.
+        None if kept.exists() => Some(String::from_utf8_lossy(&read(&kept)?).into_owned()),
+        None => None,
+    };
+    let (digest, new) = admin.push(component, signature.as_deref()).await?;
+    match (json, new) {
+        (true, _) => println!("{}", json!({"digest": digest, "new": new})),
+        (false, true) => println!("{digest}"),
+        (false, false) => println!("{digest} (the proxy had it already)"),
+    }
+    Ok(())
+}
+
+async fn list(admin: &Admin, json: bool) -> Result<(), Failure> {
+    let plugins = admin.plugins().await?;
+    if json {
+        println!("{}", json!(plugins));
+    }
+    for plugin in plugins.iter().filter(|_| !json) {
+        let by = plugin.signed_by.as_ref().map_or("unsigned".to_owned(), |kid| format!("signed by {kid}"));
+        println!("{:<16} {:<8} {:<12} {}  {by}", plugin.name, plugin.version, plugin.class, plugin.digest);
+    }
+    Ok(())
+}
+
+fn signed(component: &[u8], key: &Path) -> Result<String, Failure> {
+    let pem = zeroize::Zeroizing::new(read(key)?);
+    let key_of = |pem: &[u8]| SigningKey::from_pem(std::str::from_utf8(pem).unwrap_or_default());
+    let signing = key_of(&pem).map_err(|error| Failure::Outcome(format!("{}: {error}", key.display())))?;
+    Ok(sign(&sha256(component), &signing).to_string())
+}
+
+/// `hsts.wasm` → `hsts.wasm.sig`
+fn beside(file: &Path, extension: &str) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(extension);
+    file.with_file_name(name)
 }

@@ -2,10 +2,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use contract::Hostname;
+use support::edge::Edge;
 use support::fleet::{Fleet, Plan};
 use support::upstream::Upstream;
 use support::wait::until;
-use support::{Context, Result, fail, port, program};
+use support::{Result, fail, port, program};
 
 use super::site_config::{PLUGINS, SiteConfig};
 use super::talk::Talk;
@@ -49,7 +50,7 @@ impl Demo {
             token_file: Some(fleet.certservice_setup.operator_token_file()),
             ca_file: None,
         })?;
-        let digests = push_plugins(&admin, &plugin_folder).await?;
+        let digests = push_plugins(&fleet.edge, &plugin_folder).await?;
         let demo = Self { fleet, admin, domains, sites, digests, _upstreams: upstreams };
         demo.introduce(talk);
         Ok(demo)
@@ -65,7 +66,10 @@ impl Demo {
             talk.evidence("customer's server", format!("{url} for {name}, answers with what it saw of a request"));
         }
         let edge = &self.fleet.edge_setup;
-        talk.evidence("proxy", format!("https://{} and http://{}, 3 plugins in WebAssembly", edge.https, edge.http));
+        talk.evidence(
+            "proxy",
+            format!("https://{} and http://{}, 3 signed plugins in WebAssembly", edge.https, edge.http),
+        );
     }
 
     /// Puts the demo's configuration in force, with this HSTS age: its revision.
@@ -107,12 +111,10 @@ impl Demo {
     }
 }
 
-async fn push_plugins(admin: &Admin, folder: &Path) -> Result<BTreeMap<&'static str, String>> {
+async fn push_plugins(edge: &Edge, folder: &Path) -> Result<BTreeMap<&'static str, String>> {
     let mut digests = BTreeMap::new();
     for plugin in PLUGINS {
-        let file = folder.join(format!("{plugin}.wasm"));
-        let (digest, _) = admin.push(std::fs::read(&file).context(file.display())?).await?;
-        digests.insert(plugin, digest);
+        digests.insert(plugin, edge.push(&folder.join(format!("{plugin}.wasm"))).await?);
     }
     Ok(digests)
 }

@@ -33,6 +33,19 @@ pub(super) struct File {
     /// Off without it: it holds what visitors do.
     #[deserr(default)]
     pub access_log: Option<AccessLog>,
+    #[deserr(default)]
+    pub plugins: Plugins,
+}
+
+#[derive(Debug, Default, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Plugins {
+    /// Ed25519 public keys (PEM files): a plugin that none of them signed is refused. Default: none, so no plugin is accepted.
+    #[deserr(default)]
+    pub trusted_keys: Vec<String>,
+    /// Take plugins without a signature from whoever reaches the admin socket. Default false.
+    #[deserr(default)]
+    pub accept_unsigned: bool,
 }
 
 #[derive(Debug, Deserr)]

@@ -2,6 +2,7 @@
 
 mod file;
 mod names;
+mod plugins;
 mod secrets;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use contract::signed::VerifyKeys;
 
 use self::file::File;
 pub use self::file::Protocol;
+pub use self::plugins::{Trust, TrustError};
 use self::secrets::{read_private, read_text};
 use crate::guard::Limits;
 use crate::observe::{AccessLogSettings, Target};
@@ -35,6 +37,7 @@ pub struct Config {
     pub tls: Tls,
     pub names: NamePolicy,
     pub limits: Limits,
+    pub trust: Trust,
     pub access_log: Option<AccessLogSettings>,
 }
 
@@ -107,6 +110,7 @@ impl Config {
                 opens_queued_max: usize::from(file.tls.opens_queued_max),
             },
             limits: limits(&file.limits),
+            trust: trust(&file.plugins)?,
             access_log: file.access_log.map(access_log),
             data_dir,
         })
@@ -155,6 +159,22 @@ fn access_log(file: file::AccessLog) -> AccessLogSettings {
         query: file.query,
         buffer_bytes_max: usize::try_from(file.buffer_mib_max).unwrap_or(usize::MAX).saturating_mul(1 << 20),
     }
+}
+
+fn trust(plugins: &file::Plugins) -> Result<Trust, ConfigError> {
+    let pems = plugins.trusted_keys.iter().map(|path| read_text(path)).collect::<Result<Vec<_>, _>>()?;
+    let keys = match pems.len() {
+        0 => None,
+        _ => Some(
+            VerifyKeys::from_pems(pems.iter().map(String::as_str))
+                .map_err(|error| ConfigError::Setting(format!("plugins.trusted_keys: {error}")))?,
+        ),
+    };
+    Ok(match (keys, plugins.accept_unsigned) {
+        (keys, true) => Trust::Anything(keys),
+        (Some(keys), false) => Trust::Signed(keys),
+        (None, false) => Trust::Nothing,
+    })
 }
 
 fn cores() -> usize {

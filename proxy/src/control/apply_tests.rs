@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::Trust;
 use crate::wasm::Settings;
 
 struct World {
@@ -11,7 +12,7 @@ impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let host = Host::new(Settings::default()).unwrap();
-        let plugins = Plugins::open(folder.path().join("plugins"), &host).unwrap();
+        let plugins = Plugins::open(folder.path().join("plugins"), &host, Trust::Nothing).unwrap();
         Self { folder, host, plugins }
     }
 

@@ -130,7 +130,7 @@ impl Control {
         // Plugins are called on the threads that serve, and bound on those of control.
         let threads = config.threads + crate::serve::CONTROL_THREADS;
         let host = Host::new(crate::wasm::Settings { threads, ..Default::default() })?;
-        let plugins = Plugins::open(config.data_dir.join("plugins"), &host).map_err(data)?;
+        let plugins = Plugins::open(config.data_dir.join("plugins"), &host, config.trust.clone()).map_err(data)?;
         Ok(Self {
             host,
             plugins,

@@ -111,7 +111,7 @@ async fn a_guest_that_is_not_a_component_is_refused() {
     let core_module = b"\0asm\x01\0\0\0".to_vec();
     for (bytes, says) in [(b"#!/bin/sh\n".to_vec(), ""), (core_module, "component"), (component[..999].to_vec(), "")] {
         let before = world.metric("latchkey_plugin_uploads_total", "result=\"refused\"").await;
-        let reply = admin.put(&digest_path(&bytes), bytes).await.unwrap();
+        let (_, reply) = world.fleet.edge.upload(bytes).await.unwrap();
         assert_eq!(reply.status, 422, "{}", reply.text());
         let detail = reply.json().unwrap()["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains(says), "{detail}");

@@ -89,13 +89,17 @@ async fn an_operator_plans_applies_and_goes_back() {
 #[tokio::test]
 async fn an_operator_pushes_plugins_and_asks_for_the_status() {
     let world = World::start(Plan::default()).await;
-    let pushed = latchkey(&world, &["plugin", "push", guest("hsts").to_str().unwrap()]).await;
+    let key = world.fleet.edge_setup.plugin_key.display().to_string();
+    let push = async |file: std::path::PathBuf| {
+        latchkey(&world, &["plugin", "push", file.to_str().unwrap(), "--key", &key]).await
+    };
+    let pushed = push(guest("hsts")).await;
     assert!(stdout(&pushed).starts_with("sha256:"), "{}{}", stdout(&pushed), stderr(&pushed));
     let listed = stdout(&latchkey(&world, &["plugin", "ls"]).await);
     assert_eq!(listed.lines().count(), 3, "{listed}");
     assert!(listed.contains(stdout(&pushed).split(' ').next().unwrap().trim()), "{listed}");
     let text = repository().join("README.md");
-    assert_eq!(latchkey(&world, &["plugin", "push", text.to_str().unwrap()]).await.status.code(), Some(1));
+    assert_eq!(push(text).await.status.code(), Some(1));
 
     let status = latchkey(&world, &["status"]).await;
     assert!(status.status.success(), "{}{}", stdout(&status), stderr(&status));

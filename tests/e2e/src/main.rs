@@ -40,6 +40,8 @@ mod server_names;
 #[cfg(test)]
 mod sight;
 #[cfg(test)]
+mod signatures;
+#[cfg(test)]
 mod tampering;
 #[cfg(test)]
 mod ticket_keys;

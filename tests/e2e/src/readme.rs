@@ -44,11 +44,13 @@ fn make_files(etc: &Path) {
     let authority = Authority::new("certs.internal").unwrap();
     let issued = authority.issue("certs.internal").unwrap();
     let (signing, _) = SigningKey::generate().unwrap();
+    let (plugins, _) = SigningKey::generate().unwrap();
     for (name, content) in [
         ("edge.token", b"token".to_vec()),
         ("store.url", b"mysql://latchkey:secret@db.internal/latchkey".to_vec()),
         ("redis.url", b"rediss://:secret@redis.internal/0".to_vec()),
         ("signing.pub", signing.public_pem().into_bytes()),
+        ("plugins.pub", plugins.public_pem().into_bytes()),
         ("certservice-ca.pem", authority.root_pem().unwrap()),
         ("certservice.pem", issued.certificate.to_pem().unwrap()),
         ("certservice.key", issued.key.private_key_to_pem_pkcs8().unwrap()),

@@ -2,7 +2,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::api::Api;
+use contract::plugin::{self, SIGNATURE_HEADER};
+use contract::signed::SigningKey;
+use reqwest::Method;
+
+use crate::api::{Api, Reply};
 use crate::certservice;
 use crate::process::Process;
 use crate::{Context, Result, fail, folder, program};
@@ -16,11 +20,13 @@ pub struct Setup {
     pub http: SocketAddr,
     pub key: PathBuf,
     pub redis_url: Option<String>,
-    /// More sections of the boot file.
+    /// More of the boot file: settings of its last section, `[plugins]`, and further sections.
     pub settings: String,
     certservice_url: String,
     token_file: PathBuf,
     verify_key: PathBuf,
+    /// Signs the plugins that are pushed. Its public key stands beside it, and is trusted.
+    pub plugin_key: PathBuf,
 }
 
 /// Makes an edge key in `folder`: the private key's file. The public key stands beside it, see [`public_key`].
@@ -44,8 +50,12 @@ impl Setup {
         certservice: &certservice::Setup,
         https: SocketAddr,
         http: SocketAddr,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        let (plugin_key, pem) = SigningKey::generate()?;
+        let plugin_key_file = folder.join("plugins.pem");
+        folder::write(&plugin_key_file, &*pem)?;
+        folder::write(&public_key(&plugin_key_file), plugin_key.public_pem())?;
+        Ok(Self {
             folder: folder.to_owned(),
             https,
             http,
@@ -55,7 +65,8 @@ impl Setup {
             certservice_url: certservice.url(),
             token_file: certservice.edge_token_file(),
             verify_key: certservice.verify_key(),
-        }
+            plugin_key: plugin_key_file,
+        })
     }
 
     pub fn data_folder(&self) -> PathBuf {
@@ -77,7 +88,8 @@ impl Setup {
              [[listeners]]\nname = \"https\"\naddress = \"{}\"\nprotocol = \"https\"\n\
              [[listeners]]\nname = \"http\"\naddress = \"{}\"\nprotocol = \"http\"\nredirect_port = {}\n\
              [edge]\nkey_file = {:?}\n\
-             [certservice]\nurl = {:?}\ntoken_file = {:?}\nverify_keys = [{:?}]\n{redis}{}",
+             [certservice]\nurl = {:?}\ntoken_file = {:?}\nverify_keys = [{:?}]\n{redis}\
+             [plugins]\ntrusted_keys = [{:?}]\n{}",
             self.data_folder(),
             self.https,
             self.http,
@@ -86,6 +98,7 @@ impl Setup {
             self.certservice_url,
             self.token_file,
             self.verify_key,
+            public_key(&self.plugin_key),
             self.settings,
         )
     }
@@ -94,6 +107,7 @@ impl Setup {
 pub struct Edge {
     pub process: Process,
     pub admin: Api,
+    plugin_key: PathBuf,
 }
 
 impl Edge {
@@ -107,21 +121,31 @@ impl Edge {
         })?;
         let admin = Api::unix(&setup.admin_socket())?;
         process.until_ready(async || admin.get("/healthz").await?.expect(200)).await?;
-        Ok(Self { process, admin })
+        Ok(Self { process, admin, plugin_key: setup.plugin_key.clone() })
     }
 
     pub async fn apply(&self, config: &serde_json::Value) -> Result<()> {
         self.admin.put("/v1/config", config.to_string()).await?.expect(200).context("apply the configuration")
     }
 
-    /// Uploads a plugin: its digest, as a configuration names it.
+    /// Signs and uploads a plugin: its digest, as a configuration names it.
     pub async fn push(&self, component: &Path) -> Result<String> {
         let bytes = std::fs::read(component).context(component.display())?;
-        let digest = format!("sha256:{}", certservice::hex(&contract::bundle::sha256(&bytes)));
-        let reply = self.admin.put(&format!("/v1/plugins/{digest}"), bytes).await?;
+        let (digest, reply) = self.upload(bytes).await?;
         match reply.status {
             200 | 201 => Ok(digest),
             status => fail(format!("push {}: status {status}: {}", component.display(), reply.text())),
         }
+    }
+
+    /// The same with whatever bytes: their digest, and what the proxy says.
+    pub async fn upload(&self, bytes: Vec<u8>) -> Result<(String, Reply)> {
+        let digest = contract::bundle::sha256(&bytes);
+        let key = SigningKey::from_pem(&folder::read(&self.plugin_key)?)?;
+        let signature = plugin::sign(&digest, &key).to_string();
+        let digest = format!("sha256:{}", certservice::hex(&digest));
+        let headers = [(SIGNATURE_HEADER, signature.as_str())];
+        let reply = self.admin.send(Method::PUT, &format!("/v1/plugins/{digest}"), &headers, bytes).await?;
+        Ok((digest, reply))
     }
 }

@@ -78,7 +78,7 @@ impl Fleet {
         certservice_setup.rsa = plan.rsa;
         let certservice = CertService::start(&certservice_setup).await?;
 
-        let edge_setup = edge::Setup::new(path, key, &certservice_setup, https, http);
+        let edge_setup = edge::Setup::new(path, key, &certservice_setup, https, http)?;
         let edge = Edge::start(&edge_setup).await?;
         let second_edge = match (second_folder, second_key) {
             (Some(folder), Some(key)) => {

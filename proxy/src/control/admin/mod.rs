@@ -10,21 +10,22 @@ use std::sync::atomic::Ordering;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path as UrlPath, State};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post, put};
 use contract::api::{Fault, Problem};
+use contract::plugin::{SIGNATURE_HEADER, SignatureError};
 use serde_json::json;
 use tokio::net::UnixListener;
 
 use self::who::Peer;
 use super::apply::DOCUMENT_BYTES_MAX;
-use super::plugins::UploadError;
+use super::plugins::{UploadError, Uploaded};
 use super::{Control, HandedOver};
+use crate::config::TrustError;
 use crate::observe::METRICS;
 use crate::tls::Tier;
-use crate::wasm::Plugin;
 
 /// Largest component that is read, in bytes; the Wasm host has its own limit below it.
 const COMPONENT_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -105,17 +106,25 @@ fn handed_over(error: &HandedOver) -> Response {
 }
 
 async fn list_plugins(State(control): State<Arc<Control>>) -> Response {
-    let plugins: Vec<_> = control.plugins.list().iter().map(|plugin| shown(plugin)).collect();
+    let plugins: Vec<_> = control.plugins.list().iter().map(shown).collect();
     Json(json!({ "plugins": plugins })).into_response()
 }
 
-async fn put_plugin(State(control): State<Arc<Control>>, UrlPath(digest): UrlPath<String>, body: Bytes) -> Response {
+async fn put_plugin(
+    State(control): State<Arc<Control>>,
+    UrlPath(digest): UrlPath<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let _turn = match control.turn().await {
         Ok(turn) => turn,
         Err(error) => return handed_over(&error),
     };
     let uploader = control.clone();
-    let uploading = tokio::task::spawn_blocking(move || uploader.plugins.upload(&uploader.host, &digest, &body));
+    let uploading = tokio::task::spawn_blocking(move || {
+        let signature = headers.get(SIGNATURE_HEADER).map(|value| value.to_str().unwrap_or_default());
+        uploader.plugins.upload(&uploader.host, &digest, signature, &body)
+    });
     let uploaded = match uploading.await {
         Ok(uploaded) => uploaded,
         Err(error) => Err(UploadError::Io(std::io::Error::other(error))),
@@ -132,6 +141,11 @@ async fn put_plugin(State(control): State<Arc<Control>>, UrlPath(digest): UrlPat
                 UploadError::NotADigest(_) | UploadError::OtherDigest { .. } => {
                     (StatusCode::BAD_REQUEST, "wrong_digest")
                 }
+                UploadError::Trust(TrustError::Unsigned | TrustError::NoKeys) => (StatusCode::FORBIDDEN, "unsigned"),
+                UploadError::Trust(TrustError::Signature(SignatureError::UnknownKey(_))) => {
+                    (StatusCode::FORBIDDEN, "unknown_key")
+                }
+                UploadError::Trust(TrustError::Signature(_)) => (StatusCode::FORBIDDEN, "bad_signature"),
                 UploadError::Load(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_plugin"),
                 UploadError::Io(_) => (StatusCode::INTERNAL_SERVER_ERROR, "not_kept"),
             };
@@ -140,8 +154,9 @@ async fn put_plugin(State(control): State<Arc<Control>>, UrlPath(digest): UrlPat
     }
 }
 
-fn shown(plugin: &Plugin) -> serde_json::Value {
+fn shown(Uploaded { plugin, signature }: &Uploaded) -> serde_json::Value {
     json!({
+        "signed_by": signature.as_ref().map(|signature| signature.kid()),
         "digest": plugin.digest().to_string(),
         "name": plugin.name(),
         "version": plugin.version(),

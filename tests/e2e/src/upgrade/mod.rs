@@ -231,7 +231,9 @@ async fn one_upgrade_at_a_time_and_a_killed_one_changes_nothing() {
     assert!(told.contains("another upgrade is under way"), "{told}");
     // A change waits until it is known who is to keep it.
     let change = running.world.fleet.edge.admin.clone();
-    let config = running.world.config().to_string();
+    let mut config = running.world.config();
+    config["sites"][0]["plugins"][0]["config"]["max_age"] = 7.into();
+    let config = config.to_string();
     let mut change = tokio::spawn(async move { change.put("/v1/config", config).await.unwrap() });
     assert!(tokio::time::timeout(Duration::from_millis(300), &mut change).await.is_err());
     running.world.still_serves(HOST).await;
@@ -242,7 +244,10 @@ async fn one_upgrade_at_a_time_and_a_killed_one_changes_nothing() {
     assert_eq!(first.status.code(), Some(1), "{}", stdout(&first));
     assert!(stderr(&first).contains("ended before it served (signal: 9"), "{}", stderr(&first));
     change.await.unwrap().expect(200).unwrap();
-    assert_ne!(folder::read(&applied).unwrap(), content, "kept by the process that goes on");
+    std::fs::remove_file(&applied).unwrap();
+    folder::write(&applied, content).unwrap();
+    let kept = running.newest_revision().await;
+    assert!(kept != applied && kept.exists(), "kept by the process that goes on");
     running.still_the_same(pid).await;
     running.upgrade_succeeds().await;
     running.world.still_serves(HOST).await;
