@@ -25,6 +25,8 @@ pub struct ClientAddr(pub SocketAddr);
 pub struct Connection {
     pub peer: PeerAddr,
     pub client: ClientAddr,
+    /// Where the peer dialled.
+    pub server: SocketAddr,
     /// The name that the TLS handshake was for; set once, by `tls`.
     pub sni: OnceLock<Hostname>,
     /// What the TLS handshake came to; set once, by `tls`.
@@ -45,17 +47,24 @@ pub struct Handshake {
 }
 
 impl Connection {
-    pub fn new(peer: PeerAddr, client: ClientAddr) -> Arc<Self> {
-        Arc::new(Self { peer, client, sni: OnceLock::new(), handshake: OnceLock::new(), progress: Arc::default() })
+    pub fn new(peer: PeerAddr, client: ClientAddr, server: SocketAddr) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            client,
+            server,
+            sni: OnceLock::new(),
+            handshake: OnceLock::new(),
+            progress: Arc::default(),
+        })
     }
 
     /// Makes the stream carry the connection, and Pingora see the visitor's address. Must come before anyone asks for
     /// either.
-    pub fn attach(self: &Arc<Self>, stream: &mut L4Stream, local: SocketAddr) {
+    pub fn attach(self: &Arc<Self>, stream: &mut L4Stream) {
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         // Both cells are new, so they can't be set yet.
         let _ = digest.peer_addr.set(Some(PingoraAddr::Inet(self.client.0)));
-        let _ = digest.local_addr.set(Some(PingoraAddr::Inet(local)));
+        let _ = digest.local_addr.set(Some(PingoraAddr::Inet(self.server)));
         stream.set_socket_digest(digest);
         // The one place for data of ours that Pingora hands through TLS, HTTP/1 and HTTP/2 alike; the response header
         // that its type asks for is never read on a downstream connection.

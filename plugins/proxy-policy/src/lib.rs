@@ -5,18 +5,20 @@ mod cidr;
 use std::net::SocketAddr;
 
 use latchkey_sdk::config::Value;
-use latchkey_sdk::connection::{Client, ConnectionPolicy, Expectation, Outcome, Seen};
+use latchkey_sdk::connection::{Client, ConnectionPolicy, Expectation, Header, Outcome, Seen};
 use latchkey_sdk::{Manifest, export_connection};
 use serde::{Deserialize, Serialize};
 
 use cidr::Networks;
 
-const KEYS: [&str; 4] = ["trusted", "header", "untrusted", "deny"];
+const KEYS: [&str; 6] = ["trusted", "header", "checksum", "local", "untrusted", "deny"];
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct ProxyPolicy {
     trusted: Networks,
     header_required: bool,
+    checksum_required: bool,
+    admit_local: bool,
     admit_untrusted: bool,
     deny: Networks,
 }
@@ -35,6 +37,8 @@ impl ConnectionPolicy for ProxyPolicy {
         let config = config.object(&KEYS)?;
         let trusted = config.required("trusted", Networks::read);
         let header_required = config.optional("header", true, |v| v.one_of(&[("require", true), ("allow", false)]));
+        let checksum = config.optional("checksum", false, |v| v.one_of(&[("require", true), ("verify", false)]));
+        let admit_local = config.optional("local", true, |v| v.one_of(&[("admit", true), ("reset", false)]));
         let admit_untrusted = config.optional("untrusted", true, |v| v.one_of(&[("admit", true), ("reset", false)]));
         let deny = config.optional("deny", Networks::default(), Networks::read);
         let (trusted, deny) = (trusted?, deny?);
@@ -45,13 +49,25 @@ impl ConnectionPolicy for ProxyPolicy {
         if trusted.is_empty() && admit_untrusted == Some(false) {
             config.error_at("untrusted", "nobody is trusted and everybody else is reset", "list networks in `trusted`");
         }
-        Some(Self { trusted, header_required: header_required?, admit_untrusted: admit_untrusted?, deny })
+        if header_required == Some(false) && checksum == Some(true) {
+            let message = "a checksum can't be required of a header that is not";
+            config.error_at("checksum", message, "write `\"header\": \"require\"`");
+        }
+        Some(Self {
+            trusted,
+            header_required: header_required?,
+            checksum_required: checksum?,
+            admit_local: admit_local?,
+            admit_untrusted: admit_untrusted?,
+            deny,
+        })
     }
 
     fn expect(&self, _listener: &str, peer: SocketAddr) -> Expectation {
         match (self.trusted.contains(peer.ip()), self.header_required) {
             (false, _) => Expectation::Forbid,
             (true, false) => Expectation::Allow,
+            (true, true) if self.checksum_required => Expectation::RequireChecksum,
             (true, true) => Expectation::Require,
         }
     }
@@ -59,8 +75,9 @@ impl ConnectionPolicy for ProxyPolicy {
     fn judge(&self, _listener: &str, peer: SocketAddr, seen: Seen) -> Outcome {
         let trusted = self.trusted.contains(peer.ip());
         let (client, address) = match seen {
-            Seen::Header { client: Some(address), .. } if trusted => (Client::FromHeader, address),
-            Seen::Header { client: None, .. } if trusted => (Client::Peer, peer),
+            Seen::Header(Header { local: true, .. }) if !self.admit_local => return Outcome::Reset,
+            Seen::Header(Header { client: Some(address), .. }) if trusted => (Client::FromHeader, address),
+            Seen::Header(Header { client: None, .. }) if trusted => (Client::Peer, peer),
             Seen::Nothing if trusted && !self.header_required => (Client::Peer, peer),
             Seen::Nothing if !trusted && self.admit_untrusted => (Client::Peer, peer),
             _ => return Outcome::Reset,

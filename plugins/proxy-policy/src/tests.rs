@@ -1,4 +1,4 @@
-use latchkey_sdk::connection::{HeaderVersion, check};
+use latchkey_sdk::connection::{HeaderFields, HeaderVersion, check};
 
 use super::*;
 
@@ -19,7 +19,19 @@ fn at(address: &str) -> SocketAddr {
 }
 
 fn header(client: Option<&str>) -> Seen {
-    Seen::Header { version: HeaderVersion::V2, client: client.map(at) }
+    let fields = HeaderFields {
+        checked: false,
+        alpn: None,
+        authority: None,
+        unique_id: None,
+        tls: None,
+        aws_vpce_id: None,
+        azure_link_id: None,
+        gcp_psc_id: None,
+        others: vec![],
+    };
+    let (client, local) = (client.map(at), client.is_none());
+    Seen::Header(Header { version: HeaderVersion::V2, client, destination: None, local, fields })
 }
 
 /// `peer`, `header` or `reset`.
@@ -42,6 +54,17 @@ fn only_trusted_peers_are_read_for_a_header() {
     let allow = plan(r#"{"trusted": ["10.0.0.0/8"], "header": "allow"}"#);
     assert_eq!(expected(&allow, TRUSTED), Expectation::Allow);
     assert_eq!(expected(&allow, STRANGER), Expectation::Forbid);
+}
+
+#[test]
+fn a_checksum_and_health_checks_are_a_matter_of_choice() {
+    let strict = plan(r#"{"trusted": ["10.0.0.0/8"], "checksum": "require", "local": "reset"}"#);
+    assert_eq!(strict.expect("https", at(TRUSTED)), Expectation::RequireChecksum);
+    assert_eq!(strict.expect("https", at(STRANGER)), Expectation::Forbid);
+    assert_eq!(judged(&strict, TRUSTED, header(None)), "reset");
+    assert_eq!(judged(&strict, TRUSTED, header(Some("192.0.2.7:5"))), "header");
+    let faults = faults(r#"{"trusted": ["10.0.0.0/8"], "header": "allow", "checksum": "require"}"#);
+    assert_eq!(faults[0].0, "/checksum");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::Manifest;
 use crate::bindings::connection::{self as wit, Endpoint, Ip};
 use crate::config::{self, Diagnostic, Value};
 
-pub use wit::{Client, Expectation, HeaderVersion, Outcome};
+pub use wit::{Client, Expectation, HeaderFields, HeaderVersion, OtherField, Outcome, PeerTls};
 
 /// A configuration at work. Its serde form is what the proxy keeps.
 pub trait ConnectionPolicy: Serialize + DeserializeOwned + 'static {
@@ -26,14 +26,23 @@ pub trait ConnectionPolicy: Serialize + DeserializeOwned + 'static {
 }
 
 /// What was read of a PROXY header.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)] // one a connection, on the stack: a box would be an allocation more
 pub enum Seen {
     Nothing,
-    Header {
-        version: HeaderVersion,
-        /// `None` if it names nobody.
-        client: Option<SocketAddr>,
-    },
+    Header(Header),
+}
+
+#[derive(Debug, Clone)]
+pub struct Header {
+    pub version: HeaderVersion,
+    /// `None` if it names nobody.
+    pub client: Option<SocketAddr>,
+    /// The address that the client dialled.
+    pub destination: Option<SocketAddr>,
+    /// The peer comes on its own behalf, for a health check.
+    pub local: bool,
+    pub fields: HeaderFields,
 }
 
 /// Checks a configuration as the proxy would: for tests. What comes with a policy are warnings.
@@ -52,7 +61,13 @@ pub(crate) fn address(endpoint: Endpoint) -> SocketAddr {
 pub(crate) fn seen(seen: wit::Seen) -> Seen {
     match seen {
         wit::Seen::Nothing => Seen::Nothing,
-        wit::Seen::Header(header) => Seen::Header { version: header.version, client: header.client.map(address) },
+        wit::Seen::Header(header) => Seen::Header(Header {
+            version: header.version,
+            client: header.client.map(address),
+            destination: header.destination.map(address),
+            local: header.local,
+            fields: header.fields,
+        }),
     }
 }
 

@@ -6,6 +6,7 @@
 mod clients;
 pub mod header;
 mod policy;
+mod tlv;
 
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
@@ -138,14 +139,14 @@ impl<App: ServerApp + Send + Sync + 'static> Door<App> {
         let snapshot = self.current.load();
         let policy = snapshot.listeners.get(self.listener.name.as_str());
         let deadline = self.listener.proxy_header_timeout;
-        let asked = policy::ask(policy.map(|p| &**p), &self.listener.name, stream, peer);
+        let asked = policy::ask(policy.map(|p| &**p), &self.listener, stream, peer);
         let (mut stream, client) =
             tokio::time::timeout(deadline, asked).await.map_err(|_| Refused::TimedOut(deadline))??;
         drop(snapshot);
 
         let place = self.clients.enter(client).map_err(Refused::TooManyConnections)?;
-        let connection = Connection::new(peer, client);
-        connection.attach(&mut stream, local);
+        let connection = Connection::new(peer, client, local);
+        connection.attach(&mut stream);
         let stream = match &self.tls {
             Some(tls) => self.guarded(tls.handshake(stream, &connection).await?, &connection),
             None => self.guarded(stream, &connection),

@@ -6,10 +6,11 @@ use std::time::Duration;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use tokio::net::TcpStream;
 
-use super::header::{self, Header, HeaderError, Version};
+use super::header::{self, Header, HeaderError};
 use super::rewound;
+use crate::config::Listener;
 use crate::connection::{ClientAddr, PeerAddr};
-use crate::wasm::{Binding, Expectation, Fault, HeaderVersion, Outcome, Seen};
+use crate::wasm::{Binding, Expectation, Fault, Outcome};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refused {
@@ -17,6 +18,8 @@ pub(super) enum Refused {
     Untrusted,
     #[error("no PROXY header from a peer that must send one")]
     Missing,
+    #[error("a PROXY header without a checksum from a peer that must send one")]
+    Unchecked,
     #[error(transparent)]
     Header(#[from] HeaderError),
     #[error("no PROXY header and no first byte within {0:?}")]
@@ -37,7 +40,9 @@ impl Refused {
         match self {
             Self::Untrusted => "proxy_header_untrusted_peer",
             Self::Missing => "proxy_header_missing",
+            Self::Unchecked => "proxy_header_unchecked",
             Self::Header(HeaderError::TooLong(..)) => "proxy_header_too_long",
+            Self::Header(HeaderError::WrongChecksum) => "proxy_header_wrong_checksum",
             Self::Header(HeaderError::Malformed(_)) => "proxy_header_malformed",
             Self::Header(HeaderError::Ended | HeaderError::Io(_)) | Self::Io(_) => "peer_gone",
             Self::TimedOut(_) => "timed_out",
@@ -57,7 +62,7 @@ pub struct ConnectionPolicy {
 
 pub(super) async fn ask(
     policy: Option<&ConnectionPolicy>,
-    listener: &str,
+    listener: &Listener,
     stream: TcpStream,
     peer: PeerAddr,
 ) -> Result<(L4Stream, ClientAddr), Refused> {
@@ -65,25 +70,22 @@ pub(super) async fn ask(
         refuse_header(&stream).await?;
         return Ok((rewound(stream, &[]), ClientAddr(peer.0)));
     };
-    let expectation = policy.call(policy.binding.expect(listener, peer.0), Expectation::Forbid)?;
+    let expectation = policy.call(policy.binding.expect(&listener.name, peer.0), Expectation::Forbid)?;
     let (stream, header) = match expectation {
         Expectation::Forbid => {
             refuse_header(&stream).await?;
             (rewound(stream, &[]), None)
         }
-        Expectation::Allow | Expectation::Require => read_header(stream).await?,
+        _ => read_header(stream, listener.proxy_header_bytes_max).await?,
     };
-    if header.is_none() && expectation == Expectation::Require {
-        return Err(Refused::Missing);
+    match (expectation, &header) {
+        (Expectation::Require | Expectation::RequireChecksum, None) => return Err(Refused::Missing),
+        (Expectation::RequireChecksum, Some(header)) if !header.tlvs.checked => return Err(Refused::Unchecked),
+        _ => {}
     }
-    let seen = header.map_or(Seen::Nothing, |header| Seen::Header {
-        version: match header.version {
-            Version::V1 => HeaderVersion::V1,
-            Version::V2 => HeaderVersion::V2,
-        },
-        client: header.source,
-    });
-    match policy.call(policy.binding.judge(listener, peer.0, seen), Outcome::Admit(peer.0))? {
+    tracing::debug!(peer = %peer.0, ?header, "PROXY header");
+    let judged = policy.binding.judge(&listener.name, peer.0, header.as_ref());
+    match policy.call(judged, Outcome::Admit(peer.0))? {
         Outcome::Admit(client) => Ok((stream, ClientAddr(client))),
         Outcome::Reset => Err(Refused::Policy(policy.plugin.clone())),
     }
@@ -101,9 +103,9 @@ impl ConnectionPolicy {
     }
 }
 
-async fn read_header(stream: TcpStream) -> Result<(L4Stream, Option<Header>), Refused> {
+async fn read_header(stream: TcpStream, bytes_max: usize) -> Result<(L4Stream, Option<Header>), Refused> {
     let mut stream = L4Stream::from(stream);
-    let (header, rest) = header::read(&mut stream).await?;
+    let (header, rest) = header::read(&mut stream, bytes_max).await?;
     stream.rewind(&rest);
     Ok((stream, header))
 }

@@ -63,7 +63,12 @@ pub struct Listener {
     /// From accept to the end of the PROXY header or the first byte, in milliseconds. Default 5000.
     #[deserr(default = 5000)]
     pub proxy_header_timeout_ms: u64,
+    /// Largest PROXY header of version 2 that is read, in bytes, 107 to 16384. Default 536; version 1 has at most 107.
+    #[deserr(default = 536)]
+    pub proxy_header_bytes_max: u16,
 }
+
+const PROXY_HEADER_BYTES: std::ops::RangeInclusive<u16> = 107..=16_384;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
 #[deserr(error = Faults, rename_all = lowercase)]
@@ -342,6 +347,13 @@ fn check_listeners(file: File, location: ValuePointerRef<'_>) -> Result<File, Fa
         }
         if file.listeners[..index].iter().any(|other| other.name == listener.name) {
             found(at.push_key("name"), format!("two listeners are named `{}`", listener.name));
+        }
+        if !PROXY_HEADER_BYTES.contains(&listener.proxy_header_bytes_max) {
+            let (least, most) = (PROXY_HEADER_BYTES.start(), PROXY_HEADER_BYTES.end());
+            found(
+                at.push_key("proxy_header_bytes_max"),
+                format!("{} bytes; {least} to {most} are possible", listener.proxy_header_bytes_max),
+            );
         }
         if listener.protocol == Protocol::Https && listener.redirect_port.is_some() {
             found(at.push_key("redirect_port"), "only a listener with protocol `http` redirects".into());

@@ -48,6 +48,7 @@ pub struct Listener {
     pub protocol: Protocol,
     pub redirect_port: u16,
     pub proxy_header_timeout: Duration,
+    pub proxy_header_bytes_max: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -125,6 +126,7 @@ impl From<file::Listener> for Listener {
             protocol: listener.protocol,
             redirect_port: listener.redirect_port.unwrap_or(443),
             proxy_header_timeout: Duration::from_millis(listener.proxy_header_timeout_ms),
+            proxy_header_bytes_max: usize::from(listener.proxy_header_bytes_max),
         }
     }
 }

@@ -11,10 +11,10 @@ use super::instance::Instance;
 use super::limits::Budget;
 use super::shelf::Place;
 use super::types::{
-    Action, Class, Diagnostic, Edit, Expectation, Fault, HeaderVersion, Hooks, Outcome, RequestFacts, RequestView,
-    ResponseView, Seen,
+    Action, Class, Diagnostic, Edit, Expectation, Fault, Hooks, Outcome, RequestFacts, RequestView, ResponseView, Seen,
 };
 use super::verify;
+use crate::accept::header::{PeerTls, Tlvs, Version};
 
 /// Larger than what is accepted of edits, since lists and records take room of their own.
 const OUTPUT_BYTES_MAX: usize = 4 * verify::OUTPUT_BYTES_MAX;
@@ -117,14 +117,15 @@ impl Binding {
             connection::Expectation::Forbid => Expectation::Forbid,
             connection::Expectation::Allow => Expectation::Allow,
             connection::Expectation::Require => Expectation::Require,
+            connection::Expectation::RequireChecksum => Expectation::RequireChecksum,
         })
     }
 
     /// What becomes of the connection, once what was expected has been seen.
-    pub fn judge(&self, listener: &str, peer: SocketAddr, seen: Seen) -> Result<Outcome, Fault> {
+    pub fn judge(&self, listener: &str, peer: SocketAddr, seen: Seen<'_>) -> Result<Outcome, Fault> {
         let outcome = self.with_instance(|instance| {
             instance.call_connection(|policy, store, this| {
-                policy.call_judge(store, this, listener, endpoint(peer), guest_seen(seen))
+                policy.call_judge(store, this, listener, endpoint(peer), &guest_seen(seen))
             })
         })?;
         verify::outcome(outcome, peer, seen)
@@ -193,16 +194,38 @@ fn endpoint(address: SocketAddr) -> connection::Endpoint {
     connection::Endpoint { ip, port: address.port() }
 }
 
-fn guest_seen(seen: Seen) -> connection::Seen {
-    match seen {
-        Seen::Nothing => connection::Seen::Nothing,
-        Seen::Header { version, client } => connection::Seen::Header(connection::ProxyHeader {
-            version: match version {
-                HeaderVersion::V1 => connection::HeaderVersion::V1,
-                HeaderVersion::V2 => connection::HeaderVersion::V2,
-            },
-            client: client.map(endpoint),
-        }),
+fn guest_seen(seen: Seen<'_>) -> connection::Seen {
+    let Some(header) = seen else { return connection::Seen::Nothing };
+    connection::Seen::Header(connection::ProxyHeader {
+        version: match header.version {
+            Version::V1 => connection::HeaderVersion::V1,
+            Version::V2 => connection::HeaderVersion::V2,
+        },
+        client: header.source.map(endpoint),
+        destination: header.destination.map(endpoint),
+        local: header.local,
+        fields: guest_fields(&header.tlvs),
+    })
+}
+
+fn guest_fields(tlvs: &Tlvs) -> connection::HeaderFields {
+    let tls = |tls: &PeerTls| connection::PeerTls {
+        version: tls.version.clone(),
+        cipher: tls.cipher.clone(),
+        client_verified: tls.client_verified,
+        client_common_name: tls.client_common_name.clone(),
+    };
+    let other = |(kind, value): &(u8, Vec<u8>)| connection::OtherField { kind: *kind, value: value.clone() };
+    connection::HeaderFields {
+        checked: tlvs.checked,
+        alpn: tlvs.alpn.clone(),
+        authority: tlvs.authority.clone(),
+        unique_id: tlvs.unique_id.clone(),
+        tls: tlvs.tls.as_ref().map(tls),
+        aws_vpce_id: tlvs.aws_vpce_id.clone(),
+        azure_link_id: tlvs.azure_link_id,
+        gcp_psc_id: tlvs.gcp_psc_id,
+        others: tlvs.others.iter().map(other).collect(),
     }
 }
 

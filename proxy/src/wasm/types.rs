@@ -151,24 +151,12 @@ pub enum Expectation {
     Forbid,
     Allow,
     Require,
+    /// Of version 2, with a checksum.
+    RequireChecksum,
 }
 
-/// What was read of a PROXY header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
-    Nothing,
-    Header {
-        version: HeaderVersion,
-        /// `None` if it names nobody (v1 UNKNOWN, v2 LOCAL).
-        client: Option<SocketAddr>,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeaderVersion {
-    V1,
-    V2,
-}
+/// What was read of a PROXY header; none where nothing was.
+pub type Seen<'a> = Option<&'a crate::accept::header::Header>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

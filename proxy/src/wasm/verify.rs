@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::guest::{connection, control, http};
 use super::types::{Action, Diagnostic, Edit, Fault, Header, Outcome, Seen, Severity};
+use crate::accept::header::Header as ProxyHeader;
 
 pub(super) const EDITS_MAX: usize = 64;
 pub(super) const OUTPUT_BYTES_MAX: usize = 64 << 10;
@@ -172,13 +173,14 @@ fn redirect_status(status: http::RedirectStatus) -> u16 {
 }
 
 /// Turns the verdict into an address, and refuses to take one from a header that names none.
-pub(super) fn outcome(outcome: connection::Outcome, peer: SocketAddr, seen: Seen) -> Verified<Outcome> {
+pub(super) fn outcome(outcome: connection::Outcome, peer: SocketAddr, seen: Seen<'_>) -> Verified<Outcome> {
     match (outcome, seen) {
         (connection::Outcome::Reset, _) => Ok(Outcome::Reset),
         (connection::Outcome::Admit(connection::Client::Peer), _) => Ok(Outcome::Admit(peer)),
-        (connection::Outcome::Admit(connection::Client::FromHeader), Seen::Header { client: Some(client), .. }) => {
-            Ok(Outcome::Admit(client))
-        }
+        (
+            connection::Outcome::Admit(connection::Client::FromHeader),
+            Some(ProxyHeader { source: Some(client), .. }),
+        ) => Ok(Outcome::Admit(*client)),
         (connection::Outcome::Admit(connection::Client::FromHeader), _) => {
             refused("took the client's address from a PROXY header that names none")
         }

@@ -1,5 +1,7 @@
 //! Who may say who the client is.
 
+mod fields;
+
 use support::fleet::Plan;
 use support::proxy_header;
 

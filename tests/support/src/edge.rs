@@ -20,6 +20,8 @@ pub struct Setup {
     pub http: SocketAddr,
     pub key: PathBuf,
     pub redis_url: Option<String>,
+    /// More lines of each listener.
+    pub listener_settings: String,
     /// More of the boot file: settings of its last section, `[plugins]`, and further sections.
     pub settings: String,
     certservice_url: String,
@@ -61,6 +63,7 @@ impl Setup {
             http,
             key,
             redis_url: certservice.redis_url.clone(),
+            listener_settings: String::new(),
             settings: String::new(),
             certservice_url: certservice.url(),
             token_file: certservice.edge_token_file(),
@@ -85,8 +88,8 @@ impl Setup {
         let redis = self.redis_url.as_ref().map(|url| format!("[redis]\nurl = {url:?}\n")).unwrap_or_default();
         format!(
             "data_dir = {:?}\n\
-             [[listeners]]\nname = \"https\"\naddress = \"{}\"\nprotocol = \"https\"\n\
-             [[listeners]]\nname = \"http\"\naddress = \"{}\"\nprotocol = \"http\"\nredirect_port = {}\n\
+             [[listeners]]\nname = \"https\"\naddress = \"{}\"\nprotocol = \"https\"\n{more}\n\
+             [[listeners]]\nname = \"http\"\naddress = \"{}\"\nprotocol = \"http\"\nredirect_port = {}\n{more}\n\
              [edge]\nkey_file = {:?}\n\
              [certservice]\nurl = {:?}\ntoken_file = {:?}\nverify_keys = [{:?}]\n{redis}\
              [plugins]\ntrusted_keys = [{:?}]\n{}",
@@ -100,6 +103,7 @@ impl Setup {
             self.verify_key,
             public_key(&self.plugin_key),
             self.settings,
+            more = self.listener_settings,
         )
     }
 }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V2_PROXY: u8 = 0x21;
+const V2_LOCAL: u8 = 0x20;
+const CRC32C: u8 = 0x03;
 const V2_TCP4: u8 = 0x11;
 const V2_TCP6: u8 = 0x21;
 
@@ -15,6 +17,30 @@ pub fn v1(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
 
 pub fn v2(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
     v2_with(client, server, &[])
+}
+
+/// The peer on its own behalf: a health check.
+pub fn v2_local() -> Vec<u8> {
+    [V2_SIGNATURE, &[V2_LOCAL, 0, 0, 0]].concat()
+}
+
+pub fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
+    [&[kind][..], &u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes(), value].concat()
+}
+
+/// With a CRC32C as its last field, computed bit by bit (RFC 4960, appendix B).
+pub fn v2_with_checksum(client: SocketAddr, server: SocketAddr, fields: &[u8]) -> Vec<u8> {
+    let mut header = v2_with(client, server, &[fields, &tlv(CRC32C, &[0; 4])].concat());
+    let mut crc = u32::MAX;
+    for byte in &header {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+        }
+    }
+    let place = header.len() - 4;
+    header[place..].copy_from_slice(&(!crc).to_be_bytes());
+    header
 }
 
 /// With `extra` bytes after the addresses, where TLVs stand.

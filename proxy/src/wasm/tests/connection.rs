@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use super::super::guest::connection::{Client, Outcome as Judged};
 use super::super::verify;
 use super::*;
+use crate::accept::header::{Header, Tlvs, Version};
 
 const TRUSTED: &str = "10.1.2.3:40000";
 const STRANGER: &str = "203.0.113.9:40000";
@@ -12,8 +13,9 @@ fn at(address: &str) -> SocketAddr {
     address.parse().expect("is an address")
 }
 
-fn header(client: Option<&str>) -> Seen {
-    Seen::Header { version: HeaderVersion::V2, client: client.map(at) }
+fn header(client: Option<&str>) -> Header {
+    let (source, destination) = (client.map(at), client.map(|_| at("198.51.100.1:443")));
+    Header { version: Version::V2, source, destination, local: client.is_none(), tlvs: Tlvs::default() }
 }
 
 #[test]
@@ -30,27 +32,27 @@ fn a_header_is_expected_of_trusted_peers_only() {
 #[test]
 fn the_header_names_the_client() {
     let binding = bind("proxy-policy", r#"{"trusted": ["10.0.0.0/8"], "deny": ["192.0.2.8/32"]}"#);
-    let judged = |peer, seen| binding.judge("https", at(peer), seen);
-    assert_eq!(judged(TRUSTED, header(Some(CLIENT))), Ok(Outcome::Admit(at(CLIENT))));
-    assert_eq!(judged(TRUSTED, header(Some("192.0.2.8:1"))), Ok(Outcome::Reset));
-    assert_eq!(judged(TRUSTED, header(None)), Ok(Outcome::Admit(at(TRUSTED))));
-    assert_eq!(judged(TRUSTED, Seen::Nothing), Ok(Outcome::Reset));
-    assert_eq!(judged(STRANGER, Seen::Nothing), Ok(Outcome::Admit(at(STRANGER))));
-    assert_eq!(judged(STRANGER, header(Some(CLIENT))), Ok(Outcome::Reset));
+    let judged = |peer, seen: Option<Header>| binding.judge("https", at(peer), seen.as_ref());
+    assert_eq!(judged(TRUSTED, Some(header(Some(CLIENT)))), Ok(Outcome::Admit(at(CLIENT))));
+    assert_eq!(judged(TRUSTED, Some(header(Some("192.0.2.8:1")))), Ok(Outcome::Reset));
+    assert_eq!(judged(TRUSTED, Some(header(None))), Ok(Outcome::Admit(at(TRUSTED))));
+    assert_eq!(judged(TRUSTED, None), Ok(Outcome::Reset));
+    assert_eq!(judged(STRANGER, None), Ok(Outcome::Admit(at(STRANGER))));
+    assert_eq!(judged(STRANGER, Some(header(Some(CLIENT)))), Ok(Outcome::Reset));
 }
 
 #[test]
 fn a_client_that_no_header_names_is_refused() {
-    let outcome = |seen| verify::outcome(Judged::Admit(Client::FromHeader), at(TRUSTED), seen);
-    assert_eq!(outcome(header(Some(CLIENT))), Ok(Outcome::Admit(at(CLIENT))));
-    assert_eq!(outcome(header(None)).map_err(|fault| fault.reason()), Err("output"));
-    assert_eq!(outcome(Seen::Nothing).map_err(|fault| fault.reason()), Err("output"));
+    let outcome = |seen: Option<Header>| verify::outcome(Judged::Admit(Client::FromHeader), at(TRUSTED), seen.as_ref());
+    assert_eq!(outcome(Some(header(Some(CLIENT)))), Ok(Outcome::Admit(at(CLIENT))));
+    assert_eq!(outcome(Some(header(None))).map_err(|fault| fault.reason()), Err("output"));
+    assert_eq!(outcome(None).map_err(|fault| fault.reason()), Err("output"));
 }
 
 #[test]
 fn an_ipv6_client_keeps_its_address() {
     let binding = bind("proxy-policy", r#"{"trusted": ["::1"], "deny": ["2001:db8::/33"]}"#);
-    let judged = |client| binding.judge("https", at("[::1]:1"), header(Some(client)));
+    let judged = |client| binding.judge("https", at("[::1]:1"), Some(&header(Some(client))));
     assert_eq!(judged("[2001:db8:8000::1]:9"), Ok(Outcome::Admit(at("[2001:db8:8000::1]:9"))));
     assert_eq!(judged("[2001:db8:7fff::1]:9"), Ok(Outcome::Reset));
 }
