@@ -23,6 +23,8 @@ pub struct Ctx {
     pub host: Option<Hostname>,
     pub site: Option<Arc<Site>>,
     pub attempt: Attempt,
+    /// The upstream was told who the client is: no other request may use the connection.
+    pub connection_of_its_own: bool,
     pub facts: Option<RequestFacts>,
     /// Ends with the request.
     pub open: Option<OpenRequest>,
@@ -83,6 +85,7 @@ impl Ctx {
             host: None,
             site: None,
             attempt: Attempt::default(),
+            connection_of_its_own: false,
             facts: None,
             open: None,
             body_bytes: 0,

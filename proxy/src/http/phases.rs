@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::{CONNECTION, UPGRADE};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -214,7 +215,8 @@ fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     ctx.body_bytes = 0;
     match (&ctx.connection, &ctx.site) {
         (Some(connection), Some(site)) => {
-            let peer = ctx.attempt.pick(&site.upstream, connection.client.0.ip())?;
+            let mut peer = ctx.attempt.pick(&site.upstream, connection.client.0.ip())?;
+            ctx.connection_of_its_own = site.upstream.introduce(&mut peer, connection.client.0, connection.server)?;
             if let (Some(trace), Some(address)) = (&mut ctx.trace, peer._address.as_inet()) {
                 trace.try_begins(*address, Instant::now());
             }
@@ -230,6 +232,8 @@ fn forwarded(session: &Session, ctx: &mut Ctx, upstream: &mut RequestHeader) -> 
         (Some(connection), Some(host)) => {
             if ctx.site.as_ref().is_some_and(|site| site.upstream.takes_trailers()) {
                 forward::keep_trailers(session.req_header(), upstream)?;
+            } else if ctx.connection_of_its_own && !upstream.headers.contains_key(UPGRADE) {
+                upstream.insert_header(CONNECTION, "close")?;
             }
             forward::rewrite(upstream, connection.client.0.ip(), host, true)
         }

@@ -72,7 +72,9 @@ async fn ask(upstream: &Upstream, peer: &Peer, path: &str) -> Result<u16> {
     request.insert_header("host", origin.authority())?;
     request.insert_header("user-agent", concat!("latchkey-proxy/", env!("CARGO_PKG_VERSION"), " (health check)"))?;
     request.insert_header("connection", "close")?;
-    let (mut session, _) = CONNECTOR.get_http_session(&peer.template).await?;
+    let mut template = peer.template.clone();
+    upstream.introduce_as(&mut template, None)?;
+    let (mut session, _) = CONNECTOR.get_http_session(&template).await?;
     session.write_request_header(Box::new(request)).await?;
     session.finish_request_body().await?;
     loop {

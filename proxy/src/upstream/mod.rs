@@ -7,6 +7,7 @@ mod answer;
 mod attempt;
 mod choice;
 mod health;
+mod introduction;
 mod peer;
 mod settings;
 
@@ -23,9 +24,11 @@ use tokio::task::AbortHandle;
 
 pub use self::attempt::{Attempt, NO_HEALTHY_PEER, repeatable};
 use self::choice::{Peers, Pick};
+use self::introduction::{Parties, introduce};
 use self::peer::Peer;
 use self::settings::HttpVersion;
 use self::settings::Origin;
+use self::settings::SendProxy;
 pub use self::settings::{UpstreamError, UpstreamSettings};
 use crate::observe::METRICS;
 
@@ -136,6 +139,20 @@ impl Upstream {
     /// Whether asking again could find anything else.
     pub fn has_names(&self) -> bool {
         self.origins.iter().any(|origin| origin.host.parse::<IpAddr>().is_err())
+    }
+
+    /// Tells the peer on whose behalf the connection is made, where the configuration says so. True if it was told: then the
+    /// connection is for this request alone.
+    pub fn introduce(&self, peer: &mut HttpPeer, client: SocketAddr, server: SocketAddr) -> pingora::Result<bool> {
+        self.introduce_as(peer, Some(Parties { client, server }))
+    }
+
+    fn introduce_as(&self, peer: &mut HttpPeer, parties: Option<Parties>) -> pingora::Result<bool> {
+        if self.settings.send_proxy == SendProxy::None {
+            return Ok(false);
+        }
+        introduce(peer, parties, Duration::from_millis(self.settings.connect_timeout_ms))?;
+        Ok(true)
     }
 
     /// Peers that are up and do not rest.

@@ -45,6 +45,17 @@ pub struct UpstreamSettings {
     /// The name that each peer's certificate must have. Default: the host of its URL.
     #[deserr(default)]
     pub server_name: Option<String>,
+    /// A PROXY header before anything else on each connection.
+    #[deserr(default)]
+    pub send_proxy: SendProxy,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults, rename_all = lowercase)]
+pub enum SendProxy {
+    #[default]
+    None,
+    V2,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserr)]
