@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint deny plugins setup-demo setup-test setup-bench clean
+.PHONY: help demo test bench fuzz lint deny plugins setup-demo setup-test setup-bench clean
 
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),$(CURDIR)/target)
 PLUGINS := $(CURDIR)/plugins/built
@@ -31,6 +31,13 @@ test: setup-test lint plugins deny ## everything: lint, unit and end-to-end test
 bench: setup-bench plugins ## beside nginx, HAProxy, Caddy, bare Pingora; 25 minutes. QUICK=1: a few. ONLY=a,b: these parts. See bench/
 	cargo build --release --locked --workspace --bins
 	$(TARGET)/release/latchkey-bench $(if $(QUICK),--quick --results $(TARGET)/bench-quick) $(if $(ONLY),--only $(ONLY))
+
+fuzz: ## look for inputs that break the readers of PROXY headers and sealed bundles, SECONDS=60 each; libFuzzer where nightly and cargo-fuzz are
+	LATCHKEY_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --locked --workspace --test e2e -- --nocapture fuzz::any_
+	@if cargo +nightly fuzz --version >/dev/null 2>&1; then \
+	  for target in proxy_header sealed_bundle; do \
+	    cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$(or $(SECONDS),60) -max_len=20000; done; \
+	else echo "libFuzzer is left out: it needs rustup toolchain install nightly, cargo install cargo-fuzz"; fi
 
 lint: ## format and clippy, warnings are errors
 	cargo fmt --all --check

@@ -14,6 +14,8 @@ mod command;
 #[cfg(test)]
 mod full_path;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod map_rules;
