@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use support::edge::Edge;
 use support::fleet::Plan;
+use support::wait::{PATIENCE, until};
 
 use crate::s_client::{VERSIONS, Version, Visit};
 use crate::world::World;
@@ -36,9 +37,18 @@ async fn each_refusal_has_its_alert_in_both_versions() {
             let before = world.metric(HANDSHAKES, outcome).await;
             let seen = visit.go().await;
             assert_eq!(seen.alert(), Some(alert), "{version:?} {outcome}: {}", seen.text);
-            assert_eq!(world.metric(HANDSHAKES, outcome).await, before + 1.0, "{outcome}");
+            counted(&world, outcome, before + 1.0).await;
         }
     }
+}
+
+/// The alert leaves before the edge counts it.
+async fn counted(world: &World, outcome: &str, times: f64) {
+    let counted = until(format!("{times} × {outcome}"), PATIENCE, async || {
+        let seen = world.fleet.edge.admin.metric(HANDSHAKES, outcome).await?;
+        if seen < times { support::fail(format!("{seen}")) } else { Ok(seen) }
+    });
+    assert_eq!(counted.await.unwrap(), times, "{outcome}");
 }
 
 /// The default certificate of an operator's own, in files beside the edge's.

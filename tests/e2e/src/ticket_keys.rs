@@ -92,7 +92,7 @@ async fn keys_turn_and_old_tickets_are_renewed_and_then_refused() {
     let mut renewed = false;
     let full = until("a full handshake", PATIENCE, async || {
         let seen = visit.clone().resuming(&session).go().await;
-        assert!(seen.finished(), "never an error: {}", seen.text);
+        assert!(seen.finished(), "never an error: {:?}", seen.text);
         renewed |= seen.resumed && seen.ticket_key() != Some(first_key.clone());
         if seen.resumed { support::fail("it is resumed still") } else { Ok(seen) }
     });
