@@ -228,7 +228,7 @@ fn start_control(
     control: &control::ControlPre<State>,
     name: Arc<str>,
 ) -> Result<(Store<State>, guest::control::Control), Fault> {
-    let mut store = limits::store(&host.engine, name, host.plan_budget());
+    let mut store = limits::store(host, name, host.plan_budget());
     let started = control.instantiate(&mut store);
     let guest = started.map_err(|error| Fault::Unavailable(explained(&error)))?;
     Ok((store, guest))

@@ -5,16 +5,16 @@ use std::thread;
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::binding::{BindError, Binding};
+use super::clock::Clock;
 use super::component::{LoadError, Plugin};
 use super::guest;
 use super::limits::{Budget, State};
 
-/// How often deadlines are looked at.
-pub(super) const TICK: Duration = Duration::from_millis(1);
-
+/// A guest's time is processor time: on a busy machine its call lasts longer.
+const CALL_TIMES_MAX: u32 = 4;
 /// A larger pool only takes address space that small machines and containers don't give.
 const POOL_INSTANCES_MAX: usize = 8192;
 /// Beside the threads' shelves: instances that live for one `describe` or `plan`.
@@ -71,10 +71,11 @@ pub enum HostError {
 
 /// Runs plugins. Cheap to clone.
 #[derive(Clone)]
-pub struct Host(Arc<Inner>);
+pub struct Host(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub engine: Engine,
+    pub clock: Clock,
     pub linker: Linker<State>,
     pub settings: Settings,
 }
@@ -84,8 +85,9 @@ impl Host {
         let failed = |error: wasmtime::Error| HostError::Engine(format!("{error:#}"));
         let engine = engine(&settings).map_err(failed)?;
         let linker = linker(&engine).map_err(failed)?;
-        start_ticker(engine.weak())?;
-        Ok(Self(Arc::new(Inner { engine, linker, settings })))
+        let call_max = settings.plan_time.max(settings.http_time).max(settings.connection_time);
+        let clock = Clock::start(engine.weak(), CALL_TIMES_MAX * call_max)?;
+        Ok(Self(Arc::new(Inner { engine, clock, linker, settings })))
     }
 
     /// Compiles a component and asks it what it is. Takes about a tenth of a second: not for a request's thread.
@@ -158,16 +160,4 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     guest::control::latchkey::edge::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     linker.instance(guest::TYPES)?;
     Ok(linker)
-}
-
-/// Advances the epoch for as long as anybody holds the engine.
-fn start_ticker(engine: EngineWeak) -> Result<(), std::io::Error> {
-    thread::Builder::new().name("wasm-deadlines".to_owned()).spawn(move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            thread::sleep(TICK);
-        }
-    })?;
-    Ok(())
 }

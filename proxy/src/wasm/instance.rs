@@ -23,7 +23,7 @@ enum Guest {
 
 impl Instance {
     pub(super) fn start(host: &Inner, plugin: &Plugin, budget: Budget, compiled: &[u8]) -> Result<Self, Fault> {
-        let mut store = limits::store(&host.engine, plugin.shared_name(), budget);
+        let mut store = limits::store(host, plugin.shared_name(), budget);
         let guest = match &plugin.policy {
             PolicyPre::Connection(pre) => pre.instantiate(&mut store).map(Guest::Connection),
             PolicyPre::Http(pre) => pre.instantiate(&mut store).map(Guest::Http),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use wasmtime::{Engine, ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
+use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 
-use super::engine::TICK;
+use super::clock::{Clock, TICK};
+use super::engine::Inner;
 
 /// Most bytes of log messages that one call may write, so that a plugin can't flood the log.
 pub(super) const LOG_BYTES_MAX: usize = 2048;
@@ -26,6 +27,7 @@ pub(super) struct Budget {
 pub(super) struct State {
     pub plugin: Arc<str>,
     pub log_bytes_left: usize,
+    clock: Clock,
     budget: Budget,
     memory_bytes: usize,
     memory_refused: bool,
@@ -38,9 +40,11 @@ pub(super) struct State {
 #[error("deadline exceeded")]
 pub(super) struct DeadlineExceeded;
 
-pub(super) fn store(engine: &Engine, plugin: Arc<str>, budget: Budget) -> Store<State> {
-    let state = State { plugin, log_bytes_left: 0, budget, memory_bytes: 0, memory_refused: false, halfway: None };
-    let mut store = Store::new(engine, state);
+pub(super) fn store(host: &Inner, plugin: Arc<str>, budget: Budget) -> Store<State> {
+    let clock = host.clock.clone();
+    let state =
+        State { plugin, log_bytes_left: 0, clock, budget, memory_bytes: 0, memory_refused: false, halfway: None };
+    let mut store = Store::new(&host.engine, state);
     store.limiter(|state| state);
     store.epoch_deadline_callback(on_epoch);
     store.set_hostcall_fuel(budget.output_bytes);
@@ -53,6 +57,7 @@ pub(super) fn start_call(store: &mut Store<State>) {
     let half = ticks(store.data().budget.time / 2);
     store.set_epoch_deadline(half);
     let state = store.data_mut();
+    state.clock.call_begins();
     state.halfway = None;
     state.memory_refused = false;
     state.log_bytes_left = LOG_BYTES_MAX;

@@ -12,8 +12,9 @@
 //! It is the only room that names wasmtime.
 
 mod binding; // a plugin with a configuration, and the calls
+mod clock; // advances deadlines while guests run
 mod component; // bytes → checked, compiled plugin
-mod engine; // pool, deadlines' clock, linker
+mod engine; // pool, linker
 mod guest; // generated from wit/
 mod host_functions; // what guests may call
 mod instance; // one running guest

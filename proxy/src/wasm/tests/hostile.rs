@@ -56,6 +56,23 @@ fn an_endless_loop_is_stopped_in_time() {
 }
 
 #[test]
+fn the_clock_of_deadlines_sleeps_while_no_guest_runs_and_wakes_for_the_next() {
+    let time = Duration::from_millis(20);
+    let settings = Settings { http_time: time, plan_time: time * 10, ..Settings::default() };
+    let host = Host::new(settings).expect("the engine starts");
+    let plugin = host.load(&guest("hostile")).expect("is a plugin");
+    let binding = host.bind(&plugin, r#"{"behaviour": "by-path"}"#).expect("is accepted");
+    for _ in 0..3 {
+        let begun = Instant::now();
+        while !host.0.clock.sleeps() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it never sleeps");
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(asked(&binding, "/spin"), Err(Fault::Deadline));
+    }
+}
+
+#[test]
 fn memory_stays_flat_over_a_thousand_faults() {
     let binding = hostile("by-path").expect("is accepted");
     let fault = |path| assert!(asked(&binding, path).is_err());
