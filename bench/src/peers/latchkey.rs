@@ -42,6 +42,7 @@ impl LatchkeySetup<'_> {
              [edge]\nkey_file = {:?}\n\
              [certservice]\nurl = \"http://{}\"\nverify_keys = [{:?}]\n{redis}\
              [tls]\nwarm_mib_max = {}\nrefresh_seconds = 86400\n\
+             [plugins]\naccept_unsigned = true\n\
              [limits]\nconnections_per_client_max = 0\n",
             self.data_folder(),
             addresses.plain,
