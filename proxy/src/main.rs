@@ -11,6 +11,10 @@ use tracing_subscriber::EnvFilter;
 
 mod keygen;
 
+/// A request makes about a hundred allocations, most of them in Pingora. OpenSSL keeps the C library's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Latchkey's edge: terminates HTTPS for customers' domains.
 #[derive(Parser)]
 #[command(name = "latchkey-proxy", version, about, args_conflicts_with_subcommands = true)]
