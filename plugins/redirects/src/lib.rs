@@ -1,11 +1,15 @@
-//! Redirects by path: exact rules before prefix rules, the longest prefix first.
+//! Redirects by path: exact rules before prefix rules before regular expressions, the longest prefix first.
 
+mod check;
+mod expression;
 mod location;
 mod rules;
 mod table;
 
 use latchkey_sdk::config::Value;
-use latchkey_sdk::http::{Action, Facts, HttpPolicy, Plan, Redirect, RedirectStatus, Request, Scheme};
+use latchkey_sdk::http::{
+    Action, Facts, HttpPolicy, LocalResponse, Plan, Redirect, RedirectStatus, Request, Scheme, header,
+};
 use latchkey_sdk::{Manifest, export_http};
 use serde::{Deserialize, Serialize};
 
@@ -35,8 +39,9 @@ impl HttpPolicy for Redirects {
     }
 
     fn on_request(&self, facts: &Facts, request: &Request<'_>) -> Action {
-        let Some(rule) = self.tables.find(request.host, request.path) else { return Action::Next };
-        let location = location::make(rule, request.path, request.query);
+        let Some(found) = self.tables.find(request.host, request.path) else { return Action::Next };
+        let Some(status) = found.rule.status.redirect() else { return gone() };
+        let location = location::make(&found, request.path, request.query);
         // A rule for all hosts may name one of them as its target; on that one there is nothing to redirect.
         if is_here(&location, facts, request) {
             return Action::Next;
@@ -44,7 +49,7 @@ impl HttpPolicy for Redirects {
         if location.len() > LOCATION_BYTES_MAX {
             return Action::Deny(414);
         }
-        Action::Redirect(Redirect { status: rule.status.into(), location, edits: Vec::new() })
+        Action::Redirect(Redirect { status, location, edits: Vec::new() })
     }
 }
 
@@ -60,6 +65,11 @@ fn is_here(location: &str, facts: &Facts, request: &Request<'_>) -> bool {
     path == request.path && query == request.query
 }
 
+fn gone() -> Action {
+    let headers = vec![header("content-type", "text/plain; charset=utf-8")];
+    Action::Respond(LocalResponse { status: 410, headers, body: b"This page is gone.\n".to_vec() })
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Status {
     MovedPermanently,
@@ -67,18 +77,30 @@ enum Status {
     SeeOther,
     TemporaryRedirect,
     PermanentRedirect,
+    Gone,
 }
 
-impl From<Status> for RedirectStatus {
-    fn from(status: Status) -> Self {
-        match status {
-            Status::MovedPermanently => Self::MovedPermanently,
-            Status::Found => Self::Found,
-            Status::SeeOther => Self::SeeOther,
-            Status::TemporaryRedirect => Self::TemporaryRedirect,
-            Status::PermanentRedirect => Self::PermanentRedirect,
-        }
+impl Status {
+    /// None for what leads nowhere.
+    fn redirect(self) -> Option<RedirectStatus> {
+        Some(match self {
+            Self::MovedPermanently => RedirectStatus::MovedPermanently,
+            Self::Found => RedirectStatus::Found,
+            Self::SeeOther => RedirectStatus::SeeOther,
+            Self::TemporaryRedirect => RedirectStatus::TemporaryRedirect,
+            Self::PermanentRedirect => RedirectStatus::PermanentRedirect,
+            Self::Gone => return None,
+        })
     }
+}
+
+/// What becomes of the visitor's query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Query {
+    Keep,
+    Drop,
+    /// Kept, but where the rule's target has a parameter of that name.
+    Merge,
 }
 
 #[cfg(test)]

@@ -2,22 +2,23 @@
 
 use std::fmt::Write;
 
-use crate::table::Rule;
+use crate::Query;
+use crate::table::{Found, Kind};
 
 /// Whatever the visitor sent, the result is legal in a header, and names the host that the rule names.
-pub(crate) fn make(rule: &Rule, path: &str, query: Option<&str>) -> String {
-    let query = query.filter(|_| rule.keep_query);
-    let rest = if rule.prefix { path.get(rule.from.len()..).unwrap_or_default() } else { "" };
-    let mut location = String::with_capacity(rule.to.len() + rest.len() + query.map_or(0, str::len) + 2);
+pub(crate) fn make(found: &Found<'_>, path: &str, query: Option<&str>) -> String {
+    let rule = found.rule;
     let (target, fragment) = match rule.to.split_once('#') {
         Some((target, fragment)) => (target, Some(fragment)),
         None => (rule.to.as_str(), None),
     };
-    push_joined(&mut location, target, rest);
-    if let Some(query) = query {
-        location.push(if target.contains('?') { '&' } else { '?' });
-        push_encoded(&mut location, query);
+    let mut location = String::with_capacity(target.len() + path.len() + query.map_or(0, str::len) + 2);
+    match rule.kind {
+        Kind::Exact => location.push_str(target),
+        Kind::Prefix => push_joined(&mut location, target, path.get(rule.from.len()..).unwrap_or_default()),
+        Kind::Regex => push_expanded(&mut location, target, &found.groups),
     }
+    push_query(&mut location, rule.query, query);
     if let Some(fragment) = fragment {
         location.push('#');
         location.push_str(fragment);
@@ -35,6 +36,43 @@ fn push_joined(location: &mut String, target: &str, rest: &str) {
     location.push_str(target.trim_end_matches('/'));
     location.push('/');
     push_encoded(location, rest.trim_start_matches('/'));
+}
+
+/// Puts groups in the places of `$1` to `$9`; `$$` is a dollar. A group that begins with a slash can't make a path out of
+/// what it follows into a host (`/` and `/evil.example`).
+fn push_expanded(location: &mut String, target: &str, groups: &[Option<&str>]) {
+    let mut rest = target;
+    while let Some((before, after)) = rest.split_once('$') {
+        location.push_str(before);
+        rest = after.get(1..).unwrap_or_default();
+        match after.bytes().next() {
+            Some(digit @ b'0'..=b'9') => {
+                let group = groups.get(usize::from(digit - b'0')).copied().flatten().unwrap_or_default();
+                let group = if location == "/" { group.trim_start_matches(['/', '\\']) } else { group };
+                push_encoded(location, group);
+            }
+            _ => location.push('$'),
+        }
+    }
+    location.push_str(rest);
+}
+
+fn push_query(location: &mut String, how: Query, query: Option<&str>) {
+    let Some(query) = query.filter(|_| how != Query::Drop) else { return };
+    let own = location.split_once('?').map(|(_, own)| own.to_owned());
+    if how == Query::Keep || own.is_none() {
+        location.push(if own.is_some() { '&' } else { '?' });
+        push_encoded(location, query);
+        return;
+    }
+    // The rule's parameters stand; the visitor's are added where they have another name.
+    let own = own.unwrap_or_default();
+    let name = |parameter: &str| parameter.split('=').next().unwrap_or_default().to_owned();
+    let taken: Vec<String> = own.split('&').map(name).collect();
+    for parameter in query.split('&').filter(|parameter| !taken.contains(&name(parameter))) {
+        location.push('&');
+        push_encoded(location, parameter);
+    }
 }
 
 /// Percent-encodes what a visitor may send but a URI may not hold (RFC 3986). What is encoded already stays as it is.

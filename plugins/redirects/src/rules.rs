@@ -1,64 +1,108 @@
 //! Reads and checks the rules.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use latchkey_sdk::config::{Value, brief};
 
-use crate::Status;
-use crate::location;
-use crate::table::{Rule, Tables};
+use crate::expression::{self, ALL_COMPILED_BYTES_MAX, PATH_BYTES_LEAST, PATH_BYTES_MAX};
+use crate::table::{Kind, Rule, Tables};
+use crate::{Query, Status, check, location};
 
-const KEYS: [&str; 6] = ["from", "to", "status", "match", "host", "query"];
+pub(crate) const KEYS: [&str; 6] = ["from", "to", "status", "match", "host", "query"];
 /// Rules are copied into every instance.
 const RULES_MAX: usize = 1000;
-const PATH_BYTES_MAX: usize = 1024;
+const FROM_BYTES_MAX: usize = 1024;
 const TARGET_BYTES_MAX: usize = 2048;
-/// Browsers follow about twenty.
-const HOPS_MAX: usize = 10;
+const EXPRESSION_BYTES_MAX: usize = 512;
+const EXPRESSIONS_MAX: usize = 50;
+/// Groups that a target can name.
+const GROUPS_MAX: usize = 9;
 
-/// A rule that is fine by itself, the host that it is for (empty: all), and its place.
-struct Read<'a> {
-    place: Value<'a>,
-    host: String,
-    rule: Rule,
+/// A rule that is fine by itself, the host that it is for (empty: all; `*.suffix`), and its place.
+pub(crate) struct Read<'a> {
+    pub(crate) place: Value<'a>,
+    pub(crate) host: String,
+    pub(crate) rule: Rule,
 }
 
 pub(crate) fn read(config: &Value<'_>) -> Option<Tables> {
     let config = config.object(&["rules"])?;
+    let place = config.get("rules");
     let list = config.required("rules", |v| v.list(RULES_MAX))?;
-    let read: Vec<_> = list.into_iter().map(read_rule).collect();
+    let numbered = (0..).zip(list);
+    let read: Vec<_> = numbered.map(|(number, place)| read_rule(number, place)).collect();
     let all = read.iter().all(Option::is_some);
     let read: Vec<_> = read.into_iter().flatten().collect();
+    let path_bytes_max = bound_expressions(&read, &place?);
     let distinct = refuse_repeated(&read);
     if !(all && distinct) {
         return None;
     }
-    let tables = Tables::new(read.iter().map(|read| (read.host.clone(), read.rule.clone())).collect());
-    read.iter().for_each(|read| refuse_circle(read, &tables));
+    let rules = read.iter().map(|read| (read.host.clone(), read.rule.clone())).collect();
+    let tables = Tables::new(rules, path_bytes_max?);
+    read.iter().for_each(|read| check::trail(read, &tables));
+    check::shadows(&read);
     Some(tables)
 }
 
-fn read_rule(place: Value<'_>) -> Option<Read<'_>> {
+fn read_rule(number: u16, place: Value<'_>) -> Option<Read<'_>> {
     let object = place.object(&KEYS)?;
-    let from = object.required("from", path);
-    let to = object.required("to", target);
+    let kinds = [("exact", Kind::Exact), ("prefix", Kind::Prefix), ("regex", Kind::Regex)];
+    let kind = object.optional("match", Kind::Exact, |v| v.one_of(&kinds));
+    let groups = Cell::new(0);
+    let from = object.required("from", |v| match kind? {
+        Kind::Regex => pattern(v, &groups),
+        _ => path(v),
+    });
     let status = object.optional("status", Status::MovedPermanently, status);
-    let prefix = object.optional("match", false, |v| v.one_of(&[("exact", false), ("prefix", true)]));
+    let to = match status {
+        Some(Status::Gone) => object.optional("to", String::new(), |v| {
+            v.refuse("leads nowhere, since its status is 410", "leave it out".to_owned())
+        }),
+        _ => object.required("to", |v| target(v, kind?, groups.get())),
+    };
     let host = object.optional("host", String::new(), host);
-    let keep_query = object.optional("query", true, |v| v.one_of(&[("keep", true), ("drop", false)]));
-    if prefix == Some(true) && to.as_ref().is_some_and(|to| to.contains(['?', '#'])) {
+    let queries = [("keep", Query::Keep), ("drop", Query::Drop), ("merge", Query::Merge)];
+    let query = object.optional("query", Query::Keep, |v| v.one_of(&queries));
+    let to = to?;
+    if kind == Some(Kind::Prefix) && to.contains(['?', '#']) {
         let message = "a prefix rule appends the rest of the path, so its target can't have a query or fragment";
         object.error_at("to", message, "use \"match\": \"exact\", or leave the query out");
         return None;
     }
-    let rule = Rule { from: from?, to: to?, status: status?, prefix: prefix?, keep_query: keep_query? };
+    let rule = Rule { number, from: from?, kind: kind?, to, status: status?, query: query? };
     Some(Read { place, host: host?, rule })
+}
+
+/// An expression for whole paths, and how many groups it has.
+fn pattern(value: &Value<'_>, groups: &Cell<usize>) -> Option<String> {
+    let text = value.text()?;
+    if text.len() > EXPRESSION_BYTES_MAX {
+        return value.refuse(format!("is {} bytes, at most {EXPRESSION_BYTES_MAX} are accepted", text.len()), None);
+    }
+    if !text.starts_with("^/") {
+        let hint = "begin it with ^/, so that it is compared from the start of the path".to_owned();
+        return value.refuse(format!("`{}` matches in the middle of a path", brief(&text.escape_debug())), hint);
+    }
+    match expression::compile(text) {
+        Ok(regex) if regex.captures_len() > GROUPS_MAX + 1 => {
+            let hint = "write (?:…) where the target does not name the group".to_owned();
+            let count = regex.captures_len() - 1;
+            value.refuse(format!("has {count} groups, at most {GROUPS_MAX} are accepted"), hint)
+        }
+        Ok(regex) => {
+            groups.set(regex.captures_len() - 1);
+            Some(text.to_owned())
+        }
+        Err(error) => value.refuse(format!("`{}`: {error}", brief(&text.escape_debug())), None),
+    }
 }
 
 fn path(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
-    if text.len() > PATH_BYTES_MAX {
-        return value.refuse(format!("is {} bytes, at most {PATH_BYTES_MAX} are accepted", text.len()), None);
+    if text.len() > FROM_BYTES_MAX {
+        return value.refuse(format!("is {} bytes, at most {FROM_BYTES_MAX} are accepted", text.len()), None);
     }
     if !text.starts_with('/') {
         return value.refuse(format!("`{}` is not a path", brief(text)), "start it with /".to_owned());
@@ -70,8 +114,11 @@ fn path(value: &Value<'_>) -> Option<String> {
     legal(value, text)
 }
 
-fn target(value: &Value<'_>) -> Option<String> {
+fn target(value: &Value<'_>, kind: Kind, groups: usize) -> Option<String> {
     let text = value.text()?;
+    if kind == Kind::Regex {
+        references(value, text, groups)?;
+    }
     if text.len() > TARGET_BYTES_MAX {
         return value.refuse(format!("is {} bytes, at most {TARGET_BYTES_MAX} are accepted", text.len()), None);
     }
@@ -99,8 +146,32 @@ fn legal(value: &Value<'_>, text: &str) -> Option<String> {
     }
 }
 
+/// `$1` to `$9`, of groups that there are, after the host: a visitor must not choose where the redirect leads.
+fn references(value: &Value<'_>, text: &str, groups: usize) -> Option<()> {
+    if authority(text).is_some_and(|authority| authority.contains('$')) {
+        let hint = "name the host, and use groups in the path: https://shop.example/$1".to_owned();
+        return value.refuse(format!("`{}` lets the visitor choose the host (an open redirect)", brief(text)), hint);
+    }
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('$') {
+        let digit = after.bytes().next().filter(u8::is_ascii_digit).map(|digit| usize::from(digit - b'0'));
+        match digit {
+            Some(group) if group > groups => {
+                return value.refuse(format!("`${group}` is a group that `from` does not have"), None);
+            }
+            None if !after.starts_with('$') => {
+                let hint = "write $$ for a dollar, $1 for the first group".to_owned();
+                return value.refuse(format!("`{}` has a $ that names no group", brief(text)), hint);
+            }
+            _ => {}
+        }
+        rest = &after[1..];
+    }
+    Some(())
+}
+
 /// What stands between the scheme and the path of a URL.
-fn authority(text: &str) -> Option<&str> {
+pub(crate) fn authority(text: &str) -> Option<&str> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
     rest.split(['/', '?', '#']).next()
 }
@@ -120,69 +191,66 @@ fn status(value: &Value<'_>) -> Option<Status> {
         303 => Some(Status::SeeOther),
         307 => Some(Status::TemporaryRedirect),
         308 => Some(Status::PermanentRedirect),
-        other => value.refuse(format!("{other} is not one of 301, 302, 303, 307, 308"), None),
+        410 => Some(Status::Gone),
+        other => value.refuse(format!("{other} is not one of 301, 302, 303, 307, 308, 410"), None),
     }
 }
 
 fn host(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
     let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
-    if text.is_empty() || !text.bytes().all(legal) {
-        let hint = "write the name only, without scheme, port or wildcard: shop.example".to_owned();
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    if name.is_empty() || name.starts_with('.') || !name.bytes().all(legal) {
+        let hint = "write the name only, without scheme or port: shop.example, or *.shop.example".to_owned();
         return value.refuse(format!("`{}` is not a host name", brief(&text.escape_debug())), hint);
     }
     Some(text.to_ascii_lowercase())
+}
+
+/// How long paths may be that are compared with expressions: each that begins as the path does is tried where no other
+/// rule answers, within the time of one call.
+fn bound_expressions(read: &[Read<'_>], rules: &Value<'_>) -> Option<usize> {
+    let of_regex: Vec<_> = read.iter().filter(|read| read.rule.kind == Kind::Regex).collect();
+    if let Some(surplus) = of_regex.get(EXPRESSIONS_MAX) {
+        let message = format!("is one regular expression too many, at most {EXPRESSIONS_MAX} are accepted");
+        return surplus.place.refuse(message, None);
+    }
+    let sized = |read: &&Read<'_>| expression::compiled_bytes(&read.rule.from);
+    let sizes: Vec<usize> = of_regex.iter().map(sized).collect();
+    let hint = "write shorter repetitions, or attach the plugin twice with half of the expressions each";
+    let all: usize = sizes.iter().sum();
+    if all > ALL_COMPILED_BYTES_MAX {
+        let message = format!(
+            "the regular expressions take {all} bytes when they are compiled, at most {ALL_COMPILED_BYTES_MAX} are accepted"
+        );
+        return rules.refuse(message, hint.to_owned());
+    }
+    let patterns = of_regex.iter().map(|read| read.rule.from.as_str());
+    let longest = expression::path_bytes_max(&patterns.zip(sizes).collect::<Vec<_>>());
+    if longest < PATH_BYTES_LEAST {
+        let message = format!(
+            "the regular expressions that begin alike are so large that only paths of {longest} bytes could be compared with them in time, at least {PATH_BYTES_LEAST} are needed"
+        );
+        return rules.refuse(message, hint.to_owned());
+    }
+    if longest < PATH_BYTES_MAX {
+        let message = format!(
+            "paths of more than {longest} bytes are compared with no regular expression: there are many, or large ones, that begin alike"
+        );
+        rules.warn(message, hint);
+    }
+    Some(longest)
 }
 
 /// Two rules for the same: one of them would never be used.
 fn refuse_repeated(read: &[Read<'_>]) -> bool {
     let mut first = HashMap::new();
     let mut distinct = true;
-    for (index, Read { place, host, rule }) in read.iter().enumerate() {
-        if let Some(earlier) = first.insert((host, rule.prefix, &rule.from), index) {
-            let message = format!("repeats `{}` of rule {earlier} (counted from 0)", rule.from);
-            place.object(&KEYS).inspect(|object| object.error_at("from", message, "keep one of the two"));
-            distinct = false;
-        }
+    for Read { place, host, rule } in read {
+        let Some(earlier) = first.insert((host, rule.kind, &rule.from), rule.number) else { continue };
+        let message = format!("repeats `{}` of rule {earlier} (counted from 0)", rule.from);
+        place.object(&KEYS).inspect(|object| object.error_at("from", message, "keep one of the two"));
+        distinct = false;
     }
     distinct
-}
-
-/// Follows a rule's target for as long as rules answer for it.
-fn refuse_circle(read: &Read<'_>, tables: &Tables) {
-    for rest in ["", "/x"] {
-        if !read.rule.prefix && !rest.is_empty() {
-            continue;
-        }
-        let mut path = format!("{}{rest}", read.rule.from);
-        let mut trail = vec![path.clone()];
-        let mut next = Some(&read.rule);
-        while let Some(rule) = next {
-            let target = location::make(rule, &path, None);
-            let Some(there) = path_on(&target, &read.host) else { break };
-            path = there.to_owned();
-            trail.push(path.clone());
-            if path == trail[0] || trail.len() > HOPS_MAX {
-                let shown: Vec<_> = trail.iter().take(4).map(brief).collect();
-                let circle = if path == trail[0] { "in a circle" } else { "without end" };
-                let message = format!("redirects {circle}: {}", shown.join(" -> "));
-                read.place.object(&KEYS).inspect(|object| {
-                    object.error_at("to", message, "send it to a path that no rule sends on");
-                });
-                return;
-            }
-            next = tables.find(&read.host, &path);
-        }
-    }
-}
-
-/// The path of a location, if that is on the host that the rule is for.
-fn path_on<'a>(location: &'a str, host: &str) -> Option<&'a str> {
-    let path = match authority(location) {
-        Some(authority) if authority.eq_ignore_ascii_case(host) => location.split_once(authority)?.1,
-        Some(_) => return None,
-        None => location,
-    };
-    let path = path.split(['?', '#']).next()?;
-    Some(if path.is_empty() { "/" } else { path })
 }

@@ -130,7 +130,7 @@ fn refuses_every_bad_rule_with_its_place() {
     let rules = r#"[{"from": "a", "to": "/b"}, {"from": "/a?x", "to": "b"}, {"from": "/a b", "to": "//evil.example"},
         {"from": "/a", "to": "/b\r\nSet-Cookie: x"}, {"from": "/a", "to": "javascript:alert(1)", "status": 304},
         {"form": "/a", "to": "https://user@shop.example/"}, {"from": "/a", "to": "/b?x", "match": "prefix"},
-        {"from": "/a", "to": "/b", "host": "https://shop.example", "query": "merge"}, 7]"#;
+        {"from": "/a", "to": "/b", "host": "https://shop.example", "query": "mrege"}, 7]"#;
     let faults = faults(rules);
     let at: Vec<_> = faults.iter().filter_map(|fault| fault.split(':').next()).collect();
     assert_eq!(
@@ -142,8 +142,8 @@ fn refuses_every_bad_rule_with_its_place() {
             "/rules/2/from",
             "/rules/2/to",
             "/rules/3/to",
-            "/rules/4/to",
             "/rules/4/status",
+            "/rules/4/to",
             "/rules/5/form",
             "/rules/5",
             "/rules/5/to",
@@ -177,6 +177,131 @@ fn refuses_repeated_rules_and_circles() {
     plan(r#"[{"from": "/a", "to": "https://other.example/a", "host": "shop.example"}]"#);
 }
 
+/// `at: message` of every warning.
+fn warnings(rules: &str) -> Vec<String> {
+    let (_, warnings) = check::<Redirects>(&format!(r#"{{"rules": {rules}}}"#)).expect("is accepted");
+    warnings.into_iter().map(|d| format!("{}: {} ({})", d.at, d.message, d.hint.unwrap_or_default())).collect()
+}
+
+#[test]
+fn expressions_come_last_and_in_their_order() {
+    let policy = plan(
+        r#"[{"from": "^/blog/(\\d+)-(.*)$", "match": "regex", "to": "/posts/$1/$2?old=1"}, {"from": "^/blog/.*", "match": "regex", "to": "/posts"},
+            {"from": "/blog/7-x", "to": "/exact"}, {"from": "/blog/pre", "to": "/prefix", "match": "prefix"}]"#,
+    );
+    assert_eq!(sent(&policy, "/blog/12-a b"), to("/posts/12/a%20b?old=1"));
+    assert_eq!(sent(&policy, "/blog/12-a?q=1"), to("/posts/12/a?old=1&q=1"));
+    assert_eq!(sent(&policy, "/blog/other"), to("/posts"));
+    assert_eq!(sent(&policy, "/blog/7-x"), to("/exact"));
+    assert_eq!(sent(&policy, "/blog/pre/1"), to("/prefix/1"));
+    assert_eq!(sent(&policy, "/blo"), None);
+    let path = |length: usize| format!("/blog/{}", "x".repeat(length - 6));
+    assert_eq!(sent(&policy, &path(expression::PATH_BYTES_MAX)), to("/posts"));
+    assert_eq!(sent(&policy, &path(expression::PATH_BYTES_MAX + 1)), None);
+}
+
+#[test]
+fn a_group_never_names_a_host() {
+    let policy = plan(
+        r#"[{"from": "^/go(.*)$", "match": "regex", "to": "/$1"}, {"from": "^/b(.*)$", "match": "regex", "to": "https://a.example/$1$$"}]"#,
+    );
+    assert_eq!(sent(&policy, "/go//evil.example"), to("/evil.example"));
+    assert_eq!(sent(&policy, r"/go/\evil.example"), to("/evil.example"));
+    assert_eq!(sent(&policy, "/b.evil.example"), to("https://a.example/.evil.example$"));
+    let faults = faults(
+        r#"[{"from": "^/a(.*)$", "match": "regex", "to": "https://$1/"}, {"from": "^/b$", "match": "regex", "to": "/$1"},
+            {"from": "^/c$", "match": "regex", "to": "/$x"}, {"from": "c", "match": "regex", "to": "/"}, {"from": "^/(", "match": "regex", "to": "/"}]"#,
+    );
+    let says = [
+        "lets the visitor choose the host",
+        "`$1` is a group that",
+        "has a $ that names no group",
+        "in the middle of a path",
+        "`^/(`",
+    ];
+    assert_eq!(faults.len(), says.len(), "{faults:#?}");
+    for (fault, says) in faults.iter().zip(says) {
+        assert!(fault.contains(says), "{fault}");
+    }
+}
+
+#[test]
+fn the_nearest_host_wins() {
+    let policy = plan(
+        r#"[{"from": "/a", "to": "/all"}, {"from": "/a", "to": "/wild", "host": "*.example"}, {"from": "/a", "to": "/deep", "host": "*.shop.example"},
+            {"from": "/a", "to": "/one", "host": "x.shop.example"}]"#,
+    );
+    let at = |host: &str| match asked(&policy, host, "/a") {
+        Action::Redirect(redirect) => redirect.location,
+        other => panic!("{other:?}"),
+    };
+    let hosts = ["x.shop.example", "y.shop.example", "shop.example", "example", "shop.test"];
+    assert_eq!(hosts.map(at), ["/one", "/deep", "/wild", "/all", "/all"]);
+}
+
+#[test]
+fn merges_queries_and_tells_what_is_gone() {
+    let policy = plan(
+        r#"[{"from": "/a", "to": "/b?x=1&y=2", "query": "merge"}, {"from": "/c", "to": "/d", "query": "merge"}, {"from": "/gone", "status": 410}]"#,
+    );
+    assert_eq!(sent(&policy, "/a?x=9&z=3"), to("/b?x=1&y=2&z=3"));
+    assert_eq!(sent(&policy, "/c?x=9"), to("/d?x=9"));
+    assert!(matches!(asked(&policy, "shop.example", "/gone"), Action::Respond(LocalResponse { status: 410, .. })));
+    assert_eq!(
+        faults(r#"[{"from": "/gone", "status": 410, "to": "/x"}]"#),
+        ["/rules/0/to: leads nowhere, since its status is 410"]
+    );
+}
+
+#[test]
+fn names_chains_and_rules_that_are_never_reached() {
+    assert_eq!(
+        warnings(
+            r#"[{"from": "/a", "to": "/b"}, {"from": "/b", "to": "/c"}, {"from": "/c", "to": "https://shop.example/d"}]"#
+        ),
+        [
+            "/rules/0/to: is a chain of rules 0, 1, 2 (counted from 0) (send it to `https://shop.example/d` at once)",
+            "/rules/1/to: is a chain of rules 1, 2 (counted from 0) (send it to `https://shop.example/d` at once)",
+        ]
+    );
+    let shadowed = warnings(
+        r#"[{"from": "^/blog/(.*)$", "match": "regex", "to": "/x/$1"}, {"from": "/blog", "to": "/y", "match": "prefix"}]"#,
+    );
+    assert!(shadowed[0].starts_with("/rules/0/from: is never reached: the prefix `/blog` of rule 1"), "{shadowed:?}");
+    for reached in ["^/blog(.*)$", "^/blo", "^/(blog/x|y)$"] {
+        let rules = format!(
+            r#"[{{"from": "{reached}", "match": "regex", "to": "/x"}}, {{"from": "/blog", "to": "/elsewhere", "match": "prefix"}}]"#
+        );
+        assert_eq!(warnings(&rules), Vec::<String>::new(), "{reached}");
+    }
+}
+
+#[test]
+fn an_expression_is_skipped_only_where_it_can_not_match() {
+    for (pattern, begins) in [
+        ("^/a/b.c", "/a/b"),
+        ("^/ab?c", "/a"),
+        ("^/ab*", "/a"),
+        ("^/a{2}", "/"),
+        ("^/a|b", ""),
+        ("/a", ""),
+        ("^/a+", "/a"),
+    ] {
+        assert_eq!(expression::beginning(pattern), begins, "{pattern}");
+    }
+}
+
+#[test]
+fn accepts_the_limit_of_expressions_and_refuses_one_more() {
+    let rules = |count: usize| {
+        let rules: Vec<_> =
+            (0..count).map(|n| format!(r#"{{"from": "^/{n}$", "match": "regex", "to": "/to"}}"#)).collect();
+        format!("[{}]", rules.join(","))
+    };
+    assert_eq!(sent(&plan(&rules(50)), "/49"), to("/to"));
+    assert_eq!(faults(&rules(51)), ["/rules/50: is one regular expression too many, at most 50 are accepted"]);
+}
+
 #[test]
 fn accepts_the_limit_of_rules_and_refuses_one_more() {
     let rules = |count: usize| {
@@ -199,17 +324,17 @@ fn finds_the_same_prefix_as_trying_them_all() {
     for skip in 1..7 {
         let from: Vec<_> = paths.iter().skip(skip).step_by(skip).cloned().collect();
         let rule = |from: &String| {
-            let (status, prefix, keep_query) = (Status::Found, true, true);
-            (String::new(), table::Rule { from: from.clone(), to: "/".to_owned(), status, prefix, keep_query })
+            let (kind, status, query) = (table::Kind::Prefix, Status::Found, Query::Keep);
+            (String::new(), table::Rule { number: 0, from: from.clone(), kind, to: "/".to_owned(), status, query })
         };
-        let tables = Tables::new(from.iter().map(rule).collect());
+        let tables = Tables::new(from.iter().map(rule).collect(), 0);
         for path in &paths {
             let covers = |from: &&String| {
                 path.strip_prefix(from.as_str())
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || from.ends_with('/'))
             };
             let expected = from.iter().filter(covers).max_by_key(|from| from.len());
-            let found = tables.find("shop.example", path).map(|rule| &rule.from);
+            let found = tables.find("shop.example", path).map(|found| &found.rule.from);
             assert_eq!(found, expected, "{path} among every {skip}th");
         }
     }
