@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use contract::Hostname;
 
 use crate::client::Target;
+pub use crate::import::Format;
 
 const CERTSERVICE: &str = "unix:/run/latchkey/certservice.sock";
 const ADMIN: &str = "unix:/run/latchkey/proxy.sock";
@@ -48,6 +49,11 @@ pub enum Command {
         admin: AdminArgs,
         #[command(subcommand)]
         action: PluginAction,
+    },
+    /// Rules of the plugin `redirects`.
+    Redirects {
+        #[command(subcommand)]
+        action: RedirectsAction,
     },
     /// Whether a proxy (and CertService, where it is named) is ready, and why not.
     Status {
@@ -223,6 +229,18 @@ pub enum PluginAction {
     },
     /// The plugins that the proxy has.
     Ls,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RedirectsAction {
+    /// Print the redirects of another program's file as settings of the plugin (JSON). What has no counterpart is left
+    /// out and told on standard error, with its line. Exit code 1: something was.
+    Import {
+        #[arg(long, value_enum)]
+        from: Format,
+        /// `-` reads standard input.
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, clap::Args)]

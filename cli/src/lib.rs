@@ -6,6 +6,7 @@ pub mod client;
 pub mod command;
 pub mod demo;
 mod failure;
+mod import;
 mod when;
 
 pub use failure::Failure;

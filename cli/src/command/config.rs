@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use contract::admin::{Applied, Extent, Plan, Revision};
 use serde_json::json;
 
-use super::read;
+use super::text;
 use crate::Failure;
 use crate::args::{AdminArgs, ConfigAction, Why};
 use crate::client::{Admin, ClientError, Intent, Order};
@@ -98,14 +98,6 @@ fn logged(revision: &Revision) -> String {
     let message = if revision.message.is_empty() { String::new() } else { format!("\n      {}", revision.message) };
     let Revision { number, at, who, summary, .. } = revision;
     format!("{number:<5} {}  {who}{reverts}: {summary}{message}", date(*at))
-}
-
-fn text(file: &std::path::Path) -> Result<String, Failure> {
-    let not_utf8 = |error| Failure::File {
-        file: file.to_owned(),
-        error: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
-    };
-    String::from_utf8(read(file)?).map_err(not_utf8)
 }
 
 /// Faults are told with the file that they are in.

@@ -4,6 +4,7 @@ mod config;
 mod domain;
 mod edge;
 mod plugin;
+mod redirects;
 mod status;
 mod top;
 
@@ -16,10 +17,19 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Edge { certservice, action: EdgeAction::Ls } => edge::list(&certservice, args.json).await,
         Command::Config { admin, action } => config::run(&admin, action, args.json).await,
         Command::Plugin { admin, action } => plugin::run(&admin, action, args.json).await,
+        Command::Redirects { action } => redirects::run(action, args.json),
         Command::Status { admin, certservice } => status::run(&admin, &certservice, args.json).await,
         Command::Top { admin, by, n } => top::run(&admin, by, n, args.json).await,
         Command::Demo(demo) => Ok(demo::run(demo).await?),
     }
+}
+
+fn text(file: &std::path::Path) -> Result<String, Failure> {
+    let not_utf8 = |error| Failure::File {
+        file: file.to_owned(),
+        error: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
+    };
+    String::from_utf8(read(file)?).map_err(not_utf8)
 }
 
 fn read(file: &std::path::Path) -> Result<Vec<u8>, Failure> {

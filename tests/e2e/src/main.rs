@@ -22,6 +22,8 @@ mod map_rules;
 #[cfg(test)]
 mod outages;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod protocols;
 #[cfg(test)]
 mod proxy_protocol;
