@@ -4,6 +4,7 @@ pub mod config;
 
 pub mod admin;
 pub mod order;
+pub mod budget;
 
 pub mod precheck;
 pub mod challenge;
@@ -17,5 +18,6 @@ pub mod tickets;
 
 pub mod clock;
 pub mod observe;
+mod instance;
 mod secret_file;
 pub mod service;

@@ -1,6 +1,7 @@
 //! Puts the rooms together, and runs them until it is told to stop.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,17 +16,23 @@ use crate::config::{Config, Listen};
 use crate::issue::Issuer;
 use crate::notify::Notify;
 use crate::observe::Metrics;
-use crate::order::{Hands, Pace, Runner};
+use crate::order::{Hands, Pace, Plan, Runner, ask_windows};
 use crate::precheck::{Checks, Precheck};
+use crate::renew::Planner;
 use crate::store::Store;
 use crate::tickets::Turning;
-use crate::{renew, secret_file};
+use crate::{instance, renew, secret_file};
 
 pub struct Service {
     server: Server,
     api: Arc<Api>,
     runner: Runner,
     tickets: Turning,
+    planner: Planner,
+    /// Wakes the search for renewals.
+    hurry: Arc<Wake>,
+    /// Held as long as the process lives.
+    _lock: File,
 }
 
 impl Service {
@@ -56,7 +63,13 @@ impl Service {
             retry_seconds_max: config.issuance.retry_seconds_max,
             rsa: config.issuance.rsa,
         };
-        let runner = Runner::new(store.clone(), hands, metrics.clone(), pace, config.issuance.concurrency);
+        let limits: HashMap<_, _> = config.issuers.iter().map(|i| (i.name.clone(), i.limits)).collect();
+        let names: Vec<_> = config.issuers.into_iter().map(|issuer| issuer.name).collect();
+        store.know_issuers(&names).await.map_err(|error| error.to_string())?;
+        let (holder, lock) = instance::begin(&config.data_dir, &store).await?;
+        let planner = Planner::default();
+        let plan = Plan { pace, concurrency: config.issuance.concurrency, limits: limits.clone(), holder };
+        let runner = Runner::new(store.clone(), hands, metrics.clone(), plan, planner.clone());
         let api = Api {
             store,
             notify,
@@ -64,13 +77,16 @@ impl Service {
             metrics,
             tokens: config.tokens,
             local: matches!(config.listen, Listen::Unix(_)),
-            issuers: config.issuers.into_iter().map(|issuer| issuer.name).collect(),
+            issuers: names,
             progress,
             checks,
+            limits,
             wake: Arc::new(Wake::new()),
+            hands: runner.hands(),
         };
+        let hurry = Arc::new(Wake::new());
         let server = Server::bind(&config.listen).await?;
-        Ok(Self { server, api: Arc::new(api), runner, tickets })
+        Ok(Self { server, api: Arc::new(api), runner, planner, hurry, tickets, _lock: lock })
     }
 
     /// Where the API is.
@@ -100,8 +116,10 @@ impl Service {
         tracing::info!(address = self.address(), "serving");
         let (store, wake) = (self.api.store.clone(), self.api.wake.clone());
         let mut background = JoinSet::new();
+        let hurry = self.hurry;
+        background.spawn(ask_windows(store.clone(), self.runner.hands(), self.planner.clone(), hurry.clone()));
         background.spawn(self.runner.run(wake.clone()));
-        background.spawn(renew::run(store.clone(), wake));
+        background.spawn(renew::run(store.clone(), self.planner, hurry, wake));
         background.spawn(self.tickets.run());
         background.spawn(self.api.notify.clone().sweep());
         let ended = tokio::select! {

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use contract::Hostname;
+use contract::api::{RevokeReason, State};
 
 use crate::client::Target;
 pub use crate::import::Format;
@@ -28,6 +29,13 @@ pub enum Command {
         certservice: CertServiceArgs,
         #[command(subcommand)]
         action: DomainAction,
+    },
+    /// What the CAs' limits leave.
+    Budget {
+        #[command(flatten)]
+        certservice: CertServiceArgs,
+        #[command(subcommand)]
+        action: BudgetAction,
     },
     /// Edges, as CertService sees them.
     Edge {
@@ -129,13 +137,35 @@ pub enum DomainAction {
         /// Which configured issuer to order from. Default: the first one.
         #[arg(long)]
         issuer: Option<String>,
+        /// After all others: one of a large import.
+        #[arg(long)]
+        bulk: bool,
     },
     /// One domain: where it stands and who must act.
     Show { name: Hostname },
     /// Look at a domain's DNS, CAA records and challenge path now, without asking any CA. Exit code 1: something is wrong.
     Check { name: Hostname },
+    /// Ask for a new certificate now. The CA's limits hold.
+    Renew { name: Hostname },
+    /// Have the CA take the certificate back; another one is ordered at once.
+    Revoke {
+        name: Hostname,
+        /// What the CA is told: unspecified, key-compromise, superseded, cessation-of-operation.
+        #[arg(long, default_value = "unspecified", value_parser = reason)]
+        reason: RevokeReason,
+    },
     /// All domains.
-    Ls,
+    Ls {
+        /// Only those in this state: working, action-needed, live, blocked.
+        #[arg(long, value_parser = state)]
+        state: Option<State>,
+        /// Only those of this tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Only those whose certificate ends within so many days, soonest first.
+        #[arg(long, value_name = "DAYS")]
+        expires_within: Option<u32>,
+    },
     /// Off-board a domain: no more certificates, and the edges stop serving it.
     Rm { name: Hostname },
     /// Follow a domain until its certificate is there (exit code 0) or somebody must act (1).
@@ -144,6 +174,30 @@ pub enum DomainAction {
         /// Give up after this many seconds.
         #[arg(long, default_value_t = 300, value_name = "SECONDS")]
         timeout: u64,
+    },
+}
+
+/// A word of the API, with hyphens as command lines have them.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.replace('-', "_").into())
+        .map_err(|_| "not one of the words that --help names".to_owned())
+}
+
+fn state(text: &str) -> Result<State, String> {
+    word(text)
+}
+
+fn reason(text: &str) -> Result<RevokeReason, String> {
+    word(text)
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BudgetAction {
+    /// Each issuer: whether it takes orders, how many wait, and what is left of its limits.
+    Ls {
+        /// With what is counted by this domain.
+        #[arg(long, value_name = "NAME")]
+        domain: Option<Hostname>,
     },
 }
 

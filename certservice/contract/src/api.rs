@@ -14,6 +14,28 @@ pub struct PutDomain {
     /// Which configured issuer to order from. Default: the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// After all others: one of a large import. Default: no.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bulk: bool,
+}
+
+/// Body of `POST /v1/domains/{name}:revoke`. All fields may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeDomain {
+    /// What the CA is told (RFC 5280 section 5.3.1). Default: `unspecified`.
+    #[serde(default)]
+    pub reason: RevokeReason,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevokeReason {
+    #[default]
+    Unspecified,
+    KeyCompromise,
+    Superseded,
+    CessationOfOperation,
 }
 
 /// A registered domain.
@@ -109,13 +131,50 @@ pub struct CertificateInfo {
     pub revision: u64,
 }
 
+/// Answer of `GET /v1/budgets`: what the CAs' limits leave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetPage {
+    pub issuers: Vec<IssuerBudgets>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuerBudgets {
+    pub name: String,
+    /// Unix seconds; no order leaves to it before. Absent while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_until: Option<u64>,
+    /// Why it is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub says: Option<String>,
+    /// Orders that were looked at and wait for the budget or for the issuer.
+    pub in_line: u64,
+    pub limits: Vec<Budget>,
+}
+
+/// One limit of a CA: `count` in `seconds`, refilled evenly.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// `orders`, `certificates_per_domain`, `certificates_per_set`, `failures_per_name`, `consecutive_failures`.
+    pub limit: String,
+    /// What it is counted by: empty for the account, a registered domain, a host name.
+    pub scope: String,
+    pub count: u64,
+    pub seconds: u64,
+    pub left: u64,
+    /// Unix seconds; when there is one again. Absent while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<u64>,
+}
+
 /// Answer of `GET /v1/domains`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainPage {
     pub domains: Vec<Domain>,
     /// Give it as `?after=`; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<Hostname>,
+    pub next: Option<String>,
 }
 
 /// Every error of the APIs (RFC 9457, `application/problem+json`).

@@ -36,7 +36,7 @@ enum Allowed {
 }
 
 /// The rules. A path stands here as the router has it.
-const RULES: [(&str, &str, Allowed); 14] = [
+const RULES: [(&str, &str, Allowed); 15] = [
     ("GET", "/v1/domains", Allowed::Domains),
     ("GET", "/v1/domains/{name}", Allowed::Domains),
     ("PUT", "/v1/domains/{name}", Allowed::Domains),
@@ -47,6 +47,7 @@ const RULES: [(&str, &str, Allowed); 14] = [
     ("GET", "/v1/challenges/{name}/{token}", Allowed::Edge),
     ("GET", "/v1/ticket-keys", Allowed::Edge),
     ("GET", "/v1/changes", Allowed::Edge),
+    ("GET", "/v1/budgets", Allowed::Operator),
     ("GET", "/v1/edges", Allowed::Operator),
     ("GET", "/healthz", Allowed::Watch),
     ("GET", "/readyz", Allowed::Watch),

@@ -3,20 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, body};
 use contract::Hostname;
 use contract::api::{Domain, DomainPage, PutDomain, State as DomainState};
-use http::StatusCode;
+use http::header::IF_NONE_MATCH;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::access::Caller;
 use super::problem::ApiError;
 use super::{Api, BODY_BYTES_MAX};
 use crate::config::is_tenant;
-use crate::order::Job;
-use crate::store::Registered;
+use crate::order::{Job, Lane};
+use crate::store::{Filter, Registered};
 use crate::{challenge, clock};
 
 const PAGE_DEFAULT: u32 = 100;
@@ -31,15 +34,28 @@ pub(super) async fn put(
     request: axum::extract::Request,
 ) -> Result<Response, ApiError> {
     let name = hostname(&name)?;
-    let wanted = read_body(request).await?;
+    // Nobody can prove control of all names below one.
+    if psl::domain_str(name.as_str()).is_none() {
+        let says = format!("{name} is a public suffix: names are registered below it (publicsuffix.org)");
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "public_suffix", "Public suffix", says));
+    }
+    let only_new = only_new(request.headers())?;
+    let wanted: PutDomain = json_body(request, "it may be empty or have `tenant`, `issuer` and `bulk`").await?;
     let tenant = tenant(&caller, wanted.tenant)?;
     let issuer = issuer(&api, wanted.issuer.as_ref())?;
-    let job = Job::new(name, issuer, 0, clock::now());
+    let mut job = Job::new(name, issuer, 0, clock::now());
+    if wanted.bulk {
+        job.lane = Lane::Bulk;
+    }
     match api.store.register(tenant.as_deref().unwrap_or(DEFAULT_TENANT), &job).await? {
         Registered::New(domain) => {
             tracing::info!(domain = %domain.name, domain.tenant, domain.issuer, "domain registered");
             api.wake.notify_one();
             Ok((StatusCode::CREATED, Json(domain)).into_response())
+        }
+        Registered::Known(domain) if only_new => {
+            let says = format!("{} is registered already, and `If-None-Match: *` asks for a new one", domain.name);
+            Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "domain_exists", "Domain exists", says))
         }
         Registered::Known(domain) => {
             if tenant.is_some_and(|tenant| tenant != domain.tenant) {
@@ -51,6 +67,18 @@ pub(super) async fn put(
                 return Err(ApiError::new(StatusCode::CONFLICT, "other_issuer", "Other issuer", says));
             }
             Ok(Json(lift(&api, &caller, domain).await?).into_response())
+        }
+    }
+}
+
+/// Whether `If-None-Match: *` insists on a domain that is not there yet (RFC 9110 section 13.1.2).
+fn only_new(headers: &HeaderMap) -> Result<bool, ApiError> {
+    match headers.get(IF_NONE_MATCH).map(|value| value.as_bytes().trim_ascii()) {
+        None => Ok(false),
+        Some(b"*") => Ok(true),
+        Some(_) => {
+            let says = "If-None-Match takes `*` only: domains have no ETag";
+            Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_header", "Invalid header", says))
         }
     }
 }
@@ -110,28 +138,56 @@ async fn off_board(api: Arc<Api>, name: Hostname, tenant: Option<String>) -> Res
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Page {
     after: Option<String>,
     limit: Option<String>,
+    state: Option<String>,
+    tenant: Option<String>,
+    expires_before: Option<String>,
 }
 
+/// In order of name or, of those that end before a time, in that order.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
-    Query(page): Query<Page>,
+    page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<DomainPage>, ApiError> {
-    let after = page.after.as_deref().map(hostname).transpose()?;
-    let after = after.as_ref().map_or("", Hostname::as_str);
+    let Query(page) = page.map_err(|error| invalid("query", error.body_text()))?;
     let limit = page.limit.map_or(Ok(PAGE_DEFAULT), |limit| limit.parse());
-    let limit = limit.ok().filter(|limit| (1..=PAGE_MAX).contains(limit)).ok_or_else(|| {
-        let says = format!("limit must be 1 to {PAGE_MAX}");
-        ApiError::new(StatusCode::BAD_REQUEST, "invalid_limit", "Invalid limit", says)
-    })?;
-    let mut domains = api.store.domains(caller.tenant(), after, limit + 1).await?;
+    let limit = limit.ok().filter(|limit| (1..=PAGE_MAX).contains(limit));
+    let limit = limit.ok_or_else(|| invalid("limit", format!("limit must be 1 to {PAGE_MAX}")))?;
+    let state = page.state.map(|text| {
+        let says = "state must be working, action_needed, live or blocked".to_owned();
+        serde_json::from_value::<DomainState>(text.into()).map_err(|_| invalid("state", says))
+    });
+    let tenant = tenant(&caller, page.tenant)?;
+    let ends = page.expires_before.map(|text| {
+        let says = "expires_before must be a time in Unix seconds".to_owned();
+        text.parse::<u64>().map_err(|_| invalid("expires_before", says))
+    });
+    let ends = ends.transpose()?;
+    let after = match (&page.after, ends) {
+        (None, _) => (0, String::new()),
+        (Some(after), None) => (0, hostname(after)?.to_string()),
+        (Some(after), Some(_)) => {
+            let cursor = after.split_once('~').and_then(|(end, name)| Some((end.parse().ok()?, name.to_owned())));
+            cursor.ok_or_else(|| invalid("after", "after must be the `next` of the page before".to_owned()))?
+        }
+    };
+    let filter = Filter { state: state.transpose()?, tenant: tenant.as_deref(), ends_before: ends };
+    let mut domains = api.store.domains(&filter, (after.0, &after.1), limit + 1).await?;
     let more = domains.len() > limit as usize;
     domains.truncate(limit as usize);
-    let next = domains.last().filter(|_| more).map(|domain| domain.name.clone());
+    let next = domains.last().filter(|_| more).map(|domain| match (ends, &domain.certificate) {
+        (Some(_), Some(certificate)) => format!("{}~{}", certificate.not_after, domain.name),
+        _ => domain.name.to_string(),
+    });
     Ok(Json(DomainPage { domains, next }))
+}
+
+fn invalid(what: &str, says: String) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, &format!("invalid_{what}"), &format!("Invalid {what}"), says)
 }
 
 pub(super) fn hostname(text: &str) -> Result<Hostname, ApiError> {
@@ -146,7 +202,11 @@ pub(super) fn unknown_domain(name: &Hostname) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "unknown_domain", "Unknown domain", says)
 }
 
-async fn read_body(request: axum::extract::Request) -> Result<PutDomain, ApiError> {
+/// A body in JSON; none is as good as `{}`.
+pub(super) async fn json_body<T: DeserializeOwned + Default>(
+    request: axum::extract::Request,
+    expected: &str,
+) -> Result<T, ApiError> {
     let read = body::to_bytes(request.into_body(), BODY_BYTES_MAX);
     let read = tokio::time::timeout(Duration::from_secs(BODY_SECONDS_MAX), read).await.map_err(|_| {
         let says = format!("the body did not arrive within {BODY_SECONDS_MAX} s");
@@ -159,10 +219,10 @@ async fn read_body(request: axum::extract::Request) -> Result<PutDomain, ApiErro
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", says)
     })?;
     if bytes.is_empty() {
-        return Ok(PutDomain::default());
+        return Ok(T::default());
     }
     serde_json::from_slice(&bytes).map_err(|error| {
-        let says = format!("the body is not as expected: {error}; it may be empty or have `tenant` and `issuer`");
+        let says = format!("the body is not as expected: {error}; {expected}");
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_body", "Invalid body", says)
     })
 }

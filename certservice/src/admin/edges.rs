@@ -22,6 +22,8 @@ pub(super) async fn bundle(State(api): State<Arc<Api>>, Path(name): Path<String>
     let now = clock::now();
     let Some(bundle) = api.store.bundle(&name).await? else {
         let domain = api.store.domain(&name).await?.ok_or_else(|| unknown_domain(&name))?;
+        // An edge asks because somebody has come.
+        api.store.hurry(&name).await?;
         let says = format!("{name} has no certificate yet ({}): {}", domain.code, domain.says);
         let retry = domain.next_check_at.unwrap_or(0).saturating_sub(now).clamp(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX);
         let status = StatusCode::SERVICE_UNAVAILABLE;

@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
 use super::Api;
+use super::budgets::of_issuers;
 use super::problem::ApiError;
 
 /// The process answers.
@@ -23,6 +24,7 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<&'static str, 
 
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let (jobs, head) = (api.store.jobs_by_step().await?, api.store.changes_head().await?);
+    api.metrics.budgets(&of_issuers(&api, None).await?);
     api.metrics.follow(head, api.progress.behind_max(head));
     match api.metrics.render(&jobs) {
         Ok(text) => Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()),

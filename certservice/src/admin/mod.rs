@@ -1,6 +1,7 @@
 //! The HTTP API. Every route has a rule; a route without one is refused.
 
 mod access;
+mod budgets;
 mod changes;
 mod domains;
 mod edges;
@@ -10,6 +11,7 @@ mod problem;
 mod progress;
 mod verbs;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -22,9 +24,11 @@ use tokio::sync::Notify as Wake;
 pub use self::access::Caller;
 pub use self::listen::Server;
 pub use self::progress::Progress;
+use crate::budget::Limits;
 use crate::config::Token;
 use crate::notify::Notify;
 use crate::observe::Metrics;
+use crate::order::Hands;
 use crate::precheck::Checks;
 use crate::store::Store;
 
@@ -44,6 +48,9 @@ pub struct Api {
     pub issuers: Vec<String>,
     pub progress: Progress,
     pub checks: Checks,
+    pub hands: Arc<Hands>,
+    /// By issuer.
+    pub limits: HashMap<String, Limits>,
     /// Wakes the runner for a new order.
     pub wake: Arc<Wake>,
 }
@@ -57,6 +64,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/challenges/{name}/{token}", get(edges::challenge))
         .route("/v1/ticket-keys", get(edges::ticket_keys))
         .route("/v1/changes", get(changes::list))
+        .route("/v1/budgets", get(budgets::list))
         .route("/v1/edges", get(changes::edges))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
-use contract::api::{CheckReport, Domain};
+use contract::api::{CheckReport, Domain, RevokeDomain, RevokeReason};
 use http::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::Api;
 use super::access::Caller;
-use super::domains::{hostname, unknown_domain};
+use super::domains::{hostname, json_body, unknown_domain};
 use super::problem::ApiError;
 use crate::clock;
+use crate::issue::Reason;
+use crate::order::Job;
+use crate::renew::order;
 
 /// Looks on behalf of requests that are under way at once.
 const LOOKS_MAX: usize = 16;
@@ -25,6 +28,7 @@ pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Path(path): Path<String>,
+    request: axum::extract::Request,
 ) -> Result<Response, ApiError> {
     let (name, verb) = path.rsplit_once(':').ok_or_else(unknown_verb)?;
     let name = hostname(name)?;
@@ -33,6 +37,8 @@ pub(super) async fn post(
     let domain = domain.ok_or_else(|| unknown_domain(&name))?;
     match verb {
         "check" => check(&api, domain).await,
+        "renew" => renew(&api, domain).await,
+        "revoke" => revoke(&api, domain, request).await,
         _ => Err(unknown_verb()),
     }
 }
@@ -49,7 +55,52 @@ async fn check(api: &Api, domain: Domain) -> Result<Response, ApiError> {
     Ok(Json(CheckReport { name: domain.name, passed, steps: report.steps, checked_at: clock::now() }).into_response())
 }
 
+/// An order now: the first one again, or one that replaces the certificate. The CA's limits hold.
+async fn renew(api: &Api, domain: Domain) -> Result<Response, ApiError> {
+    let now = clock::now();
+    let job = match api.store.renewal(&domain.name).await? {
+        Some(renewal) => order(renewal, now),
+        None => Job::new(domain.name.clone(), domain.issuer.clone(), 0, now),
+    };
+    if !api.store.enqueue(&job).await? {
+        api.store.expedite(&domain.name, now).await?;
+    }
+    api.wake.notify_one();
+    tracing::info!(domain = %domain.name, domain.tenant, "a new certificate was asked for");
+    let domain = api.store.domain(&domain.name).await?.unwrap_or(domain);
+    Ok((StatusCode::ACCEPTED, Json(domain)).into_response())
+}
+
+/// The CA takes the certificate back, and another one is ordered at once; edges serve the old one until that is there.
+async fn revoke(api: &Api, domain: Domain, request: axum::extract::Request) -> Result<Response, ApiError> {
+    let wanted: RevokeDomain = json_body(request, "it may be empty or have `reason`").await?;
+    let reason = match wanted.reason {
+        RevokeReason::Unspecified => Reason::Unspecified,
+        RevokeReason::KeyCompromise => Reason::KeyCompromise,
+        RevokeReason::Superseded => Reason::Superseded,
+        RevokeReason::CessationOfOperation => Reason::CessationOfOperation,
+    };
+    let conflict = |code, says: String| ApiError::new(StatusCode::CONFLICT, code, "Not revoked", says);
+    let Some(bundle) = api.store.bundle(&domain.name).await? else {
+        return Err(conflict("not_issued", format!("{} has no certificate", domain.name)));
+    };
+    let leaf = bundle.chain().ok().and_then(|chain| chain.into_iter().next()).unwrap_or_default();
+    match api.hands.revoke(&bundle.issuer, &leaf, reason).await {
+        Ok(true) => {}
+        Ok(false) => {
+            let says = format!("issuer `{}` can't take certificates back", bundle.issuer);
+            return Err(conflict("not_revocable", says));
+        }
+        Err(failure) => {
+            let says = format!("the CA did not revoke it: {}", failure.says);
+            return Err(ApiError::new(StatusCode::BAD_GATEWAY, "ca_refused", "Not revoked", says));
+        }
+    }
+    tracing::warn!(domain = %domain.name, domain.tenant, revision = bundle.revision, "certificate revoked");
+    renew(api, domain).await
+}
+
 fn unknown_verb() -> ApiError {
-    let says = "POST goes to /v1/domains/{name}:check";
+    let says = "POST goes to /v1/domains/{name}:check, :renew or :revoke";
     ApiError::new(StatusCode::NOT_FOUND, "unknown_path", "Unknown path", says)
 }

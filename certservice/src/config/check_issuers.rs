@@ -6,8 +6,9 @@ use contract::document::pointer;
 use contract::{ChallengeKind, Hostname};
 
 use super::check::{Check, is_tenant};
-use super::file::{ChallengeWord, IssuerTable, KindWord, PrecheckTable};
+use super::file::{ChallengeWord, IssuerTable, KindWord, LimitTable, PrecheckTable};
 use super::{Acme, Eab, Issuer, IssuerKind, Precheck, Secret};
+use crate::budget::{Limit, Limits};
 use crate::precheck::Targets;
 
 /// Most addresses and names that domains may point at.
@@ -44,7 +45,8 @@ impl Check<'_> {
             };
             let precheck = table.precheck.unwrap_or(table.kind == KindWord::Acme);
             let caa_names = self.caa_names(table, &at);
-            issuers.extend(kind.map(|kind| Issuer { name: table.name.clone(), kind, precheck, caa_names }));
+            let limits = self.limits(table, &at);
+            issuers.extend(kind.map(|kind| Issuer { name: table.name.clone(), kind, precheck, caa_names, limits }));
         }
         issuers
     }
@@ -117,6 +119,33 @@ impl Check<'_> {
             self.fault(&pointer(&at, index), says);
         }
         names.clone()
+    }
+
+    fn limits(&mut self, table: &IssuerTable, at: &str) -> Limits {
+        let directory = table.directory.as_deref().unwrap_or_default();
+        let mut limits = match directory {
+            _ if directory.contains("-staging") && directory.contains(".letsencrypt.org/") => {
+                Limits::lets_encrypt_staging()
+            }
+            _ if directory.contains(".letsencrypt.org/") => Limits::lets_encrypt(),
+            _ => Limits::none(),
+        };
+        let Some(written) = &table.limits else { return limits };
+        let at = pointer(at, "limits");
+        for (name, written, limit) in [
+            ("orders", written.orders, &mut limits.orders),
+            ("certificates_per_domain", written.certificates_per_domain, &mut limits.certificates_per_domain),
+            ("certificates_per_set", written.certificates_per_set, &mut limits.certificates_per_set),
+            ("failures_per_name", written.failures_per_name, &mut limits.failures_per_name),
+            ("consecutive_failures", written.consecutive_failures, &mut limits.consecutive_failures),
+        ] {
+            let Some(LimitTable { count, seconds }) = written else { continue };
+            if seconds == 0 {
+                self.fault(&pointer(&pointer(&at, name), "seconds"), "a limit holds for at least 1 second");
+            }
+            *limit = (count > 0).then(|| Limit::new(count.into(), seconds.into()));
+        }
+        limits
     }
 
     pub(super) fn precheck(&mut self, table: &PrecheckTable) -> Precheck {

@@ -101,6 +101,34 @@ pub struct IssuerTable {
     /// What the CA is called in CAA records.
     #[deserr(default)]
     pub caa_names: Option<Vec<String>>,
+    /// What the CA allows. Default: as published, for Let's Encrypt.
+    #[deserr(default)]
+    pub limits: Option<LimitsTable>,
+}
+
+/// Each replaces the published one.
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct LimitsTable {
+    #[deserr(default)]
+    pub orders: Option<LimitTable>,
+    #[deserr(default)]
+    pub certificates_per_domain: Option<LimitTable>,
+    #[deserr(default)]
+    pub certificates_per_set: Option<LimitTable>,
+    #[deserr(default)]
+    pub failures_per_name: Option<LimitTable>,
+    #[deserr(default)]
+    pub consecutive_failures: Option<LimitTable>,
+}
+
+#[derive(Debug, Clone, Copy, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct LimitTable {
+    /// So many; 0 is no limit.
+    pub count: u32,
+    /// In so many seconds, refilled evenly.
+    pub seconds: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]

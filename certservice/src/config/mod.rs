@@ -17,6 +17,7 @@ use contract::sealed::Recipient;
 use zeroize::Zeroizing;
 
 pub(crate) use self::check::is_tenant;
+use crate::budget::Limits;
 use crate::precheck::Targets;
 
 /// Largest file that the configuration reads, the boot file included.
@@ -88,6 +89,7 @@ pub struct Issuer {
     pub precheck: bool,
     /// What the CA is called in CAA records; empty where that is not known.
     pub caa_names: Vec<String>,
+    pub limits: Limits,
 }
 
 #[derive(Debug)]

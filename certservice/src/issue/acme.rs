@@ -5,19 +5,21 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
-use contract::api::{State, Who};
 use contract::{Challenge, ChallengeKind, Hostname};
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, ChallengeStatus, ChallengeType, Error, ExternalAccountKey,
-    Identifier, NewAccount, NewOrder, Order, OrderStatus, Problem,
+    Account, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeStatus, ChallengeType, Error,
+    ExternalAccountKey, Identifier, NewAccount, NewOrder, Order, OrderStatus, RevocationReason, RevocationRequest,
 };
 use serde::Deserialize;
 use tokio::sync::OnceCell;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::pem::Pem;
 use zeroize::Zeroizing;
 
 use super::http::{AcmeHttp, with_pause};
-use super::{Chain, Csr, Failure, OrderState, Then};
+use super::refusal::{account_failure, dead_order, failure, gone, refusal, validation_failure};
+use super::{Chain, Csr, Failure, OrderState, Suggestion, Then};
+use crate::renew::Window;
 use crate::{config, secret_file};
 
 /// How long an edge believes an answer. Orders that take longer fail at the CA first.
@@ -58,10 +60,60 @@ impl Acme {
         Ok(acme)
     }
 
-    pub(super) async fn order(&self, domain: &Hostname) -> Result<String, Failure> {
+    pub(super) async fn order(&self, domain: &Hostname, replaces: Option<&str>) -> Result<String, Failure> {
         let identifier = [Identifier::Dns(domain.to_string())];
-        let order = self.dialogue(async |account| account.new_order(&NewOrder::new(&identifier)).await);
-        Ok(order.await?.url().to_owned())
+        let mut new = NewOrder::new(&identifier);
+        let replaced = replaces.and_then(certificate_id);
+        let names_one = replaced.is_some();
+        if let Some(replaced) = replaced {
+            new = new.replaces(replaced);
+        }
+        let order = self.dialogue(async |account| account.new_order(&new).await).await;
+        let order = order.map_err(|failure| match &*failure.code {
+            // Whatever the CA has against the certificate that is replaced, the name still needs one.
+            "order_refused" | "ca_unsupported" | "challenge_failed" | "order_lost" if names_one => {
+                Failure { then: Then::NotReplacing, ..failure }
+            }
+            "ca_unavailable" if names_one && failure.says.contains("replaces field mismatch") => {
+                Failure { then: Then::NotReplacing, closes: false, ..failure }
+            }
+            _ => failure,
+        });
+        Ok(order?.url().to_owned())
+    }
+
+    /// `None` where the CA has no renewal information.
+    pub(super) async fn suggestion(&self, ari_id: &str) -> Result<Option<Suggestion>, Failure> {
+        let Some(id) = certificate_id(ari_id) else { return Ok(None) };
+        let asked = self.dialogue(async |account| match account.renewal_info(&id).await {
+            Err(Error::Unsupported(_)) => Ok(None),
+            answer => answer.map(Some),
+        });
+        let Some((info, again)) = asked.await? else { return Ok(None) };
+        let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
+        let window = info.suggested_window;
+        let window =
+            Window { start: seconds(window.start.unix_timestamp()), end: seconds(window.end.unix_timestamp()) };
+        Ok(Some(Suggestion { window, again_seconds: again.as_secs() }))
+    }
+
+    pub(super) async fn revoke(&self, leaf: &[u8], reason: Reason) -> Result<(), Failure> {
+        let certificate = CertificateDer::from_slice(leaf);
+        let reason = match reason {
+            Reason::Unspecified => RevocationReason::Unspecified,
+            Reason::KeyCompromise => RevocationReason::KeyCompromise,
+            Reason::Superseded => RevocationReason::Superseded,
+            Reason::CessationOfOperation => RevocationReason::CessationOfOperation,
+        };
+        let request = RevocationRequest { certificate: &certificate, reason: Some(reason) };
+        self.dialogue(async |account| match account.revoke(&request).await {
+            // Who asks again after a crash gets what it wanted.
+            Err(Error::Api(problem)) if problem.r#type.as_deref().is_some_and(|t| t.ends_with(":alreadyRevoked")) => {
+                Ok(())
+            }
+            done => done,
+        })
+        .await
     }
 
     pub(super) async fn look(&self, order: &str, domain: &Hostname, now: u64) -> Result<OrderState, Failure> {
@@ -179,6 +231,20 @@ impl Acme {
     }
 }
 
+/// Why a certificate is taken back (RFC 5280 section 5.3.1); the reasons that a subscriber may give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    Unspecified,
+    KeyCompromise,
+    Superseded,
+    CessationOfOperation,
+}
+
+fn certificate_id(ari_id: &str) -> Option<CertificateIdentifier<'_>> {
+    let (key, serial) = ari_id.split_once('.')?;
+    Some(CertificateIdentifier { authority_key_identifier: key.into(), serial: serial.into() })
+}
+
 /// Which CA an account file belongs to; the library keeps that to itself.
 #[derive(Deserialize)]
 struct Origin {
@@ -241,112 +307,9 @@ async fn why_invalid(order: &mut Order) -> Result<Failure, Error> {
     })
 }
 
-fn dead_order() -> Error {
-    Error::Str("the order is no longer open")
-}
-
-fn gone() -> Failure {
-    let says = "the CA gave the order up without a reason (it may have expired)";
-    Failure::new("order_lost", says, State::Working, Who::Nobody, Then::NewOrder)
-}
-
-fn failure(error: &Error, pause: u64) -> Failure {
-    match error {
-        Error::Api(problem) => refusal(problem, pause),
-        Error::Str("the order is no longer open") => gone(),
-        Error::Unsupported(what) => {
-            let says = format!("the CA does not offer {what}");
-            Failure::new("ca_unsupported", says, State::Working, Who::Operator, Then::NewOrder)
-        }
-        error => Failure::unreachable(format!("talking to the CA failed: {}", with_causes(error)), pause),
-    }
-}
-
-fn account_failure(error: &Error, pause: u64) -> Failure {
-    match error {
-        Error::Api(problem) if problem.status.is_none_or(|status| status < 500 && status != 429) => {
-            let says = format!("the CA refused the account: {}", words(problem));
-            Failure::new("account_refused", says, State::Working, Who::Operator, Then::Retry { after: pause })
-        }
-        error => failure(error, pause),
-    }
-}
-
-/// RFC 8555 section 6.7: which problem is whose.
-fn refusal(problem: &Problem, pause: u64) -> Failure {
-    let says = words(problem);
-    let kind = problem.r#type.as_deref().unwrap_or_default();
-    let retry = Then::Retry { after: pause };
-    match kind.strip_prefix("urn:ietf:params:acme:error:").unwrap_or_default() {
-        "rateLimited" => Failure::new("rate_limited", says, State::Working, Who::Nobody, retry),
-        "rejectedIdentifier" | "unsupportedIdentifier" => {
-            Failure::new("name_refused", says, State::Blocked, Who::Operator, Then::Stop)
-        }
-        "accountDoesNotExist" | "externalAccountRequired" | "userActionRequired" => {
-            Failure::new("account_refused", says, State::Working, Who::Operator, retry)
-        }
-        "caa" | "connection" | "dns" | "incorrectResponse" | "tls" => validation_failure(problem),
-        "unauthorized" => Failure { then: Then::NewOrder, ..validation_failure(problem) },
-        "malformed" | "orderNotReady" | "badCSR" => {
-            Failure::new("order_refused", says, State::Working, Who::Operator, Then::NewOrder)
-        }
-        _ if problem.status == Some(404) => gone(),
-        _ => Failure::unreachable(says, pause),
-    }
-}
-
-/// The CA looked at the domain and did not find our answer.
-fn validation_failure(problem: &Problem) -> Failure {
-    let caa = problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":caa"));
-    let code = if caa { "caa_forbids" } else { "challenge_failed" };
-    Failure::new(code, words(problem), State::ActionNeeded, Who::Customer, Then::NewOrder)
-}
-
-fn words(problem: &Problem) -> String {
-    let detail = problem.detail.clone().unwrap_or_else(|| "the CA gave no reason".to_owned());
-    let parts = problem.subproblems.iter().filter_map(|part| part.detail.clone());
-    std::iter::once(detail).chain(parts).collect::<Vec<_>>().join("; ")
-}
-
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn problem(kind: &str, status: u16) -> Problem {
-        let json = serde_json::json!({"type": format!("urn:ietf:params:acme:error:{kind}"), "detail": "because", "status": status});
-        serde_json::from_value(json).unwrap()
-    }
-
-    #[test]
-    fn each_refusal_has_a_culprit_and_a_next_step() {
-        for (kind, status, code, who, then) in [
-            ("rateLimited", 429, "rate_limited", Who::Nobody, Then::Retry { after: 7 }),
-            ("rejectedIdentifier", 400, "name_refused", Who::Operator, Then::Stop),
-            ("connection", 400, "challenge_failed", Who::Customer, Then::NewOrder),
-            ("caa", 403, "caa_forbids", Who::Customer, Then::NewOrder),
-            ("unauthorized", 403, "challenge_failed", Who::Customer, Then::NewOrder),
-            ("orderNotReady", 403, "order_refused", Who::Operator, Then::NewOrder),
-            ("serverInternal", 500, "ca_unavailable", Who::CertificateAuthority, Then::Retry { after: 7 }),
-            ("somethingNew", 400, "ca_unavailable", Who::CertificateAuthority, Then::Retry { after: 7 }),
-        ] {
-            let failure = refusal(&problem(kind, status), 7);
-            assert_eq!((&*failure.code, failure.who, failure.then), (code, who, then), "{kind}");
-            assert_eq!(failure.says, "because");
-        }
-    }
 
     #[test]
     fn an_account_file_of_another_directory_is_refused() {

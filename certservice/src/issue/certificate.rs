@@ -1,8 +1,11 @@
 //! Checks what a CA sent before anybody relies on it.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use contract::api::{State, Who};
 use contract::{Bundle, Hostname};
-use x509_parser::extensions::GeneralName;
+use serde::{Deserialize, Serialize};
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Chain, Csr, Failure, Then};
@@ -11,13 +14,15 @@ use super::{Chain, Csr, Failure, Then};
 const SKEW_SECONDS: u64 = 300;
 
 /// What is shown of a certificate, and planned with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     pub issued_by: String,
     pub serial: String,
     pub sha256: [u8; 32],
     pub not_before: u64,
     pub not_after: u64,
+    /// Authority key identifier and serial (RFC 9773 section 4.1); `None` where the certificate has no such identifier.
+    pub ari_id: Option<String>,
 }
 
 /// The leaf must be for `domain`, carry the key of `csr`, and be valid now; the chain must fit into a bundle.
@@ -47,7 +52,16 @@ pub fn check(chain: &Chain, domain: &Hostname, csr: &Csr, now: u64) -> Result<Fa
         sha256: contract::bundle::sha256(leaf),
         not_before,
         not_after,
+        ari_id: ari_id(&certificate),
     })
+}
+
+fn ari_id(certificate: &X509Certificate<'_>) -> Option<String> {
+    let key = certificate.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(authority) => authority.key_identifier.as_ref(),
+        _ => None,
+    })?;
+    Some(format!("{}.{}", URL_SAFE_NO_PAD.encode(key.0), URL_SAFE_NO_PAD.encode(certificate.raw_serial())))
 }
 
 fn covers(certificate: &X509Certificate<'_>, domain: &Hostname) -> bool {

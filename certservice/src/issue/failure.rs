@@ -16,12 +16,16 @@ pub struct Failure {
     pub state: State,
     pub who: Who,
     pub then: Then,
+    /// The CA itself is in trouble, or wants no orders of this account: the others wait, too.
+    pub closes: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
     /// The same step again, not before so many seconds.
     Retry { after: u64 },
+    /// At once, without naming the certificate that it replaces.
+    NotReplacing,
     /// The order is dead: a new one, after the usual delay.
     NewOrder,
     /// Not again until an operator asks for it.
@@ -38,7 +42,7 @@ impl Failure {
     ) -> Self {
         let says: String = says.into();
         let says = says.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAYS_MAX).collect();
-        Self { code: code.into(), says, state, who, then }
+        Self { code: code.into(), says, state, who, then, closes: false }
     }
 
     /// Something in CertService itself.
@@ -49,6 +53,7 @@ impl Failure {
     /// The CA is not to be reached, or does not answer as it should.
     pub fn unreachable(says: impl Into<String>, after: u64) -> Self {
         let then = Then::Retry { after };
-        Self::new("ca_unavailable", says, State::Working, Who::CertificateAuthority, then)
+        let failure = Self::new("ca_unavailable", says, State::Working, Who::CertificateAuthority, then);
+        Self { closes: true, ..failure }
     }
 }

@@ -20,6 +20,8 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use super::limited;
+
 /// One exchange with the CA, from sending to the last byte of the answer.
 const EXCHANGE_SECONDS_MAX: u64 = 30;
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
@@ -115,10 +117,7 @@ fn http_date(text: &str) -> Option<u64> {
     let number = |word: &str| word.parse::<u64>().ok();
     let (day, year) = (number(day)?, number(year)?);
     let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
-    // Days of the proleptic Gregorian calendar, counted from March so that the leap day comes last.
-    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day;
-    let days = days.checked_sub(719_469)?;
+    let days = limited::days(year, month, day)?;
     Some(days * 86_400 + number(hour)? * 3600 + number(minute)? * 60 + number(second)?)
 }
 

@@ -7,15 +7,19 @@ mod failure;
 mod http;
 mod internal;
 mod key;
+mod limited;
+mod refusal;
 
 use std::path::Path;
 
 use contract::{Challenge, Hostname};
 
+pub use self::acme::Reason;
 pub use self::certificate::{Facts, check};
 pub use self::failure::{Failure, Then};
 pub use self::key::{Csr, KeyKind, PrivateKey, new_key};
 use crate::config;
+use crate::renew::Window;
 
 /// A chain in DER, leaf first.
 pub type Chain = Vec<Vec<u8>>;
@@ -35,6 +39,14 @@ pub enum OrderState {
     Processing,
     Valid,
     Invalid(Failure),
+}
+
+/// When a CA would like a certificate to be replaced (RFC 9773).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suggestion {
+    pub window: Window,
+    /// When to ask again.
+    pub again_seconds: u64,
 }
 
 /// What finalizing led to.
@@ -58,10 +70,10 @@ impl Issuer {
         }
     }
 
-    /// Opens an order; `None` where the issuer needs none.
-    pub async fn order(&self, domain: &Hostname) -> Result<Option<String>, Failure> {
+    /// Opens an order; `None` where the issuer needs none. `replaces` is what the CA knows the last certificate by.
+    pub async fn order(&self, domain: &Hostname, replaces: Option<&str>) -> Result<Option<String>, Failure> {
         match self {
-            Self::Acme(acme) => acme.order(domain).await.map(Some),
+            Self::Acme(acme) => acme.order(domain, replaces).await.map(Some),
             Self::Internal(_) => Ok(None),
         }
     }
@@ -93,6 +105,22 @@ impl Issuer {
             (Self::Acme(acme), Some(order)) => acme.finalize(order, csr).await.map(|()| Finalized::Accepted),
             (Self::Acme(_), None) => Err(Failure::ours("the order has no URL", Then::NewOrder)),
             (Self::Internal(internal), _) => internal.sign(csr, domain, now).map(Finalized::Issued),
+        }
+    }
+
+    /// `None` where the issuer suggests nothing.
+    pub async fn suggestion(&self, ari_id: &str) -> Result<Option<Suggestion>, Failure> {
+        match self {
+            Self::Acme(acme) => acme.suggestion(ari_id).await,
+            Self::Internal(_) => Ok(None),
+        }
+    }
+
+    /// Takes a certificate back; `false` where the issuer can't.
+    pub async fn revoke(&self, leaf: &[u8], reason: Reason) -> Result<bool, Failure> {
+        match self {
+            Self::Acme(acme) => acme.revoke(leaf, reason).await.map(|()| true),
+            Self::Internal(_) => Ok(false),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The names of all metrics. Must never take a host name, a path or a header as a label.
 
+use contract::api::IssuerBudgets;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -17,6 +18,8 @@ pub struct Metrics {
     pub ticket_keys_turned: IntCounter,
     pub ticket_keys_revision: IntGauge,
     jobs: IntGaugeVec,
+    budget_left: IntGaugeVec,
+    in_line: IntGaugeVec,
     changes_head: IntGauge,
     edges_behind_max: IntGauge,
 }
@@ -30,6 +33,9 @@ impl Metrics {
             "Time from registration or renewal to the stored certificate",
         );
         let jobs = Opts::new("latchkey_certservice_jobs", "Orders in hand, by step");
+        let budget_left =
+            Opts::new("latchkey_certservice_budget_left", "What is left of a CA's limit, by issuer and limit");
+        let in_line = Opts::new("latchkey_certservice_in_line", "Orders that wait for a CA's limits, by issuer");
         let metrics = Self {
             registry: Registry::new(),
             orders: counter("latchkey_certservice_orders_total", "Orders that ended, by result code", &["result"])?,
@@ -53,6 +59,8 @@ impl Metrics {
                 "Revision of the session ticket keys in force",
             )?,
             jobs: IntGaugeVec::new(jobs, &["step"])?,
+            budget_left: IntGaugeVec::new(budget_left, &["issuer", "limit"])?,
+            in_line: IntGaugeVec::new(in_line, &["issuer"])?,
             changes_head: IntGauge::new("latchkey_changes_head", "Cursor of the newest change")?,
             edges_behind_max: IntGauge::new(
                 "latchkey_edges_behind_max",
@@ -66,6 +74,8 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.ticket_keys_turned.clone()))?;
         metrics.registry.register(Box::new(metrics.ticket_keys_revision.clone()))?;
         metrics.registry.register(Box::new(metrics.jobs.clone()))?;
+        metrics.registry.register(Box::new(metrics.budget_left.clone()))?;
+        metrics.registry.register(Box::new(metrics.in_line.clone()))?;
         metrics.registry.register(Box::new(metrics.changes_head.clone()))?;
         metrics.registry.register(Box::new(metrics.edges_behind_max.clone()))?;
         Ok(metrics)
@@ -75,6 +85,17 @@ impl Metrics {
     pub fn follow(&self, changes_head: u64, edges_behind_max: u64) {
         self.changes_head.set(i64::try_from(changes_head).unwrap_or(i64::MAX));
         self.edges_behind_max.set(i64::try_from(edges_behind_max).unwrap_or(i64::MAX));
+    }
+
+    /// What the CAs' limits leave.
+    pub fn budgets(&self, issuers: &[IssuerBudgets]) {
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        for issuer in issuers {
+            self.in_line.with_label_values(&[&issuer.name]).set(signed(issuer.in_line));
+            for budget in &issuer.limits {
+                self.budget_left.with_label_values(&[&issuer.name, &budget.limit]).set(signed(budget.left));
+            }
+        }
     }
 
     /// The text format of Prometheus.

@@ -2,19 +2,23 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use contract::sealed::Recipient;
 use contract::{Bundle, Hostname, Second};
 
 use super::job::{Event, Job, SealedKey, Task};
 use crate::clock;
-use crate::issue::{self, Chain, Csr, Failure, Finalized, Issuer, OrderState, PrivateKey, Then};
+use crate::issue::{self, Chain, Csr, Failure, Finalized, Issuer, OrderState, PrivateKey, Reason, Suggestion, Then};
 use crate::notify::Notify;
 use crate::precheck::Checks;
 use crate::{challenge, seal};
 
 /// Keys in memory at once; what is beyond is sealed without its certificate's digest.
 const KEYS_MAX: usize = 1024;
+
+/// A caller waits for it.
+const REVOKE_SECONDS_MAX: u64 = 45;
 
 /// What an order is worked on with.
 pub struct Hands {
@@ -70,12 +74,31 @@ impl Hands {
         })
     }
 
+    /// When an issuer would like a certificate to be replaced; `None` where it does not say, or is no more.
+    pub async fn suggestion(&self, issuer: &str, ari_id: &str) -> Result<Option<Suggestion>, Failure> {
+        match self.issuers.get(issuer) {
+            Some(issuer) => issuer.suggestion(ari_id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Whether an issuer took a certificate back; `false` where it can't.
+    pub async fn revoke(&self, issuer: &str, leaf: &[u8], reason: Reason) -> Result<bool, Failure> {
+        let limit = Duration::from_secs(REVOKE_SECONDS_MAX);
+        let issuer = self
+            .issuers
+            .get(issuer)
+            .ok_or_else(|| Failure::ours(format!("issuer `{issuer}` is no longer in the boot file"), Then::Stop))?;
+        let late = |_| Failure::unreachable(format!("no answer within {REVOKE_SECONDS_MAX} s"), 0);
+        tokio::time::timeout(limit, issuer.revoke(leaf, reason)).await.map_err(late)?
+    }
+
     async fn check(&self, job: &Job) -> Result<Event, Failure> {
         Ok(Event::Checked(self.checks.look(&job.issuer, &job.domain).await))
     }
 
     async fn order(&self, job: &Job) -> Result<Event, Failure> {
-        self.issuer(job)?.order(&job.domain).await.map(Event::Ordered)
+        self.issuer(job)?.order(&job.domain, job.replaces.as_deref()).await.map(Event::Ordered)
     }
 
     async fn look(&self, job: &Job, order: &str) -> Result<Event, Failure> {

@@ -6,6 +6,7 @@ use contract::{Bundle, Challenge, Hostname};
 use serde::{Deserialize, Serialize};
 
 use super::steps::steps;
+use crate::budget::{Kind, Shortage};
 use crate::issue::{Facts, Failure, KeyKind, OrderState};
 use crate::precheck::Report;
 
@@ -19,6 +20,17 @@ pub struct Job {
     /// A certificate is served while this one is obtained.
     #[serde(default)]
     pub renews: bool,
+    #[serde(default)]
+    pub lane: Lane,
+    /// Unix seconds; when the certificate that is served ends.
+    #[serde(default)]
+    pub deadline: u64,
+    /// What the CA knows the certificate by that this one replaces (RFC 9773).
+    #[serde(default)]
+    pub replaces: Option<String>,
+    /// The CA's limits were charged with it.
+    #[serde(default)]
+    pub spent: bool,
     /// Unix seconds.
     pub created_at: u64,
     /// Unix seconds; nothing happens before.
@@ -44,16 +56,19 @@ pub struct Job {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct First {
     pub bundle: Bundle,
-    pub serial: String,
-    pub issued_by: String,
+    pub facts: Facts,
 }
 
 /// Where an order stands. Each step names what is known, so that a restart goes on from here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// No order yet.
+    /// No order yet; the domain is to be looked at.
     Queued,
+    /// It was looked at; the CA's limits, or the CA, make it wait.
+    InLine { checked_at: u64 },
+    /// What the order takes from the CA's limits is taken; the CA may or may not have it.
+    Ordering,
     /// The CA has an order; what it wants is not known yet.
     Ordered { order: String },
     /// The answers stand; the CA has not been asked to look at them.
@@ -67,9 +82,54 @@ pub enum Step {
     /// The CA has the CSR.
     Finalizing { order: String, key: SealedKey, polls: u32 },
     /// The end: the bundle is to be stored and the job removed.
-    Issued { bundle: Box<Bundle>, serial: String, issued_by: String },
+    Issued { bundle: Box<Bundle>, facts: Box<Facts> },
     /// The other end: refused for good; the job is removed.
     Stopped,
+}
+
+/// Who goes first where not all can go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lane {
+    /// Somebody has come and waits.
+    Visitor = 0,
+    /// What ends soonest goes first.
+    Renewal = 1,
+    #[default]
+    New = 2,
+    Bulk = 3,
+}
+
+/// What a step needs to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The CA knows of it: it goes on whatever the limits are.
+    UnderWay = 0,
+    /// An open issuer with budget left.
+    InLine = 1,
+    /// A look, which costs no CA anything.
+    ToCheck = 2,
+}
+
+impl Lane {
+    pub const ALL: [Self; 4] = [Self::Visitor, Self::Renewal, Self::New, Self::Bulk];
+}
+
+/// Why an order that could leave does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Unix seconds.
+    pub until: u64,
+    /// All orders of the issuer wait, not only this one.
+    pub whole: bool,
+    pub code: String,
+    pub says: String,
+}
+
+impl From<&Shortage> for Held {
+    fn from(short: &Shortage) -> Self {
+        Self { until: short.until, whole: short.is_of_issuer(), code: "rate_limited".into(), says: short.says() }
+    }
 }
 
 /// A key as it may be stored: sealed, with the CSR that it signed.
@@ -99,6 +159,8 @@ pub enum Event {
     Due,
     /// The domain was looked at, as the CA will.
     Checked(Report),
+    /// It was about to leave.
+    Held(Held),
     /// The CA opened an order; `None` from an issuer without orders.
     Ordered(Option<String>),
     /// The CA was asked for the state of the order.
@@ -159,6 +221,10 @@ impl Job {
             issuer,
             revision: served + 1,
             renews: served > 0,
+            lane: if served > 0 { Lane::Renewal } else { Lane::New },
+            deadline: 0,
+            spent: false,
+            replaces: None,
             created_at: now,
             due_at: now,
             failures: 0,
@@ -177,12 +243,40 @@ impl Job {
     pub fn key_kind(&self) -> KeyKind {
         if self.first.is_some() { KeyKind::Rsa2048 } else { KeyKind::EcdsaP256 }
     }
+
+    pub fn stage(&self) -> Stage {
+        match self.step {
+            Step::Queued => Stage::ToCheck,
+            Step::InLine { .. } => Stage::InLine,
+            _ => Stage::UnderWay,
+        }
+    }
+
+    /// Its place among those of its lane: lower goes first. In line it is due whatever `due_at` says.
+    pub fn place(&self) -> u64 {
+        match (self.stage(), self.lane) {
+            (Stage::InLine, Lane::Renewal) => self.deadline,
+            (Stage::InLine, _) => self.created_at,
+            _ => self.due_at,
+        }
+    }
+
+    /// What it is to the CA's limits.
+    pub fn kind(&self) -> Kind {
+        match (self.renews, &self.replaces) {
+            (_, Some(_)) => Kind::Replacement,
+            (true, None) => Kind::Renewal,
+            (false, None) => Kind::New,
+        }
+    }
 }
 
 impl Step {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Queued => "queued",
+            Self::InLine { .. } => "in_line",
+            Self::Ordering => "ordering",
             Self::Ordered { .. } => "ordered",
             Self::Answering { .. } => "answering",
             Self::Validating { .. } => "validating",

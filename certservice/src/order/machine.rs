@@ -1,9 +1,9 @@
 //! The order machine: pure, so that every crash point is a unit test.
 
 use contract::Bundle;
-use contract::api::State;
+use contract::api::{State, Who};
 
-use super::job::{Event, First, Job, Status, Step, Task};
+use super::job::{Event, First, Held, Job, Stage, Status, Step, Task};
 use super::steps::steps;
 use crate::issue::{Facts, Failure, OrderState, Then};
 use crate::precheck::Report;
@@ -17,6 +17,9 @@ const REFUSED_RENEWAL_SECONDS: u64 = 24 * 3600;
 /// How long a look that finds a fault is believed where the CA may see it otherwise.
 const DOUBT_SECONDS: u64 = 24 * 3600;
 
+/// How long a look counts for an order that waits in line.
+const CHECKED_SECONDS_MAX: u64 = 600;
+
 /// How orders are worked on: how long to wait after failures, and what belongs to a bundle.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -29,7 +32,7 @@ pub struct Pace {
 /// What an event makes of an order, and what to do about it. The caller stores the job before it does the tasks; a task
 /// that answers gives the next event. Without tasks, nothing happens before `due_at`.
 pub fn next(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
-    if matches!(event, Event::Due) {
+    if matches!(event, Event::Due) && job.stage() != Stage::InLine {
         return resumed(job);
     }
     let (mut job, tasks) = on(job, event, now, pace);
@@ -39,14 +42,24 @@ pub fn next(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
 
 fn on(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
     match (&job.step, event) {
+        (Step::Ordering, Event::Failed(failure)) if failure.then == Then::NotReplacing => {
+            // Without it the order counts like any other: it goes through the limits again.
+            (Job { step: Step::InLine { checked_at: now }, replaces: None, spent: false, ..job }, vec![])
+        }
         (_, Event::Failed(failure)) => failed(job, failure, now, pace),
         (_, Event::Looked(OrderState::Invalid(failure))) => failed(job, failure, now, pace),
-        (Step::Queued, Event::Checked(report)) => checked(job, &report, now, pace),
-        (Step::Queued, Event::Ordered(Some(order))) => {
+        (Step::InLine { checked_at }, Event::Due) => {
+            // Who has waited for long may have moved.
+            let stale = now > checked_at + CHECKED_SECONDS_MAX;
+            if stale { (job, vec![Task::Check]) } else { ordering(job) }
+        }
+        (Step::Queued | Step::InLine { .. }, Event::Checked(report)) => checked(job, &report, now, pace),
+        (Step::Queued | Step::InLine { .. }, Event::Held(held)) => wait_in_line(job, held, now, pace),
+        (Step::Ordering, Event::Ordered(Some(order))) => {
             let look = Task::Look { order: order.clone() };
             go(job, Step::Ordered { order }, "ordered", "the CA has the order", [look])
         }
-        (Step::Queued, Event::Ordered(None)) => ready(job, None),
+        (Step::Ordering, Event::Ordered(None)) => ready(job, None),
         (Step::Ordered { order } | Step::Validating { order, .. }, Event::Looked(OrderState::Ready)) => {
             let order = order.clone();
             ready(job, Some(order))
@@ -82,7 +95,7 @@ fn on(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
             wait(job, polls, now, pace, |polls| Step::Finalizing { order, key, polls })
         }
         (Step::Keyed { .. } | Step::Finalizing { .. }, Event::Certified { bundle, facts }) => {
-            certified(job, bundle, facts, pace)
+            certified(job, bundle, facts, now, pace)
         }
         (step, event) => {
             let says = format!("an order that is {} can't go on from {}", step.name(), event.name());
@@ -94,7 +107,8 @@ fn on(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
 /// What a step does when its time comes, whether it was interrupted or waits.
 fn resumed(job: Job) -> (Job, Vec<Task>) {
     let tasks = match &job.step {
-        Step::Queued => vec![Task::Check],
+        Step::Queued | Step::InLine { .. } => vec![Task::Check],
+        Step::Ordering => vec![Task::Order],
         Step::Ordered { order } | Step::Validating { order, .. } => vec![Task::Look { order: order.clone() }],
         Step::Answering { order } => vec![Task::Publish(job.answers.clone()), Task::Ask { order: order.clone() }],
         Step::Ready { .. } => vec![Task::MakeKey],
@@ -109,18 +123,40 @@ fn resumed(job: Job) -> (Job, Vec<Task>) {
 fn checked(mut job: Job, report: &Report, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
     job.checks = report.steps.clone();
     let Some(fault) = report.fault() else {
-        if report.steps.is_empty() {
-            return (job, vec![Task::Order]);
-        }
-        return go(job, Step::Queued, "checked", "the domain points here", [Task::Order]);
+        return ordering(job);
     };
     let doubted_at = job.doubted_at.max(job.created_at);
     if report.doubtful && now >= doubted_at + DOUBT_SECONDS {
-        return (Job { doubted_at: now, ..job }, vec![Task::Order]);
+        return ordering(Job { doubted_at: now, ..job });
     }
     let then = Then::Retry { after: 0 };
     let failure = Failure::new(fault.code.clone(), fault.says.clone(), State::ActionNeeded, fault.who, then);
     failed(job, failure, now, pace)
+}
+
+/// The order is about to leave; the caller stores this together with what it takes from the CA's limits.
+fn ordering(job: Job) -> (Job, Vec<Task>) {
+    go(job, Step::Ordering, "ordering", "the CA is asked", [Task::Order])
+}
+
+/// It keeps its place where everybody waits, and comes back later where only it does.
+fn wait_in_line(mut job: Job, held: Held, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
+    if job.first.is_some() {
+        let then = Then::Retry { after: 0 };
+        return failed(job, Failure::new(held.code, held.says, State::Working, Who::Nobody, then), now, pace);
+    }
+    let state = if job.renews { State::Live } else { State::Working };
+    let Held { until, whole, code, says } = held;
+    let who = if code == "rate_limited" { Who::Nobody } else { Who::CertificateAuthority };
+    job.status = Status { state, code, says, who, steps: Vec::new() };
+    job.due_at = until.max(now + 1);
+    match (&job.step, whole) {
+        // One that was stale has just been looked at again.
+        (Step::InLine { checked_at }, true) if now <= checked_at + CHECKED_SECONDS_MAX => {}
+        (_, true) => job.step = Step::InLine { checked_at: now },
+        (_, false) => job.step = Step::Queued,
+    }
+    (job, vec![])
 }
 
 /// The CA has seen what it wanted: the answers go, the key comes.
@@ -132,24 +168,23 @@ fn ready(mut job: Job, order: Option<String>) -> (Job, Vec<Task>) {
 }
 
 /// The first certificate is put by while a second one is obtained; then both are served.
-fn certified(job: Job, bundle: Box<Bundle>, facts: Facts, pace: &Pace) -> (Job, Vec<Task>) {
+fn certified(job: Job, bundle: Box<Bundle>, facts: Facts, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
     match job.first.clone() {
-        Some(first) => issued(job, bundle, *first, Status::issued()),
+        Some(first) => issued(job, bundle, first.facts, Status::issued()),
         None if pace.rsa => {
-            let first = First { bundle: *bundle, serial: facts.serial, issued_by: facts.issued_by };
-            let job = Job { first: Some(Box::new(first)), failures: 0, ..job };
-            go(job, Step::Queued, "rsa", "a second certificate, for clients without ECDSA, is asked for", [Task::Order])
+            // It takes from the CA's limits by itself, and replaces nothing: the first one did.
+            let first = Some(Box::new(First { bundle: *bundle, facts }));
+            let job = Job { first, failures: 0, spent: false, replaces: None, due_at: now, ..job };
+            let step = Step::InLine { checked_at: now };
+            go(job, step, "rsa", "a second certificate, for clients without ECDSA, is asked for", [])
         }
-        None => {
-            let first = First { bundle: Bundle::clone(&bundle), serial: facts.serial, issued_by: facts.issued_by };
-            issued(job, bundle, first, Status::issued())
-        }
+        None => issued(job, bundle, facts, Status::issued()),
     }
 }
 
-fn issued(job: Job, bundle: Box<Bundle>, shown: First, status: Status) -> (Job, Vec<Task>) {
+fn issued(job: Job, bundle: Box<Bundle>, shown: Facts, status: Status) -> (Job, Vec<Task>) {
     let announce = Task::Announce(bundle.clone());
-    let step = Step::Issued { bundle, serial: shown.serial, issued_by: shown.issued_by };
+    let step = Step::Issued { bundle, facts: Box::new(shown) };
     (Job { step, status, failures: 0, first: None, answers: Vec::new(), ..job }, vec![announce])
 }
 
@@ -176,7 +211,8 @@ fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Ta
     // Nobody waits for the second certificate: the first is served, and the next renewal tries again.
     if let Some(first) = job.first.take() {
         let withdraw = (!job.answers.is_empty()).then(|| Task::Withdraw(std::mem::take(&mut job.answers)));
-        let (job, mut tasks) = issued(job, Box::new(first.bundle.clone()), *first, Status::issued_alone(&failure));
+        let First { bundle, facts } = *first;
+        let (job, mut tasks) = issued(job, Box::new(bundle), facts, Status::issued_alone(&failure));
         tasks.extend(withdraw);
         return (job, tasks);
     }
@@ -191,14 +227,21 @@ fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Ta
         tasks.push(Task::Withdraw(std::mem::take(&mut job.answers)));
     }
     match failure.then {
-        Then::Retry { after } => job.due_at = now + pause.max(after),
-        Then::NewOrder => {
+        Then::Retry { after } => {
+            if matches!(job.step, Step::Ordering | Step::InLine { .. }) {
+                job.step = Step::Queued;
+            }
+            job.due_at = now + pause.max(after);
+        }
+        Then::NewOrder | Then::NotReplacing => {
             job.step = Step::Queued;
+            job.spent = false;
             job.due_at = now + pause;
         }
         // While a certificate is served, giving up for good would only hide that it will end.
         Then::Stop if job.renews => {
             job.step = Step::Queued;
+            job.spent = false;
             job.due_at = now + pause.max(REFUSED_RENEWAL_SECONDS);
         }
         Then::Stop => job.step = Step::Stopped,
@@ -220,6 +263,7 @@ impl Event {
         match self {
             Self::Due => "due",
             Self::Checked(_) => "checked",
+            Self::Held(_) => "held",
             Self::Ordered(_) => "ordered",
             Self::Looked(_) => "looked",
             Self::Asked => "asked",

@@ -2,6 +2,8 @@
 //! acts. Must never act on a state that is not stored.
 
 mod act;
+mod ari;
+mod gate;
 mod job;
 mod machine;
 mod runner;
@@ -10,6 +12,7 @@ mod steps;
 mod tests;
 
 pub use self::act::Hands;
-pub use self::job::{Event, Job, SealedKey, Status, Step, Task};
+pub use self::ari::run as ask_windows;
+pub use self::job::{Event, Held, Job, Lane, SealedKey, Stage, Status, Step, Task};
 pub use self::machine::{Pace, next};
-pub use self::runner::{Recorded, Runner};
+pub use self::runner::{Plan, Recorded, Runner};

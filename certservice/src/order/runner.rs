@@ -1,6 +1,6 @@
 //! Runs orders: some at once, the others in their turn. Thin: [`next`] decides, the store remembers, [`Hands`] act.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,30 +10,54 @@ use tokio::sync::Notify as Wake;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::act::Hands;
-use super::job::{Event, Job, Step, Task};
+use super::gate::{Gate, Verdict};
+use super::job::{Event, Held, Job, Stage, Step, Task};
 use super::machine::{Pace, next};
-use crate::issue::Failure;
+use crate::budget::{Limits, Spend};
+use crate::clock;
+use crate::issue::{Facts, Failure};
 use crate::observe::Metrics;
-use crate::store::{Store, StoreError, Stored};
-use crate::{clock, renew};
+use crate::renew::{Planner, urgent_at};
+use crate::store::{Claim, Next, Store, StoreError, Stored};
 
 /// The store is looked at this often even if nobody wakes the runner.
-const LOOK_SECONDS_MAX: u64 = 5;
+const LOOK_SECONDS: u64 = 1;
+/// After the store failed.
+const REST_SECONDS: u64 = 5;
 /// Longest time that one task may take.
 const TASK_SECONDS_MAX: u64 = 180;
+/// How long an order stays with an instance that says nothing any more, and how often it says something.
+const HOLD_SECONDS: u64 = 30;
+const KEEP_SECONDS: u64 = 10;
+/// Budgets that are full again are removed this often.
+const FORGET_SECONDS: u64 = 3600;
+/// Looks at domains for each order that is worked on at once: they mostly wait for somebody's DNS.
+const LOOKS_PER_ORDER: usize = 4;
+
+/// How orders are run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub pace: Pace,
+    pub concurrency: u32,
+    /// By issuer.
+    pub limits: HashMap<String, Limits>,
+    /// This instance, unlike any other on the store.
+    pub holder: String,
+}
 
 #[derive(Clone)]
 pub struct Runner {
     store: Store,
     hands: Arc<Hands>,
     metrics: Arc<Metrics>,
-    pace: Pace,
-    concurrency: u32,
+    gate: Arc<Gate>,
+    plan: Arc<Plan>,
+    planner: Planner,
 }
 
 struct Running {
     tasks: JoinSet<()>,
-    names: HashMap<Id, Hostname>,
+    names: HashMap<Id, (Hostname, Stage)>,
 }
 
 impl Running {
@@ -47,6 +71,12 @@ impl Running {
         };
         self.names.remove(&id);
     }
+
+    /// Looks do not take the place of orders, nor orders that of looks.
+    fn count(&self, stage: Stage) -> usize {
+        let looks = stage == Stage::ToCheck;
+        self.names.values().filter(|(_, started)| (*started == Stage::ToCheck) == looks).count()
+    }
 }
 
 /// After an event was recorded.
@@ -57,47 +87,82 @@ pub enum Recorded {
 }
 
 impl Runner {
-    pub fn new(store: Store, hands: Hands, metrics: Arc<Metrics>, pace: Pace, concurrency: u32) -> Self {
-        Self { store, hands: Arc::new(hands), metrics, pace, concurrency }
+    pub fn new(store: Store, hands: Hands, metrics: Arc<Metrics>, plan: Plan, planner: Planner) -> Self {
+        let (hands, plan) = (Arc::new(hands), Arc::new(plan));
+        Self { store, hands, metrics, gate: Arc::default(), plan, planner }
+    }
+
+    pub fn hands(&self) -> Arc<Hands> {
+        self.hands.clone()
     }
 
     /// Works on orders until it is dropped. What it was at is picked up by the next one.
     pub async fn run(self, wake: Arc<Wake>) {
         let mut running = Running { tasks: JoinSet::new(), names: HashMap::new() };
+        let mut forget = tokio::time::interval(Duration::from_secs(FORGET_SECONDS));
+        let mut keep = tokio::time::interval(Duration::from_secs(KEEP_SECONDS));
         loop {
             let pause = match self.start_due(&mut running).await {
-                Ok(pause) => pause,
+                Ok(()) => Duration::from_secs(LOOK_SECONDS),
                 Err(error) => {
                     tracing::error!(%error, "looking for orders failed");
-                    Duration::from_secs(LOOK_SECONDS_MAX)
+                    Duration::from_secs(REST_SECONDS)
                 }
             };
             tokio::select! {
+                _ = forget.tick() => self.forget_full_budgets().await,
                 () = wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
+                _ = keep.tick() => self.keep_holding().await,
                 Some(ended) = running.tasks.join_next_with_id() => running.ended(ended),
             }
         }
     }
 
-    /// Starts what is due and not running. Says how long to wait for more.
-    async fn start_due(&self, running: &mut Running) -> Result<Duration, StoreError> {
-        let now = clock::now();
-        let free = usize::try_from(self.concurrency).unwrap_or(usize::MAX).saturating_sub(running.names.len());
-        if free == 0 {
-            return Ok(Duration::from_secs(LOOK_SECONDS_MAX));
+    async fn forget_full_budgets(&self) {
+        if let Err(error) = self.store.forget_full_budgets(clock::now() * 1000).await {
+            tracing::error!(%error, "budgets that are full again can't be removed");
         }
-        // Those that run are due as well.
-        let wanted = u32::try_from(free + running.names.len()).unwrap_or(u32::MAX);
-        let mut due = self.store.due(now, wanted).await?;
-        due.retain(|stored| !running.names.values().any(|name| *name == stored.job.domain));
-        for stored in due.into_iter().take(free) {
+    }
+
+    async fn keep_holding(&self) {
+        let until = clock::now() + HOLD_SECONDS;
+        if let Err(error) = self.store.keep_holding(&self.plan.holder, until).await {
+            tracing::error!(%error, "orders under way can't be kept; another instance may take them up");
+        }
+    }
+
+    /// Starts what is due and not running: first what the CA knows of, then who is next in line, then looks.
+    async fn start_due(&self, running: &mut Running) -> Result<(), StoreError> {
+        let now = clock::now();
+        let issuers = self.store.issuers().await?;
+        self.gate.refresh(&issuers, now);
+        for stage in [Stage::UnderWay, Stage::InLine, Stage::ToCheck] {
+            for issuer in &issuers {
+                if stage != Stage::InLine || self.gate.held(&issuer.name, now).is_none() {
+                    self.start(running, &issuer.name, stage, now).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(&self, running: &mut Running, issuer: &str, stage: Stage, now: u64) -> Result<(), StoreError> {
+        let orders = usize::try_from(self.plan.concurrency).unwrap_or(usize::MAX);
+        let most = if stage == Stage::ToCheck { orders.saturating_mul(LOOKS_PER_ORDER) } else { orders };
+        let free = most.saturating_sub(running.count(stage));
+        if free == 0 {
+            return Ok(());
+        }
+        let names: HashSet<_> = running.names.values().map(|(name, _)| name.to_string()).collect();
+        let (holder, until) = (&*self.plan.holder, now + HOLD_SECONDS);
+        let claim = Claim { issuer, stage, holder, until, running: &names };
+        for stored in self.store.claim(claim, now, free).await? {
             let domain = stored.job.domain.clone();
             let task = running.tasks.spawn(self.clone().work_or_rest(stored));
-            running.names.insert(task.id(), domain);
+            running.names.insert(task.id(), (domain, stage));
         }
-        let next = self.store.next_due_at().await?.unwrap_or(u64::MAX).saturating_sub(now);
-        Ok(Duration::from_secs(next.clamp(1, LOOK_SECONDS_MAX)))
+        Ok(())
     }
 
     async fn work_or_rest(self, stored: Stored) {
@@ -109,7 +174,7 @@ impl Runner {
                 return;
             }
             tracing::error!(%domain, %error, "an order could not be stored; it is taken up again");
-            tokio::time::sleep(Duration::from_secs(LOOK_SECONDS_MAX)).await;
+            tokio::time::sleep(Duration::from_secs(REST_SECONDS)).await;
         }
     }
 
@@ -127,22 +192,37 @@ impl Runner {
 
     /// Decides what an event means and stores it. Nothing was done about it yet.
     pub async fn record(&self, stored: Stored, event: Event) -> Result<Recorded, StoreError> {
+        let now = clock::now();
         let was = stored.job.clone();
-        let (job, tasks) = next(was.clone(), event, clock::now(), &self.pace);
+        self.heed(&was.issuer, &event, now).await?;
+        let (mut job, mut tasks) = next(was.clone(), event, now, &self.plan.pace);
+        if matches!(job.step, Step::Ordering) && !matches!(was.step, Step::Ordering) {
+            match self.leave(&stored, &job, now).await? {
+                Ok(saved) => return Ok(Recorded::Go(Box::new(saved), tasks)),
+                Err(held) => {
+                    let waits = Job { step: was.step.clone(), ..job };
+                    (job, tasks) = next(waits, Event::Held(held), now, &self.plan.pace);
+                }
+            }
+        }
         if job == was {
+            if tasks.is_empty() {
+                self.store.release(&stored).await?;
+            }
             return Ok(Recorded::Go(Box::new(stored), tasks));
         }
         let change = match &job.step {
-            Step::Issued { bundle, serial, issued_by } => {
-                Some(self.finish(&stored, &job, bundle, serial, issued_by).await?)
-            }
+            Step::Issued { bundle, facts } => Some(self.finish(&stored, &job, bundle, facts, now).await?),
             Step::Stopped => self.store.stop(&stored, &job).await.map(|()| None)?,
             _ => {
-                let saved = self.store.save(stored, job.clone()).await?;
+                let held_until = (!tasks.is_empty()).then_some(now + HOLD_SECONDS);
+                let saved = self.store.save(stored, job.clone(), held_until).await?;
+                self.settle(&was, &job).await;
                 self.tell(&was, &job);
                 return Ok(Recorded::Go(Box::new(saved), tasks));
             }
         };
+        self.settle(&was, &job).await;
         self.tell(&was, &job);
         self.hands.forget(&job.domain);
         self.act(&job, tasks).await;
@@ -150,6 +230,55 @@ impl Runner {
             self.hands.notify.changes(cursor).await;
         }
         Ok(Recorded::Over)
+    }
+
+    /// An order that is about to go to the CA: what it takes from the CA's limits is stored with it, or it waits.
+    async fn leave(&self, stored: &Stored, job: &Job, now: u64) -> Result<Result<Stored, Held>, StoreError> {
+        if let Some(held) = self.gate.held(&job.issuer, now) {
+            return Ok(Err(held));
+        }
+        let limits = self.plan.limits.get(&job.issuer).copied().unwrap_or_default();
+        let spends = if job.spent { Vec::new() } else { limits.order(&job.domain, job.kind()) };
+        let (leaving, until) = (Job { spent: true, ..job.clone() }, now + HOLD_SECONDS);
+        let saved = self.store.save_spending(stored, leaving, until, &spends, now * 1000).await?;
+        Ok(saved.map_err(|shortage| {
+            self.gate.short(&job.issuer, &shortage);
+            Held::from(&shortage)
+        }))
+    }
+
+    /// Tells all instances where the CA itself is in trouble, or is so no longer.
+    async fn heed(&self, issuer: &str, event: &Event, now: u64) -> Result<(), StoreError> {
+        match self.gate.saw(issuer, event, now) {
+            Verdict::Nothing => Ok(()),
+            Verdict::Open => self.store.open_issuer(issuer).await,
+            Verdict::Close { until, code, says } => {
+                let pause_seconds = until.saturating_sub(now);
+                tracing::warn!(issuer, code, says, pause_seconds, "no order leaves to this issuer for a while");
+                self.store.close_issuer(issuer, until, &code, &says, now).await
+            }
+        }
+    }
+
+    /// Keeps the model of the CA's limits true to what came of an order. A crash here costs exactness, not orders: the CA
+    /// has the last word.
+    async fn settle(&self, was: &Job, job: &Job) {
+        let Some(limits) = self.plan.limits.get(&job.issuer) else { return };
+        let mut spends: Vec<Spend> = Vec::new();
+        if matches!(job.step, Step::Issued { .. }) {
+            spends.extend(limits.succeeded(&job.domain));
+        }
+        // What comes before a second order has brought a certificate.
+        if was.spent && !job.spent && job.first.is_none() {
+            spends.extend(limits.not_issued(&job.domain, was.kind()));
+        }
+        let looked = matches!(was.step, Step::Ordered { .. } | Step::Answering { .. } | Step::Validating { .. });
+        if looked && job.failures > was.failures && matches!(&*job.status.code, "challenge_failed" | "caa_forbids") {
+            spends.extend(limits.failed(&job.domain));
+        }
+        if let Err(error) = self.store.settle(&job.issuer, &spends, clock::now() * 1000).await {
+            tracing::error!(domain = %job.domain, %error, "what an order cost could not be stored");
+        }
     }
 
     /// Does the tasks in turn; the last one that answers gives the next event.
@@ -170,21 +299,26 @@ impl Runner {
         stored: &Stored,
         job: &Job,
         bundle: &Bundle,
-        serial: &str,
-        issued_by: &str,
+        facts: &Facts,
+        now: u64,
     ) -> Result<u64, StoreError> {
-        let leaf = bundle.chain().ok().and_then(|chain| chain.into_iter().next()).unwrap_or_default();
         let shown = CertificateInfo {
-            issued_by: issued_by.to_owned(),
-            serial: serial.to_owned(),
-            sha256: contract::bundle::sha256(&leaf).iter().map(|byte| format!("{byte:02x}")).collect(),
+            issued_by: facts.issued_by.clone(),
+            serial: facts.serial.clone(),
+            sha256: facts.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
             not_before: bundle.not_before,
             not_after: bundle.not_after,
             revision: bundle.revision,
         };
-        let renew_at = renew::renew_at(&job.domain, bundle.not_before, bundle.not_after);
-        let change = self.store.finish(stored, job, bundle, &shown, renew_at).await?;
-        let seconds = clock::now().saturating_sub(job.created_at);
+        let planned = self.planner.plan(&job.issuer, &job.domain, bundle.not_before, bundle.not_after, now);
+        let next = Next {
+            renew_at: planned,
+            urgent_at: urgent_at(bundle.not_before, bundle.not_after),
+            ari_id: facts.ari_id.clone(),
+            ask_at: facts.ari_id.as_ref().map(|_| now),
+        };
+        let change = self.store.finish(stored, job, bundle, &shown, &next).await?;
+        let seconds = now.saturating_sub(job.created_at);
         self.metrics.issuance_seconds.observe(seconds as f64);
         Ok(change)
     }

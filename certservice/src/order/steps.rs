@@ -2,7 +2,7 @@
 
 use contract::api::{DomainStep, Who};
 
-use super::job::{Job, Step};
+use super::job::{Job, Stage, Step};
 
 /// The look at the domain, then the CA, then the certificate.
 pub(super) fn steps(job: &Job) -> Vec<DomainStep> {
@@ -13,6 +13,10 @@ fn of_order(job: &Job) -> DomainStep {
     let at_ca = matches!(job.step, Step::Ready { .. } | Step::Keyed { .. } | Step::Finalizing { .. });
     if at_ca || matches!(job.step, Step::Issued { .. }) {
         return step("order", Some(true), "agreed", "the CA has seen that the domain points here");
+    }
+    if job.status.code == "rate_limited" && !matches!(job.stage(), Stage::UnderWay) || job.stage() == Stage::InLine {
+        let held = step("order", None, &job.status.code, &job.status.says);
+        return DomainStep { fix: fix(&job.status.code).map(str::to_owned), ..held };
     }
     let seen_before = job.checks.iter().any(|check| check.ok == Some(false) && check.code == job.status.code);
     if job.failures > 0 && !seen_before {

@@ -1,9 +1,12 @@
+mod second;
+
 use contract::api::{DomainStep, State, Who};
 use contract::sealed::Sealed;
 use contract::{Bundle, Challenge, Hostname};
 
 use super::*;
-use crate::issue::{Facts, Failure, KeyKind, OrderState, Then};
+use crate::budget::Kind;
+use crate::issue::{Facts, Failure, OrderState, Then};
 use crate::precheck::Report;
 
 const NOW: u64 = 1_800_000_000;
@@ -45,7 +48,15 @@ fn bundle() -> Box<Bundle> {
 }
 
 fn facts() -> Facts {
-    Facts { issued_by: "CN=ca".into(), serial: "01".into(), sha256: [1; 32], not_before: NOW, not_after: NOW + 90 }
+    let ari_id = Some("a.1".into());
+    Facts {
+        issued_by: "CN=ca".into(),
+        serial: "01".into(),
+        sha256: [1; 32],
+        not_before: NOW,
+        not_after: NOW + 90,
+        ari_id,
+    }
 }
 
 fn failure(then: Then) -> Failure {
@@ -72,7 +83,7 @@ fn finalizing(polls: u32) -> Step {
 fn an_order_goes_from_registration_to_the_bundle() {
     let script: Vec<(Event, Step, Vec<Task>)> = vec![
         (Event::Due, Step::Queued, vec![Task::Check]),
-        (Event::Checked(report(None, false)), Step::Queued, vec![Task::Order]),
+        (Event::Checked(report(None, false)), Step::Ordering, vec![Task::Order]),
         (Event::Ordered(Some(url())), ordered(), vec![Task::Look { order: url() }]),
         (
             Event::Looked(OrderState::Pending(vec![answer()])),
@@ -89,7 +100,7 @@ fn an_order_goes_from_registration_to_the_bundle() {
         (Event::Due, finalizing(1), vec![Task::Fetch { order: url(), key: key() }]),
         (
             Event::Certified { bundle: bundle(), facts: facts() },
-            Step::Issued { bundle: bundle(), serial: "01".into(), issued_by: "CN=ca".into() },
+            Step::Issued { bundle: bundle(), facts: Box::new(facts()) },
             vec![Task::Announce(bundle())],
         ),
     ];
@@ -151,6 +162,60 @@ fn what_the_ca_may_see_otherwise_is_ordered_once_a_day_all_the_same() {
     assert_eq!(tasks, vec![]);
 }
 
+fn held(whole: bool) -> Event {
+    Event::Held(Held { until: NOW + 500, whole, code: "rate_limited".into(), says: "used up".into() })
+}
+
+#[test]
+fn where_all_wait_an_order_keeps_its_place_in_line() {
+    let (waits, tasks) = next(job(Step::Queued), held(true), NOW, &PACE);
+    assert_eq!((&waits.step, tasks, waits.failures), (&Step::InLine { checked_at: NOW }, vec![], 0));
+    assert_eq!((waits.stage(), waits.place(), waits.due_at), (Stage::InLine, NOW, NOW + 500));
+    let status = &waits.status;
+    assert_eq!((status.state, status.code.as_str(), status.who), (State::Working, "rate_limited", Who::Nobody));
+    let order = status.steps.iter().find(|step| step.id == "order").unwrap();
+    assert_eq!((order.ok, order.code.as_str()), (None, "rate_limited"));
+    // Its turn comes: it leaves at once, and after long it is looked at first.
+    let (leaves, tasks) = next(waits.clone(), Event::Due, NOW + 600, &PACE);
+    assert_eq!((&leaves.step, tasks), (&Step::Ordering, vec![Task::Order]));
+    let (stays, tasks) = next(waits.clone(), Event::Due, NOW + 601, &PACE);
+    assert_eq!((&stays.step, tasks), (&waits.step, vec![Task::Check]));
+    let (again, _) = next(waits.clone(), held(true), NOW + 9, &PACE);
+    assert_eq!(again.step, waits.step);
+    // A renewal goes by the end of what it replaces.
+    let renewal = Job { deadline: NOW + 77, ..Job::new(name(), "ca".into(), 4, NOW) };
+    let (renewal, _) = next(renewal, held(true), NOW, &PACE);
+    assert_eq!((renewal.lane, renewal.place(), renewal.status.state), (Lane::Renewal, NOW + 77, State::Live));
+}
+
+#[test]
+fn where_only_one_name_waits_it_comes_back_later() {
+    let (waits, tasks) = next(job(Step::Queued), held(false), NOW, &PACE);
+    assert_eq!((&waits.step, tasks, waits.failures, waits.due_at), (&Step::Queued, vec![], 0, NOW + 500));
+    assert_eq!(waits.status.steps.iter().find(|step| step.id == "order").unwrap().code, "rate_limited");
+}
+
+#[test]
+fn a_replacement_that_the_ca_refuses_is_ordered_without_naming_what_it_replaces() {
+    let renewal = Job { replaces: Some("a.1".into()), spent: true, ..Job::new(name(), "ca".into(), 4, NOW) };
+    assert_eq!(renewal.kind(), Kind::Replacement);
+    let renewal = Job { step: Step::Ordering, ..renewal };
+    let (again, tasks) = next(renewal, Event::Failed(failure(Then::NotReplacing)), NOW, &PACE);
+    assert_eq!((&again.step, tasks, again.failures), (&Step::InLine { checked_at: NOW }, vec![], 0));
+    assert_eq!((again.replaces.as_deref(), again.spent, again.kind()), (None, false, Kind::Renewal));
+    let (again, tasks) = next(again, Event::Due, NOW, &PACE);
+    assert_eq!((&again.step, tasks), (&Step::Ordering, vec![Task::Order]));
+}
+
+#[test]
+fn an_order_that_never_reached_the_ca_is_charged_once() {
+    let spent = Job { spent: true, ..job(Step::Ordering) };
+    let (again, _) = next(spent.clone(), Event::Failed(failure(Then::Retry { after: 0 })), NOW, &PACE);
+    assert_eq!((&again.step, again.spent), (&Step::Queued, true));
+    let (anew, _) = next(spent, Event::Failed(failure(Then::NewOrder)), NOW, &PACE);
+    assert!(!anew.spent);
+}
+
 #[test]
 fn each_step_is_shown_with_what_to_do() {
     let shown = |job: &Job, id: &str| job.status.steps.iter().find(|step| step.id == id).unwrap().clone();
@@ -175,7 +240,7 @@ fn each_step_is_shown_with_what_to_do() {
 
 #[test]
 fn an_issuer_without_orders_goes_straight_to_the_key() {
-    let (job, tasks) = next(job(Step::Queued), Event::Ordered(None), NOW, &PACE);
+    let (job, tasks) = next(job(Step::Ordering), Event::Ordered(None), NOW, &PACE);
     assert_eq!((&job.step, tasks), (&Step::Ready { order: None }, vec![Task::MakeKey]));
     let (job, tasks) = next(job, Event::KeyMade(key()), NOW, &PACE);
     assert_eq!(tasks, vec![Task::Finalize { order: None, key: key() }]);
@@ -195,6 +260,7 @@ fn after_a_crash_each_step_goes_on_where_it_stood() {
     let look = || vec![Task::Look { order: url() }];
     for (step, tasks) in [
         (Step::Queued, vec![Task::Check]),
+        (Step::Ordering, vec![Task::Order]),
         (ordered(), look()),
         (Step::Answering { order: url() }, vec![Task::Publish(vec![answer()]), Task::Ask { order: url() }]),
         (validating(3), look()),
@@ -264,7 +330,7 @@ fn pauses_double_up_to_the_limit_with_jitter_and_respect_the_ca() {
 #[test]
 fn a_failure_stays_shown_until_a_certificate_comes() {
     let (job, _) = next(job(Step::Queued), Event::Failed(failure(Then::Retry { after: 0 })), NOW, &PACE);
-    let (job, _) = next(job, Event::Ordered(Some(url())), NOW, &PACE);
+    let (job, _) = next(Job { step: Step::Ordering, ..job }, Event::Ordered(Some(url())), NOW, &PACE);
     assert_eq!(job.status.code, "challenge_failed");
     let (job, _) =
         next(Job { step: keyed(), ..job }, Event::Certified { bundle: bundle(), facts: facts() }, NOW, &PACE);
@@ -275,6 +341,7 @@ fn a_failure_stays_shown_until_a_certificate_comes() {
 fn a_renewal_that_fails_leaves_the_domain_live() {
     let renewal = Job::new(name(), "ca".into(), 4, NOW);
     assert_eq!((renewal.revision, renewal.status.state), (5, State::Live));
+    let renewal = Job { step: Step::Ordering, ..renewal };
     let (job, _) = next(renewal, Event::Ordered(Some(url())), NOW, &PACE);
     assert_eq!((job.status.state, job.status.code.as_str()), (State::Live, "renewing"));
     let (job, _) = next(job, Event::Failed(failure(Then::NewOrder)), NOW, &PACE);
@@ -300,67 +367,4 @@ fn an_event_out_of_place_costs_the_order_not_the_service() {
         let (job, _) = next(job(step), event, NOW, &PACE);
         assert_eq!((&job.step, job.status.code.as_str(), job.failures), (&Step::Queued, "internal_error", 1));
     }
-}
-
-const BOTH: Pace = Pace { rsa: true, ..PACE };
-
-fn both() -> Box<Bundle> {
-    let rsa = Some(contract::Second { x5c: vec!["rsa".into()], key: key().sealed });
-    Box::new(Bundle { rsa, ..*bundle() })
-}
-
-/// An order whose first certificate is here.
-fn half() -> Job {
-    let certified = Event::Certified { bundle: bundle(), facts: facts() };
-    let (job, tasks) = next(job(finalizing(0)), certified, NOW, &BOTH);
-    assert_eq!((&job.step, tasks), (&Step::Queued, vec![Task::Order]));
-    job
-}
-
-#[test]
-fn a_second_order_brings_the_rsa_certificate_and_both_are_issued() {
-    let ecdsa = job(Step::Queued);
-    assert_eq!((ecdsa.key_kind(), half().key_kind()), (KeyKind::EcdsaP256, KeyKind::Rsa2048));
-    let mut job = half();
-    for (event, step) in [
-        (Event::Ordered(Some(url())), ordered()),
-        (Event::Looked(OrderState::Ready), ready()),
-        (Event::KeyMade(key()), keyed()),
-        (Event::Accepted, finalizing(0)),
-    ] {
-        job = next(job, event, NOW, &BOTH).0;
-        assert_eq!((&job.step, job.key_kind()), (&step, KeyKind::Rsa2048));
-    }
-    let other = Facts { serial: "02".into(), ..facts() };
-    let (job, tasks) = next(job, Event::Certified { bundle: both(), facts: other }, NOW, &BOTH);
-    // What is shown is the first certificate.
-    assert_eq!(job.step, Step::Issued { bundle: both(), serial: "01".into(), issued_by: "CN=ca".into() });
-    assert_eq!((tasks, job.first), (vec![Task::Announce(both())], None));
-}
-
-#[test]
-fn a_crash_between_the_two_keeps_the_first_certificate() {
-    let stored: Job = serde_json::from_str(&serde_json::to_string(&half()).unwrap()).unwrap();
-    assert_eq!(stored, half());
-    let (resumed, tasks) = next(stored, Event::Due, NOW, &BOTH);
-    assert_eq!((resumed.first, tasks), (half().first, vec![Task::Check]));
-}
-
-#[test]
-fn a_second_order_that_fails_delays_nothing() {
-    for then in [Then::Retry { after: 60 }, Then::NewOrder, Then::Stop] {
-        let answering = Job { step: Step::Answering { order: url() }, answers: vec![answer()], ..half() };
-        let (job, tasks) = next(answering, Event::Failed(failure(then)), NOW, &BOTH);
-        assert_eq!(job.step, Step::Issued { bundle: bundle(), serial: "01".into(), issued_by: "CN=ca".into() });
-        assert_eq!(tasks, vec![Task::Announce(bundle()), Task::Withdraw(vec![answer()])]);
-        assert_eq!((job.status.state, job.status.code.as_str()), (State::Live, "issued"));
-        assert!(job.status.says.contains("connection refused"), "{}", job.status.says);
-    }
-}
-
-#[test]
-fn orders_stored_before_there_were_second_certificates_go_on() {
-    let text = serde_json::to_string(&job(ordered())).unwrap();
-    assert!(!text.contains("first"));
-    assert_eq!(serde_json::from_str::<Job>(&text).unwrap().first, None);
 }

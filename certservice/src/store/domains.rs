@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use contract::Hostname;
-use contract::api::{CertificateInfo, Domain};
+use contract::api::{CertificateInfo, Domain, State};
 
 use super::changes::LAST_REVISION;
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write};
@@ -16,6 +16,15 @@ pub enum Registered {
     Known(Domain),
 }
 
+/// Which domains are wanted; nothing is all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter<'a> {
+    pub state: Option<State>,
+    pub tenant: Option<&'a str>,
+    /// Unix seconds; of their certificates.
+    pub ends_before: Option<u64>,
+}
+
 /// A row of `domains`, in the order of the queries below.
 type Row = (String, String, String, String, String, String, String, i64, Option<i64>, Option<String>, Option<String>);
 
@@ -25,14 +34,17 @@ const PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created
     FROM domains WHERE name > ? ORDER BY name LIMIT ?";
 const TENANT_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps \
     FROM domains WHERE tenant = ? AND name > ? ORDER BY name LIMIT ?";
-const DUE_FOR_RENEWAL: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps \
-    FROM domains WHERE renew_at <= ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.domain = domains.name) \
-    ORDER BY renew_at LIMIT ?";
+const STATE_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps \
+    FROM domains WHERE state = ? AND name > ? AND (? = '' OR tenant = ?) ORDER BY name LIMIT ?";
+const END_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps \
+    FROM domains WHERE ends_at >= ? AND ends_at < ? AND (ends_at > ? OR name > ?) AND (? = '' OR tenant = ?) \
+    AND (? = '' OR state = ?) ORDER BY ends_at, name LIMIT ?";
 const INSERT: &str = "INSERT INTO domains \
     (name, tenant, issuer, state, code, says, who, steps, created_at, next_check_at) \
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const HOLD: &str = "UPDATE domains SET created_at = created_at WHERE name = ?";
-const INSERT_JOB: &str = "INSERT INTO jobs (domain, version, due_at, step, body) VALUES (?, ?, ?, ?, ?)";
+const INSERT_JOB: &str = "INSERT INTO jobs \
+    (domain, version, due_at, step, body, issuer, stage, lane, place) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// An order, numbered above all that edges may have of its domain, whose row is held: nobody announces one meanwhile.
 macro_rules! insert_job {
@@ -46,6 +58,10 @@ macro_rules! insert_job {
             .bind(to_sql($job.due_at))
             .bind($job.step.name())
             .bind(&body)
+            .bind(&$job.issuer)
+            .bind($job.stage() as i64)
+            .bind($job.lane as i64)
+            .bind(to_sql($job.place()))
             .execute(&mut *$transaction)
             .await
     }};
@@ -108,21 +124,27 @@ impl Store {
         row.map(domain).transpose()
     }
 
-    /// In order of name, those that come `after`, of one tenant or of all.
-    pub async fn domains(&self, tenant: Option<&str>, after: &str, limit: u32) -> Result<Vec<Domain>, StoreError> {
-        let rows: Vec<Row> = match tenant {
-            Some(tenant) => on!(self, pool => sqlx::query_as(TENANT_PAGE)
-                .bind(tenant).bind(after).bind(i64::from(limit)).fetch_all(pool).await?),
-            None => on!(self, pool => sqlx::query_as(PAGE)
-                .bind(after).bind(i64::from(limit)).fetch_all(pool).await?),
+    /// Those that come after a name, in order of name; of those that end before a time, after an end and a name.
+    pub async fn domains(
+        &self,
+        filter: &Filter<'_>,
+        (end, name): (u64, &str),
+        limit: u32,
+    ) -> Result<Vec<Domain>, StoreError> {
+        let limit = i64::from(limit);
+        let state = filter.state.as_ref().map(word).transpose()?.unwrap_or_default();
+        let tenant = filter.tenant.unwrap_or_default();
+        let rows: Vec<Row> = match (filter.ends_before, filter.state, filter.tenant) {
+            (Some(before), ..) => on!(self, pool => sqlx::query_as(END_PAGE)
+                .bind(to_sql(end)).bind(to_sql(before)).bind(to_sql(end)).bind(name)
+                .bind(tenant).bind(tenant).bind(&state).bind(&state).bind(limit).fetch_all(pool).await?),
+            (None, Some(_), _) => on!(self, pool => sqlx::query_as(STATE_PAGE)
+                .bind(&state).bind(name).bind(tenant).bind(tenant).bind(limit).fetch_all(pool).await?),
+            (None, None, Some(tenant)) => on!(self, pool => sqlx::query_as(TENANT_PAGE)
+                .bind(tenant).bind(name).bind(limit).fetch_all(pool).await?),
+            (None, None, None) => on!(self, pool => sqlx::query_as(PAGE)
+                .bind(name).bind(limit).fetch_all(pool).await?),
         };
-        rows.into_iter().map(domain).collect()
-    }
-
-    /// Domains whose renewal time has come and that have no order yet, longest due first.
-    pub async fn renewals(&self, now: u64, limit: u32) -> Result<Vec<Domain>, StoreError> {
-        let rows: Vec<Row> = on!(self, pool => sqlx::query_as(DUE_FOR_RENEWAL)
-            .bind(to_sql(now)).bind(i64::from(limit)).fetch_all(pool).await?);
         rows.into_iter().map(domain).collect()
     }
 }
@@ -132,7 +154,7 @@ fn first_version() -> i64 {
     to_sql(RandomState::new().hash_one("version") >> 2)
 }
 
-fn is_duplicate(error: &sqlx::Error) -> bool {
+pub(super) fn is_duplicate(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.is_unique_violation())
 }
 

@@ -1,40 +1,84 @@
 //! Orders at work. Each write is one transaction: the order, what edges must find for it, and what its owner sees.
 
+use std::collections::HashSet;
+
 use contract::api::CertificateInfo;
 use contract::{Bundle, Challenge, Hostname};
 
+use super::budgets::spend;
 use super::changes::{ANNOUNCE, next_cursor};
 use super::domains::word;
-use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write};
-use crate::order::{Job, Status};
+use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write, writing};
+use crate::budget::{Shortage, Spend};
+use crate::order::{Job, Lane, Stage, Status};
 
 /// An order as it was read; writing it fails if somebody else wrote it meanwhile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
     pub job: Job,
     version: i64,
+    holder: String,
 }
 
-const DUE: &str = "SELECT domain, version, body FROM jobs WHERE due_at <= ? ORDER BY due_at, domain LIMIT ?";
-const UPDATE: &str =
-    "UPDATE jobs SET version = version + 1, due_at = ?, step = ?, body = ? WHERE domain = ? AND version = ?";
-const REMOVE: &str = "DELETE FROM jobs WHERE domain = ? AND version = ?";
+/// Which orders somebody wants to work on.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    pub issuer: &'a str,
+    pub stage: Stage,
+    /// Who works on them: no other may until `until`, which is moved on while the work goes on.
+    pub holder: &'a str,
+    /// Unix seconds.
+    pub until: u64,
+    /// Names that it works on already.
+    pub running: &'a HashSet<String>,
+}
+
+const WAITING: &str = "SELECT domain, version, body FROM jobs \
+    WHERE issuer = ? AND stage = ? AND lane = ? AND place <= ? AND (held_until <= ? OR holder = ?) \
+    ORDER BY place, domain LIMIT ?";
+const HOLD: &str = "UPDATE jobs SET holder = ?, held_until = ? \
+    WHERE domain = ? AND version = ? AND (held_until <= ? OR holder = ?)";
+const KEEP: &str = "UPDATE jobs SET held_until = ? WHERE holder = ?";
+const LEAVE: &str = "UPDATE jobs SET holder = '', held_until = 0 WHERE holder = ?";
+const RELEASE: &str = "UPDATE jobs SET holder = '', held_until = 0 WHERE domain = ? AND version = ? AND holder = ?";
+const EXPEDITE: &str = "UPDATE jobs SET place = ? WHERE domain = ? AND stage = ?";
+const HURRY: &str = "UPDATE jobs SET lane = ? WHERE domain = ? AND lane > ?";
+const UPDATE: &str = "UPDATE jobs SET version = version + 1, due_at = ?, step = ?, body = ?, stage = ?, place = ?, \
+    holder = ?, held_until = ? WHERE domain = ? AND version = ? AND holder = ?";
+const REMOVE: &str = "DELETE FROM jobs WHERE domain = ? AND version = ? AND holder = ?";
 const SHOW: &str =
     "UPDATE domains SET state = ?, code = ?, says = ?, who = ?, steps = ?, next_check_at = ? WHERE name = ?";
-const SHOW_CERTIFICATE: &str = "UPDATE domains SET certificate = ?, renew_at = ? WHERE name = ?";
+const SHOW_CERTIFICATE: &str = "UPDATE domains SET certificate = ?, renew_at = ?, urgent_at = ?, began_at = ?, ends_at = ?, \
+    ari_id = ?, ari_at = ? WHERE name = ?";
 const REPLACE_BUNDLE: &str = "REPLACE INTO bundles (domain, body) VALUES (?, ?)";
 const FORGET_ANSWERS: &str = "DELETE FROM challenges WHERE domain = ?";
 const ANSWER: &str = "INSERT INTO challenges (domain, token, key_authorization, expires_at) VALUES (?, ?, ?, ?)";
 
 impl Store {
-    /// Orders whose time has come, longest due first.
-    pub async fn due(&self, now: u64, limit: u32) -> Result<Vec<Stored>, StoreError> {
-        let rows: Vec<(String, i64, String)> =
-            on!(self, pool => sqlx::query_as(DUE).bind(to_sql(now)).bind(i64::from(limit)).fetch_all(pool).await?);
+    /// Takes orders to work on, those that go first first.
+    pub async fn claim(&self, claim: Claim<'_>, now: u64, limit: usize) -> Result<Vec<Stored>, StoreError> {
+        let Claim { issuer, stage, holder, until, running } = claim;
+        // In line nobody waits for a time, only for a turn.
+        let place = if stage == Stage::InLine { i64::MAX } else { to_sql(now) };
+        let mut waiting: Vec<(String, i64, String)> = Vec::new();
+        for lane in Lane::ALL {
+            if waiting.len() < limit {
+                let left = i64::try_from(limit - waiting.len() + running.len()).unwrap_or(i64::MAX);
+                let rows: Vec<(String, i64, String)> = on!(self, pool => sqlx::query_as(WAITING)
+                    .bind(issuer).bind(stage as i64).bind(lane as i64).bind(place).bind(to_sql(now)).bind(holder)
+                    .bind(left).fetch_all(pool).await?);
+                waiting.extend(rows.into_iter().filter(|(name, ..)| !running.contains(name)));
+                waiting.truncate(limit);
+            }
+        }
+        if waiting.is_empty() {
+            return Ok(Vec::new());
+        }
+        let held = again!(self.hold(&waiting, holder, until, now))?;
         let stored = |(domain, version, body): (String, i64, String)| {
-            Ok(Stored { job: parse("the order", &domain, &body)?, version })
+            Ok(Stored { job: parse("the order", &domain, &body)?, version, holder: holder.to_owned() })
         };
-        rows.into_iter().map(stored).collect()
+        waiting.into_iter().zip(held).filter(|(_, held)| *held).map(|(row, _)| stored(row)).collect()
     }
 
     /// What stands for a domain's order while the CA looks.
@@ -46,11 +90,53 @@ impl Store {
         Ok(job.map(|job| job.answers).unwrap_or_default())
     }
 
-    /// When the next order has to be looked at.
-    pub async fn next_due_at(&self) -> Result<Option<u64>, StoreError> {
-        let due: Option<i64> =
-            on!(self, pool => sqlx::query_scalar("SELECT MIN(due_at) FROM jobs").fetch_one(pool).await?);
-        Ok(due.map(from_sql))
+    /// Which of them nobody else took first.
+    async fn hold(
+        &self,
+        waiting: &[(String, i64, String)],
+        holder: &str,
+        until: u64,
+        now: u64,
+    ) -> Result<Vec<bool>, StoreError> {
+        Ok(in_transaction!(self, transaction => {
+            let mut held = Vec::with_capacity(waiting.len());
+            for (domain, version, _) in waiting {
+                let rows = sqlx::query(HOLD)
+                    .bind(holder).bind(to_sql(until)).bind(domain).bind(version).bind(to_sql(now)).bind(holder)
+                    .execute(&mut *transaction).await?.rows_affected();
+                held.push(rows == 1);
+            }
+            held
+        }))
+    }
+
+    /// Keeps what `holder` works on.
+    pub async fn keep_holding(&self, holder: &str, until: u64) -> Result<(), StoreError> {
+        writing!(self, pool => sqlx::query(KEEP).bind(to_sql(until)).bind(holder).execute(pool).await.map(drop)?)
+    }
+
+    /// Of one that is no more: others may go on at once.
+    pub async fn leave(&self, holder: &str) -> Result<u64, StoreError> {
+        writing!(self, pool => sqlx::query(LEAVE).bind(holder).execute(pool).await?.rows_affected())
+    }
+
+    pub async fn release(&self, stored: &Stored) -> Result<(), StoreError> {
+        let name = stored.job.domain.as_str();
+        writing!(self, pool => sqlx::query(RELEASE).bind(name).bind(stored.version).bind(&stored.holder)
+            .execute(pool).await.map(drop)?)
+    }
+
+    /// An order that waits for another try is tried now; one that is under way or in line is left alone.
+    pub async fn expedite(&self, domain: &Hostname, now: u64) -> Result<(), StoreError> {
+        writing!(self, pool => sqlx::query(EXPEDITE)
+            .bind(to_sql(now)).bind(domain.as_str()).bind(Stage::ToCheck as i64).execute(pool).await.map(drop)?)
+    }
+
+    /// Somebody has come for the domain and waits: its order, if there is one, goes first.
+    pub async fn hurry(&self, domain: &Hostname) -> Result<(), StoreError> {
+        let lane = Lane::Visitor as i64;
+        writing!(self, pool => sqlx::query(HURRY)
+            .bind(lane).bind(domain.as_str()).bind(lane).execute(pool).await.map(drop)?)
     }
 
     pub async fn jobs_by_step(&self) -> Result<Vec<(String, u64)>, StoreError> {
@@ -59,23 +145,51 @@ impl Store {
         Ok(rows.into_iter().map(|(step, count)| (step, from_sql(count))).collect())
     }
 
-    /// The state of an order that goes on.
-    pub async fn save(&self, stored: Stored, job: Job) -> Result<Stored, StoreError> {
-        again!(self.update(&stored, &job))?;
-        Ok(Stored { version: stored.version + 1, job })
+    /// The state of an order that goes on; held until then, or not any more.
+    pub async fn save(&self, stored: Stored, job: Job, held_until: Option<u64>) -> Result<Stored, StoreError> {
+        let saved = again!(self.update(&stored, &job, held_until, &[], 0))?;
+        saved.map_err(|_| StoreError::Conflict(job.domain.clone()))?;
+        Ok(Stored { version: stored.version + 1, job, holder: stored.holder })
     }
 
-    async fn update(&self, stored: &Stored, job: &Job) -> Result<(), StoreError> {
+    /// The same, and what it takes from the CA's limits with it; nothing of both where one of them is short.
+    pub async fn save_spending(
+        &self,
+        stored: &Stored,
+        job: Job,
+        held_until: u64,
+        spends: &[Spend],
+        now_ms: u64,
+    ) -> Result<Result<Stored, Shortage>, StoreError> {
+        let saved = again!(self.update(stored, &job, Some(held_until), spends, now_ms))?;
+        Ok(saved.map(|()| Stored { version: stored.version + 1, job, holder: stored.holder.clone() }))
+    }
+
+    async fn update(
+        &self,
+        stored: &Stored,
+        job: &Job,
+        held_until: Option<u64>,
+        spends: &[Spend],
+        now_ms: u64,
+    ) -> Result<Result<(), Shortage>, StoreError> {
         let name = job.domain.as_str();
         let body = write("the order", name, job)?;
         let Status { state, code, says, who, steps } = &job.status;
         let (state, who, steps) = (word(state)?, word(who)?, write("the steps", name, steps)?);
+        let holder = held_until.map_or("", |_| stored.holder.as_str());
         in_transaction!(self, transaction => {
+            if !spends.is_empty() && let Err(shortage) = spend!(transaction, &job.issuer, spends, now_ms) {
+                return Ok(Err(shortage));
+            }
             sqlx::query(SHOW)
                 .bind(&state).bind(code).bind(says).bind(&who).bind(&steps).bind(to_sql(job.due_at)).bind(name)
                 .execute(&mut *transaction).await?;
             let written = sqlx::query(UPDATE)
-                .bind(to_sql(job.due_at)).bind(job.step.name()).bind(&body).bind(name).bind(stored.version)
+                .bind(to_sql(job.due_at)).bind(job.step.name()).bind(&body)
+                .bind(job.stage() as i64).bind(to_sql(job.place()))
+                .bind(holder).bind(to_sql(held_until.unwrap_or(0)))
+                .bind(name).bind(stored.version).bind(&stored.holder)
                 .execute(&mut *transaction).await?.rows_affected();
             check(written, &job.domain)?;
             sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
@@ -85,7 +199,7 @@ impl Store {
                     .execute(&mut *transaction).await?;
             }
         });
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// The end of an order that was refused for good.
@@ -101,19 +215,21 @@ impl Store {
         job: &Job,
         bundle: &Bundle,
         shown: &CertificateInfo,
-        renew_at: u64,
+        next: &Next,
     ) -> Result<u64, StoreError> {
         let name = job.domain.as_str();
         let issued = Issued {
             revision: to_sql(bundle.revision),
             bundle: write("the bundle", name, bundle)?,
             shown: write("the certificate", name, shown)?,
-            renew_at: to_sql(renew_at),
+            began_at: to_sql(bundle.not_before),
+            ends_at: to_sql(bundle.not_after),
+            next,
         };
         again!(self.end(stored, job, Some(&issued))).map(from_sql)
     }
 
-    async fn end(&self, stored: &Stored, job: &Job, issued: Option<&Issued>) -> Result<i64, StoreError> {
+    async fn end(&self, stored: &Stored, job: &Job, issued: Option<&Issued<'_>>) -> Result<i64, StoreError> {
         let name = job.domain.as_str();
         let Status { state, code, says, who, steps } = &job.status;
         let (state, who, steps) = (word(state)?, word(who)?, write("the steps", name, steps)?);
@@ -122,13 +238,16 @@ impl Store {
             sqlx::query(SHOW)
                 .bind(&state).bind(code).bind(says).bind(&who).bind(&steps).bind(None::<i64>).bind(name)
                 .execute(&mut *transaction).await?;
-            let written = sqlx::query(REMOVE).bind(name).bind(stored.version)
+            let written = sqlx::query(REMOVE).bind(name).bind(stored.version).bind(&stored.holder)
                 .execute(&mut *transaction).await?.rows_affected();
             check(written, &job.domain)?;
             sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
-            if let Some(Issued { revision, bundle, shown, renew_at }) = issued {
+            if let Some(Issued { revision, bundle, shown, began_at, ends_at, next }) = issued {
                 sqlx::query(REPLACE_BUNDLE).bind(name).bind(bundle).execute(&mut *transaction).await?;
-                sqlx::query(SHOW_CERTIFICATE).bind(shown).bind(renew_at).bind(name)
+                sqlx::query(SHOW_CERTIFICATE)
+                    .bind(shown).bind(to_sql(next.renew_at)).bind(to_sql(next.urgent_at))
+                    .bind(began_at).bind(ends_at)
+                    .bind(&next.ari_id).bind(next.ask_at.map(to_sql)).bind(name)
                     .execute(&mut *transaction).await?;
                 sqlx::query(ANNOUNCE).bind(cursor).bind(name).bind(revision).execute(&mut *transaction).await?;
             }
@@ -138,11 +257,25 @@ impl Store {
 }
 
 /// What an order brought, as it is written.
-struct Issued {
+struct Issued<'a> {
     revision: i64,
     bundle: String,
     shown: String,
-    renew_at: i64,
+    began_at: i64,
+    ends_at: i64,
+    next: &'a Next,
+}
+
+/// When a certificate is replaced. Unix seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Next {
+    pub renew_at: u64,
+    /// From then on it can't wait.
+    pub urgent_at: u64,
+    /// What the CA knows it by (RFC 9773).
+    pub ari_id: Option<String>,
+    /// When the CA is asked for a better time.
+    pub ask_at: Option<u64>,
 }
 
 fn check(written: u64, domain: &Hostname) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 use sqlx::Connection;
 use sqlx::mysql::MySqlDatabaseError;
 
-use super::{Pool, StoreError};
+use super::{Pool, Sqlite, StoreError};
 
 struct Migration {
     version: i64,
@@ -11,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -32,6 +32,16 @@ const MIGRATIONS: [Migration; 4] = [
         sqlite: include_str!("migrations/0004.sqlite.sql"),
         mysql: include_str!("migrations/0004.mysql.sql"),
     },
+    Migration {
+        version: 5,
+        sqlite: include_str!("migrations/0005.sqlite.sql"),
+        mysql: include_str!("migrations/0005.mysql.sql"),
+    },
+    Migration {
+        version: 6,
+        sqlite: include_str!("migrations/0006.sqlite.sql"),
+        mysql: include_str!("migrations/0006.mysql.sql"),
+    },
 ];
 
 pub(super) const NEWEST: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
@@ -43,8 +53,8 @@ const RECORD: &str = "INSERT INTO schema_versions (version) VALUES (?)";
 /// Up to a version, which is the newest but in tests of what was before.
 pub(super) async fn run(pool: &Pool, newest: i64) -> Result<(), StoreError> {
     match pool {
-        Pool::Sqlite(pool) => {
-            let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+        Pool::Sqlite(Sqlite { writes, .. }) => {
+            let mut transaction = writes.begin_with("BEGIN IMMEDIATE").await?;
             sqlx::query(VERSIONS).execute(&mut *transaction).await?;
             let current = sqlx::query_scalar(CURRENT).fetch_one(&mut *transaction).await?;
             for migration in after(current, newest)? {
@@ -77,12 +87,13 @@ pub(super) async fn run(pool: &Pool, newest: i64) -> Result<(), StoreError> {
     }
 }
 
-/// A column or an index that is there already: the step was interrupted before it was recorded.
+/// A column or an index that is there already, or gone: the step was interrupted before it was recorded.
 fn is_done(error: &sqlx::Error) -> bool {
     const DUPLICATE_COLUMN: u16 = 1060;
     const DUPLICATE_INDEX: u16 = 1061;
+    const NO_INDEX: u16 = 1091;
     let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
-    error.is_some_and(|error| matches!(error.number(), DUPLICATE_COLUMN | DUPLICATE_INDEX))
+    error.is_some_and(|error| matches!(error.number(), DUPLICATE_COLUMN | DUPLICATE_INDEX | NO_INDEX))
 }
 
 fn after(current: i64, newest: i64) -> Result<impl Iterator<Item = &'static Migration>, StoreError> {

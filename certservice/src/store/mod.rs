@@ -1,20 +1,27 @@
 //! The database: SQLite beside the service, or MySQL/MariaDB. Must never see a plaintext key; contains no policy.
 
+mod budgets;
 mod changes;
 mod domains;
 mod jobs;
 mod migrations;
 mod open;
+mod renewals;
 mod ticket_keys;
 #[cfg(test)]
 mod tests;
 
+use std::time::{Duration, Instant};
+
 use contract::{Bundle, Challenge, ChallengeKind, Hostname};
+use sqlx::sqlite::SqliteError;
 use sqlx::{MySqlPool, SqlitePool};
 
+pub use self::budgets::IssuerState;
 pub use self::changes::OffBoarded;
-pub use self::domains::Registered;
-pub use self::jobs::Stored;
+pub use self::domains::{Filter, Registered};
+pub use self::jobs::{Claim, Next, Stored};
+pub use self::renewals::{Renewal, Suggested};
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -24,8 +31,15 @@ pub struct Store {
 
 #[derive(Clone)]
 enum Pool {
-    Sqlite(SqlitePool),
+    Sqlite(Sqlite),
     Mysql(MySqlPool),
+}
+
+/// It has one writer at a time: those of this process queue up for one connection, each in its turn.
+#[derive(Clone)]
+struct Sqlite {
+    reads: SqlitePool,
+    writes: SqlitePool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -44,21 +58,33 @@ pub enum StoreError {
     Conflict(Hostname),
 }
 
-/// Runs one query on whichever database it is: the dialects agree on all that stands in these rooms.
+/// Reads from whichever database it is: the dialects agree on all that stands in these rooms.
 macro_rules! on {
     ($store:expr, $pool:ident => $body:expr) => {
         match &$store.pool {
-            $crate::store::Pool::Sqlite($pool) => $body,
+            $crate::store::Pool::Sqlite($crate::store::Sqlite { reads: $pool, .. }) => $body,
             $crate::store::Pool::Mysql($pool) => $body,
         }
     };
 }
-/// The same in a transaction that has the right to write from its start: SQLite can't upgrade one that has read.
+/// The same for one statement that writes.
+macro_rules! writing {
+    ($store:expr, $pool:ident => $body:expr) => {
+        $crate::store::again!(async {
+            Ok::<_, $crate::store::StoreError>(match &$store.pool {
+                $crate::store::Pool::Sqlite($crate::store::Sqlite { writes: $pool, .. }) => $body,
+                $crate::store::Pool::Mysql($pool) => $body,
+            })
+        })
+    };
+}
+/// The same in a transaction that has the right to write from its start: SQLite can't upgrade one that has read. Wants to
+/// be begun again where the database says so.
 macro_rules! in_transaction {
     ($store:expr, $transaction:ident => $body:expr) => {
         match &$store.pool {
-            $crate::store::Pool::Sqlite(pool) => {
-                let mut $transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+            $crate::store::Pool::Sqlite(sqlite) => {
+                let mut $transaction = sqlite.writes.begin_with("BEGIN IMMEDIATE").await?;
                 let done = $body;
                 $transaction.commit().await?;
                 done
@@ -72,29 +98,47 @@ macro_rules! in_transaction {
         }
     };
 }
-/// Begins a transaction again that MySQL gave up so that another could go on.
+/// Begins again what MySQL gave up so that another could go on, and what came before SQLite's only writer was done.
 macro_rules! again {
     ($attempt:expr) => {{
-        let mut left = $crate::store::ATTEMPTS_MAX;
+        let mut patience = $crate::store::Patience::default();
         loop {
-            left -= 1;
             match $attempt.await {
-                Err(error) if left > 0 && $crate::store::is_deadlock(&error) => {}
+                Err(error) if patience.lasts(&error) => {}
                 done => break done,
             }
         }
     }};
 }
-use {again, in_transaction, on};
+use {again, in_transaction, on, writing};
 
-const ATTEMPTS_MAX: u32 = 10;
+const DEADLOCKS_MAX: u32 = 10;
+/// Other processes may write to the same SQLite file.
+const BUSY_SECONDS_MAX: u64 = 20;
 
-fn is_deadlock(error: &StoreError) -> bool {
-    let StoreError::Database(error) = error else {
-        return false;
-    };
-    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("40001"))
+#[derive(Default)]
+struct Patience {
+    deadlocks: u32,
+    busy_since: Option<Instant>,
 }
+
+impl Patience {
+    fn lasts(&mut self, error: &StoreError) -> bool {
+        let StoreError::Database(error) = error else { return false };
+        let Some(error) = error.as_database_error() else { return false };
+        let code = error.code().unwrap_or_default();
+        if error.try_downcast_ref::<SqliteError>().is_some() {
+            // The low byte is the code, whatever the reason is.
+            let busy = code.parse().is_ok_and(|code: u32| code & 0xff == SQLITE_BUSY);
+            let since = self.busy_since.get_or_insert_with(Instant::now);
+            return busy && since.elapsed() < Duration::from_secs(BUSY_SECONDS_MAX);
+        }
+        self.deadlocks += 1;
+        code == "40001" && self.deadlocks < DEADLOCKS_MAX
+    }
+}
+
+const SQLITE_BUSY: u32 = 5;
 
 impl Store {
     /// Whether the database answers.
@@ -124,7 +168,13 @@ impl Store {
     }
 
     pub async fn close(&self) {
-        on!(self, pool => pool.close().await);
+        match &self.pool {
+            Pool::Sqlite(Sqlite { reads, writes }) => {
+                writes.close().await;
+                reads.close().await;
+            }
+            Pool::Mysql(pool) => pool.close().await,
+        }
     }
 }
 

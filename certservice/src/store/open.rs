@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, MySqlPool, SqlitePool};
+use sqlx::{ConnectOptions, MySqlPool};
 
-use super::{Pool, Store, StoreError, migrations};
+use super::{BUSY_SECONDS_MAX, Pool, Sqlite, Store, StoreError, again, migrations};
 use crate::config::StoreUrl;
 
 const CONNECTIONS_MAX: u32 = 8;
-/// How long a query waits for a free connection, and SQLite for its lock.
+/// How long a query waits for a free connection.
 const WAIT_SECONDS_MAX: u64 = 10;
+/// How long SQLite looks for its lock before we begin again. It looks ever more seldom, and one process would starve beside
+/// another that writes all the time.
+const LOCK_MS_MAX: u64 = 100;
 
 impl Store {
     pub async fn open(url: &StoreUrl) -> Result<Self, StoreError> {
@@ -24,15 +27,15 @@ impl Store {
 
     pub(super) async fn open_at(url: &StoreUrl, version: i64) -> Result<Self, StoreError> {
         let pool = match url {
-            StoreUrl::Sqlite(path) => Pool::Sqlite(sqlite(path).await?),
+            StoreUrl::Sqlite(path) => Pool::Sqlite(again!(sqlite(path))?),
             StoreUrl::Mysql(url) => Pool::Mysql(mysql(url.reveal()).await?),
         };
-        migrations::run(&pool, version).await?;
+        again!(migrations::run(&pool, version))?;
         Ok(Self { pool })
     }
 }
 
-async fn sqlite(path: &Path) -> Result<SqlitePool, StoreError> {
+async fn sqlite(path: &Path) -> Result<Sqlite, StoreError> {
     // SQLite gives its other files the mode of this one.
     let failed =
         |error: std::io::Error| StoreError::File(path.display().to_string(), format!("can't be opened: {error}"));
@@ -45,10 +48,13 @@ async fn sqlite(path: &Path) -> Result<SqlitePool, StoreError> {
         .journal_mode(SqliteJournalMode::Wal)
         // What is stored before an act must survive a power cut, too.
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(Duration::from_secs(WAIT_SECONDS_MAX))
+        .busy_timeout(Duration::from_millis(LOCK_MS_MAX))
         .disable_statement_logging();
-    let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX);
-    Ok(pool.acquire_timeout(Duration::from_secs(WAIT_SECONDS_MAX)).connect_with(options).await?)
+    let wait = Duration::from_secs(BUSY_SECONDS_MAX);
+    let writes = SqlitePoolOptions::new().max_connections(1).acquire_timeout(wait);
+    let reads = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(wait);
+    let writes = writes.connect_with(options.clone()).await?;
+    Ok(Sqlite { writes, reads: reads.connect_with(options).await? })
 }
 
 async fn mysql(url: &str) -> Result<MySqlPool, StoreError> {

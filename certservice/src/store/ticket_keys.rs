@@ -2,7 +2,7 @@
 
 use contract::TicketKeys;
 
-use super::{Store, StoreError, on, parse, to_sql, write};
+use super::{Store, StoreError, on, parse, to_sql, write, writing};
 
 const READ: &str = "SELECT body FROM ticket_keys WHERE id = 1 AND revision > 0";
 const REPLACE: &str = "UPDATE ticket_keys SET revision = ?, body = ? WHERE id = 1 AND revision = ?";
@@ -19,8 +19,8 @@ impl Store {
     /// False if somebody else replaced them meanwhile. `before` is 0 where there are none.
     pub async fn replace_ticket_keys(&self, before: u64, new: &TicketKeys) -> Result<bool, StoreError> {
         let body = write(WHAT, OF, new)?;
-        let replaced = on!(self, pool => sqlx::query(REPLACE)
-            .bind(to_sql(new.revision)).bind(&body).bind(to_sql(before)).execute(pool).await?.rows_affected());
+        let replaced = writing!(self, pool => sqlx::query(REPLACE)
+            .bind(to_sql(new.revision)).bind(&body).bind(to_sql(before)).execute(pool).await?.rows_affected())?;
         Ok(replaced == 1)
     }
 }

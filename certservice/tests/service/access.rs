@@ -32,7 +32,7 @@ fn tokens() -> String {
 const CALLERS: [Option<&str>; 5] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR)];
 
 /// What each route answers to each of `CALLERS` on the Unix socket.
-const TABLE: [(&str, &str, [u16; 5]); 17] = [
+const TABLE: [(&str, &str, [u16; 5]); 18] = [
     ("GET", "/v1/domains", [401, 401, 403, 200, 200]),
     ("HEAD", "/v1/domains", [401, 401, 403, 200, 200]),
     ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200]),
@@ -43,6 +43,7 @@ const TABLE: [(&str, &str, [u16; 5]); 17] = [
     ("GET", "/v1/challenges/live.example/t", [401, 401, 404, 403, 403]),
     ("GET", "/v1/ticket-keys", [401, 401, 200, 403, 403]),
     ("GET", "/v1/changes", [401, 401, 200, 403, 403]),
+    ("GET", "/v1/budgets", [401, 401, 403, 403, 200]),
     ("GET", "/v1/edges", [401, 401, 403, 403, 200]),
     ("GET", "/healthz", [200, 401, 403, 403, 200]),
     ("GET", "/readyz", [200, 401, 403, 403, 200]),
@@ -109,6 +110,8 @@ fn bad_input_is_refused_with_a_reason() {
         ("PUT", "/v1/domains/localhost", "", 400, "invalid_name"),
         ("PUT", "/v1/domains/127.0.0.1", "", 400, "invalid_name"),
         ("PUT", "/v1/domains/a.example%2Fb", "", 400, "invalid_name"),
+        ("PUT", "/v1/domains/co.uk", "", 400, "public_suffix"),
+        ("PUT", "/v1/domains/github.io", "", 400, "public_suffix"),
         ("PUT", "/v1/domains/a.example", "{", 400, "invalid_body"),
         ("PUT", "/v1/domains/a.example", r#"{"tenat": "x"}"#, 400, "invalid_body"),
         ("PUT", "/v1/domains/a.example", r#"{"tenant": ""}"#, 400, "invalid_tenant"),
@@ -118,6 +121,10 @@ fn bad_input_is_refused_with_a_reason() {
         ("GET", "/v1/domains?limit=0", "", 400, "invalid_limit"),
         ("GET", "/v1/domains?limit=1001", "", 400, "invalid_limit"),
         ("GET", "/v1/domains?after=-", "", 400, "invalid_name"),
+        ("GET", "/v1/domains?state=dead", "", 400, "invalid_state"),
+        ("GET", "/v1/domains?expires_before=soon", "", 400, "invalid_expires_before"),
+        ("GET", "/v1/domains?expires_before=7&after=a.example", "", 400, "invalid_after"),
+        ("GET", "/v1/domains?stat=live", "", 400, "invalid_query"),
         ("GET", "/v1/challenges/a.example/..", "", 404, "unknown_challenge"),
     ] {
         let answer = service.call(method, path, None, body);
@@ -189,4 +196,45 @@ fn self_signed(key: &openssl::pkey::PKey<openssl::pkey::Private>) -> openssl::x5
     certificate.set_not_after(&openssl::asn1::Asn1Time::days_from_now(1).unwrap()).unwrap();
     certificate.sign(key, openssl::hash::MessageDigest::sha256()).unwrap();
     certificate.build()
+}
+
+#[test]
+fn a_client_may_insist_on_a_new_domain() {
+    let service = CertService::started(INTERNAL);
+    let put = |value: &str| {
+        let stream = UnixStream::connect(service.path("cs.sock")).unwrap();
+        let header = format!("If-None-Match: {value}\r\n");
+        crate::http::exchange_with(stream, "PUT", "/v1/domains/shop.example", &header, b"")
+    };
+    assert_eq!(put("*").status, 201);
+    let again = put("*");
+    assert_eq!((again.status, again.json()["code"].as_str()), (412, Some("domain_exists")));
+    assert_eq!(put("\"etag\"").json()["code"], "invalid_header");
+    assert_eq!(service.put("shop.example", "").status, 200);
+}
+
+#[test]
+fn domains_are_listed_by_state_and_by_their_end() {
+    let settings = format!("{INTERNAL}[[issuers]]\nname = \"short\"\nkind = \"internal\"\nvalidity_days = 2\n");
+    let service = CertService::started(&settings);
+    for name in ["b.example", "a.example", "c.example"] {
+        assert_eq!(service.put(name, r#"{"issuer": "short"}"#).status, 201);
+        service.wait_live(name);
+    }
+    assert_eq!(service.put("long.example", r#"{"tenant": "other"}"#).status, 201);
+    service.wait_live("long.example");
+    let list = |query: &str| {
+        let page = service.get(&format!("/v1/domains?{query}")).json();
+        let names = page["domains"].as_array().unwrap().iter().map(|d| d["name"].as_str().unwrap().to_owned());
+        (names.collect::<Vec<_>>(), page["next"].as_str().map(str::to_owned))
+    };
+    assert_eq!(list("state=live").0.len(), 4);
+    assert_eq!(list("state=blocked").0, [""; 0]);
+    assert_eq!(list("state=live&tenant=other").0, ["long.example"]);
+    let soon = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + 3 * 86_400;
+    let (first, next) = list(&format!("expires_before={soon}&limit=2"));
+    let (rest, end) = list(&format!("expires_before={soon}&limit=2&after={}", next.unwrap()));
+    let mut all = [first, rest].concat();
+    all.sort();
+    assert_eq!((all, end), (["a.example", "b.example", "c.example"].map(str::to_owned).to_vec(), None));
 }

@@ -108,7 +108,7 @@ impl CertService {
     /// Polls until a domain is as `wanted`.
     pub fn wait(&self, name: &str, wanted: impl Fn(&Domain) -> bool) -> Domain {
         let mut last = None;
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(180);
         while Instant::now() < deadline {
             let domain = self.domain(name);
             if wanted(&domain) {
@@ -135,12 +135,12 @@ impl CertService {
 }
 
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "{what} did not come within 30 s");
+        assert!(Instant::now() < deadline, "{what} did not come within 120 s");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use certservice::config::StoreUrl;
-use certservice::renew::{create_orders, renew_at};
+use certservice::renew::{Planner, create_orders, renew_at};
 use certservice::store::Store;
 use contract::Hostname;
 use sqlx::Connection;
@@ -30,15 +30,15 @@ fn a_renewal_brings_the_next_revision_with_a_new_key() {
     let due = renew_at(&Hostname::parse("shop.example").unwrap(), first.not_before, first.not_after);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     assert!(due > now + Duration::from_secs(15 * 86_400).as_secs());
-    assert_eq!(runtime.block_on(create_orders(&store, due - 1)).unwrap(), 0);
-    assert_eq!(runtime.block_on(create_orders(&store, due)).unwrap(), 1);
-    assert_eq!(runtime.block_on(create_orders(&store, due)).unwrap(), 0);
+    assert_eq!(runtime.block_on(create_orders(&store, &Planner::default(), due - 62, due - 1)).unwrap(), 0);
+    assert_eq!(runtime.block_on(create_orders(&store, &Planner::default(), due - 61, due)).unwrap(), 1);
+    assert_eq!(runtime.block_on(create_orders(&store, &Planner::default(), due - 61, due)).unwrap(), 0);
 
     // The order is dated to that hour; bring it to now, as time would.
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(service.path("data/certservice.db"));
     runtime.block_on(async {
         let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-        sqlx::query("UPDATE jobs SET due_at = 0").execute(&mut connection).await.unwrap();
+        sqlx::query("UPDATE jobs SET due_at = 0, place = 0").execute(&mut connection).await.unwrap();
     });
     let renewed = service.wait("shop.example", |domain| {
         domain.certificate.as_ref().is_some_and(|certificate| certificate.revision == 2)

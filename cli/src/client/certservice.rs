@@ -1,5 +1,5 @@
 use contract::Hostname;
-use contract::api::{CheckReport, Domain, DomainPage, PutDomain};
+use contract::api::{BudgetPage, CheckReport, Domain, DomainPage, PutDomain, RevokeDomain, RevokeReason};
 use reqwest::header::AUTHORIZATION;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client};
@@ -71,21 +71,43 @@ impl CertService {
         self.target.json(self.client.post(format!("{}:check", self.domain_url(name)))).await
     }
 
-    /// All domains, page by page.
+    /// Orders a new certificate now.
+    pub async fn renew(&self, name: &Hostname) -> Result<Domain, ClientError> {
+        self.target.json(self.client.post(format!("{}:renew", self.domain_url(name)))).await
+    }
+
+    /// Has the CA take the certificate back.
+    pub async fn revoke(&self, name: &Hostname, reason: RevokeReason) -> Result<Domain, ClientError> {
+        let url = format!("{}:revoke", self.domain_url(name));
+        self.target.json(self.client.post(url).json(&RevokeDomain { reason })).await
+    }
+
+    /// All domains.
     pub async fn domains(&self) -> Result<Vec<Domain>, ClientError> {
+        self.domains_where("limit=1000").await
+    }
+
+    /// All domains that `filter` (a query string) lets through, page by page.
+    pub async fn domains_where(&self, filter: &str) -> Result<Vec<Domain>, ClientError> {
         let mut all = Vec::new();
-        let mut url = self.target.url("/v1/domains");
+        let mut url = self.target.url(&format!("/v1/domains?{filter}"));
         loop {
             let page: DomainPage = self.target.json(self.client.get(&url)).await?;
             all.extend(page.domains);
             let Some(next) = page.next else { return Ok(all) };
-            url = self.target.url(&format!("/v1/domains?after={next}"));
+            url = self.target.url(&format!("/v1/domains?{filter}&after={next}"));
         }
     }
 
     /// Off-boards a domain.
     pub async fn remove(&self, name: &Hostname) -> Result<(), ClientError> {
         self.target.send(self.client.delete(self.domain_url(name))).await.map(drop)
+    }
+
+    /// What the CAs' limits leave; also what is counted by a domain, where one is named.
+    pub async fn budgets(&self, domain: Option<&Hostname>) -> Result<BudgetPage, ClientError> {
+        let query = domain.map_or(String::new(), |domain| format!("?domain={domain}"));
+        self.target.json(self.client.get(self.target.url(&format!("/v1/budgets{query}")))).await
     }
 
     /// Those that have asked for changes since CertService started.

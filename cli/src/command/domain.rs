@@ -14,8 +14,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) async fn run(args: &CertServiceArgs, action: DomainAction, json: bool) -> Result<(), Failure> {
     let certservice = CertService::new(args)?;
     match action {
-        DomainAction::Add { name, tenant, issuer } => {
-            let domain = certservice.add(&name, &PutDomain { tenant, issuer }).await?;
+        DomainAction::Add { name, tenant, issuer, bulk } => {
+            let domain = certservice.add(&name, &PutDomain { tenant, issuer, bulk }).await?;
             print(&domain, json);
             if !json && domain.state == State::Working {
                 println!("follow it with: latchkey domain watch {name}");
@@ -23,7 +23,11 @@ pub(super) async fn run(args: &CertServiceArgs, action: DomainAction, json: bool
         }
         DomainAction::Show { name } => print(&certservice.domain(&name).await?, json),
         DomainAction::Check { name } => check(&certservice, &name, json).await?,
-        DomainAction::Ls => list(&certservice.domains().await?, json),
+        DomainAction::Renew { name } => print(&certservice.renew(&name).await?, json),
+        DomainAction::Revoke { name, reason } => print(&certservice.revoke(&name, reason).await?, json),
+        DomainAction::Ls { state, tenant, expires_within } => {
+            list(&certservice.domains_where(&filter(state, tenant, expires_within)).await?, json);
+        }
         DomainAction::Rm { name } => {
             certservice.remove(&name).await?;
             if json {
@@ -35,6 +39,14 @@ pub(super) async fn run(args: &CertServiceArgs, action: DomainAction, json: bool
         DomainAction::Watch { name, timeout } => watch(&certservice, &name, timeout, json).await?,
     }
     Ok(())
+}
+
+/// As the query of the API has it.
+fn filter(state: Option<State>, tenant: Option<String>, expires_within: Option<u32>) -> String {
+    let state = state.map(|state| format!("state={}", json!(state).as_str().unwrap_or_default()));
+    let tenant = tenant.map(|tenant| format!("tenant={tenant}"));
+    let ends = expires_within.map(|days| format!("expires_before={}", now() + u64::from(days) * 86_400));
+    [Some("limit=1000".to_owned()), state, tenant, ends].into_iter().flatten().collect::<Vec<_>>().join("&")
 }
 
 fn list(domains: &[Domain], json: bool) {

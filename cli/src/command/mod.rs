@@ -1,5 +1,6 @@
 //! One file a noun. Each command says what it did for a person, or prints JSON.
 
+mod budget;
 mod config;
 mod domain;
 mod edge;
@@ -8,12 +9,15 @@ mod redirects;
 mod status;
 mod top;
 
-use crate::args::{Args, Command, EdgeAction};
+use crate::args::{Args, BudgetAction, Command, EdgeAction};
 use crate::{Failure, demo};
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Domain { certservice, action } => domain::run(&certservice, action, args.json).await,
+        Command::Budget { certservice, action: BudgetAction::Ls { domain } } => {
+            budget::list(&certservice, domain.as_ref(), args.json).await
+        }
         Command::Edge { certservice, action: EdgeAction::Ls } => edge::list(&certservice, args.json).await,
         Command::Config { admin, action } => config::run(&admin, action, args.json).await,
         Command::Plugin { admin, action } => plugin::run(&admin, action, args.json).await,

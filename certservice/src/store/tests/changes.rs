@@ -9,7 +9,7 @@ use contract::api::{Change, ChangePage};
 use super::*;
 
 async fn job_of(store: &Store, domain: &str) -> Stored {
-    let due = store.due(u64::MAX, 1000).await.unwrap();
+    let due = due(store, FAR, 1000).await;
     due.into_iter().find(|stored| stored.job.domain.as_str() == domain).unwrap()
 }
 
@@ -17,7 +17,7 @@ async fn job_of(store: &Store, domain: &str) -> Stored {
 async fn finish(store: &Store, domain: &str) -> u64 {
     let stored = job_of(store, domain).await;
     let (job, revision) = (issued(&stored.job), stored.job.revision);
-    store.finish(&stored, &job, &bundle(domain, revision), &shown(revision), NOW).await.unwrap()
+    store.finish(&stored, &job, &bundle(domain, revision), &shown(revision), &soon(NOW)).await.unwrap()
 }
 
 async fn issue(store: &Store, domain: &str) -> u64 {
@@ -78,8 +78,8 @@ async fn an_order_that_was_taken_over_announces_nothing() {
         let store = Store::open(&fresh.url).await.unwrap();
         store.register("shop", &job("a.example")).await.unwrap();
         let stale = only_job(&store).await;
-        store.save(stale.clone(), Job { due_at: NOW + 1, ..stale.job.clone() }).await.unwrap();
-        let finished = store.finish(&stale, &stale.job, &bundle("a.example", 1), &shown(1), NOW).await;
+        store.save(stale.clone(), Job { due_at: NOW + 1, ..stale.job.clone() }, Some(FAR)).await.unwrap();
+        let finished = store.finish(&stale, &stale.job, &bundle("a.example", 1), &shown(1), &soon(NOW)).await;
         assert!(matches!(finished, Err(StoreError::Conflict(_))));
         assert_eq!(store.changes(0, 10).await.unwrap().changes, []);
         assert_eq!(finish(&store, "a.example").await, 1);
@@ -97,7 +97,7 @@ async fn an_off_boarded_domain_leaves_its_last_revision_only() {
         store.enqueue(&Job::new(a.clone(), "ca".into(), 2, NOW)).await.unwrap();
         let stored = only_job(&store).await;
         let answered = Job { answers: vec![answer("a.example", "t")], ..stored.job.clone() };
-        let working = store.save(stored, answered).await.unwrap();
+        let working = store.save(stored, answered, Some(FAR)).await.unwrap();
 
         assert_eq!(store.off_board(&a, "other").await.unwrap(), None);
         assert_eq!(store.off_board(&name("none.example"), "shop").await.unwrap(), None);
@@ -109,9 +109,9 @@ async fn an_off_boarded_domain_leaves_its_last_revision_only() {
         assert_eq!((store.domain(&a).await.unwrap(), store.bundle(&a).await.unwrap()), (None, None));
         assert_eq!(store.challenge(&a, "t").await.unwrap(), None);
         assert_eq!(store.served_revision(&a).await.unwrap(), None);
-        assert!(store.due(u64::MAX, 10).await.unwrap().is_empty());
+        assert!(due(&store, FAR, 10).await.is_empty());
         assert!(!store.enqueue(&Job::new(a.clone(), "ca".into(), 2, NOW)).await.unwrap());
-        let late = store.save(working.clone(), working.job.clone()).await;
+        let late = store.save(working.clone(), working.job.clone(), Some(FAR)).await;
         assert!(matches!(late, Err(StoreError::Conflict(_))));
         let page = store.changes(0, 10).await.unwrap();
         assert_eq!(page.changes, [change(2, "b.example", 1), change(4, "a.example", None)]);
@@ -149,7 +149,7 @@ async fn who_works_on_an_order_that_is_gone_can_not_take_a_later_one_for_it() {
         assert_eq!(gone, Some(OffBoarded { cursor: None, answers: vec![] }));
         assert_eq!(store.changes(0, 10).await.unwrap().changes, []);
         store.register("another", &job("a.example")).await.unwrap();
-        assert!(matches!(store.save(old.clone(), old.job.clone()).await, Err(StoreError::Conflict(_))));
+        assert!(matches!(store.save(old.clone(), old.job.clone(), Some(FAR)).await, Err(StoreError::Conflict(_))));
         assert!(matches!(store.stop(&old, &old.job).await, Err(StoreError::Conflict(_))));
     }
 }
@@ -225,18 +225,18 @@ async fn meddle(store: Store, mut random: u32) {
     for _ in 0..60 {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let domain = format!("n{}.example", random >> 31);
-        let stored = store.due(u64::MAX, 10).await.unwrap().into_iter().find(|s| s.job.domain.as_str() == domain);
+        let stored = due(&store, FAR, 10).await.into_iter().find(|s| s.job.domain.as_str() == domain);
         let done = match (random >> 20 & 15, stored) {
             (0, _) => store.off_board(&name(&domain), "shop").await.map(drop),
             (1 | 2, _) => store.enqueue(&Job::new(name(&domain), "ca".into(), 1, NOW)).await.map(drop),
             (3, Some(stored)) => store.stop(&stored, &stored.job).await,
             (4..7, Some(stored)) => {
                 let answers = vec![answer(&domain, &random.to_string())];
-                store.save(stored.clone(), Job { answers, ..stored.job }).await.map(drop)
+                store.save(stored.clone(), Job { answers, ..stored.job }, Some(FAR)).await.map(drop)
             }
             (_, Some(stored)) => {
                 let (job, revision) = (issued(&stored.job), stored.job.revision);
-                store.finish(&stored, &job, &bundle(&domain, revision), &shown(revision), NOW).await.map(drop)
+                store.finish(&stored, &job, &bundle(&domain, revision), &shown(revision), &soon(NOW)).await.map(drop)
             }
             (_, None) => store.register("shop", &job(&domain)).await.map(drop),
         };
@@ -275,7 +275,7 @@ async fn all_at_one_domain_queue_up_and_its_revision_only_grows() {
 async fn a_page_is_a_range_of_the_primary_key() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&StoreUrl::Sqlite(folder.path().join("test.db"))).await.unwrap();
-    let Pool::Sqlite(pool) = &store.pool else { panic!("not SQLite") };
+    let Pool::Sqlite(Sqlite { reads: pool, .. }) = &store.pool else { panic!("not SQLite") };
     let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", super::super::changes::PAGE));
     let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain).bind(7).bind(10).fetch_all(pool).await.unwrap();
     let steps: Vec<_> = plan.iter().map(|step| step.3.as_str()).collect();

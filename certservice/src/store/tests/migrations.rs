@@ -4,7 +4,7 @@ use super::*;
 use crate::store::migrations::NEWEST;
 
 /// What every version so far has written for a domain; later ones write more.
-async fn write_old(store: &Store, domain: &str, revision: Option<u64>) {
+async fn write_old(store: &Store, version: i64, domain: &str, revision: Option<u64>) {
     let insert = "INSERT INTO domains (name, tenant, issuer, state, code, says, who, created_at, next_check_at) \
         VALUES (?, 'shop', 'ca', 'working', 'queued', 'waiting for its turn', 'nobody', 1, 1)";
     on!(store, pool => sqlx::query(insert).bind(domain).execute(pool).await.map(drop)).unwrap();
@@ -23,6 +23,10 @@ async fn write_old(store: &Store, domain: &str, revision: Option<u64>) {
             );
             let insert = "INSERT INTO jobs (domain, version, due_at, step, body) VALUES (?, 1, 1, 'queued', ?)";
             on!(store, pool => sqlx::query(insert).bind(domain).bind(body).execute(pool).await.map(drop)).unwrap();
+            if version >= 5 {
+                let place = "UPDATE jobs SET issuer = 'ca', stage = 2, place = 1";
+                on!(store, pool => sqlx::query(place).execute(pool).await.map(drop)).unwrap();
+            }
         }
     }
 }
@@ -33,9 +37,9 @@ async fn every_earlier_schema_is_brought_up_to_date() {
         for fresh in fresh().await {
             let store = Store::open_at(&fresh.url, version).await.unwrap();
             for (domain, revision) in [("b.example", 2), ("a.example", 1)] {
-                write_old(&store, domain, Some(revision)).await;
+                write_old(&store, version, domain, Some(revision)).await;
             }
-            write_old(&store, "waits.example", None).await;
+            write_old(&store, version, "waits.example", None).await;
             store.close().await;
             let store = Store::open(&fresh.url).await.unwrap();
             let waits = store.domain(&name("waits.example")).await.unwrap().unwrap();
@@ -50,7 +54,7 @@ async fn every_earlier_schema_is_brought_up_to_date() {
                 assert_eq!(listed, [(1, "a.example", Some(1)), (2, "b.example", Some(2))]);
             }
             let done = issued(&stored.job);
-            store.finish(&stored, &done, &bundle("waits.example", 1), &shown(1), NOW).await.unwrap();
+            store.finish(&stored, &done, &bundle("waits.example", 1), &shown(1), &soon(NOW)).await.unwrap();
             assert!(store.bundle(&name("waits.example")).await.unwrap().is_some());
         }
     }

@@ -1,0 +1,176 @@
+//! Who may work on what, and what the CAs' limits leave, with several instances on one database.
+
+use std::sync::LazyLock;
+
+use super::*;
+use crate::budget::{Kind, Limits, Name};
+
+fn claim<'a>(holder: &'a str, stage: Stage, until: u64) -> Claim<'a> {
+    static NONE: LazyLock<HashSet<String>> = LazyLock::new(HashSet::new);
+    Claim { issuer: "ca", stage, holder, until, running: &NONE }
+}
+
+fn names(claimed: &[Stored]) -> Vec<&str> {
+    claimed.iter().map(|stored| stored.job.domain.as_str()).collect()
+}
+
+#[tokio::test]
+async fn an_order_has_one_holder_until_that_one_is_silent() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        store.register("shop", &job("a.example")).await.unwrap();
+        let take = async |holder, now| store.claim(claim(holder, Stage::ToCheck, now + 30), now, 10).await.unwrap();
+        let mine = take("one", NOW).await;
+        assert_eq!(names(&mine), ["a.example"]);
+        assert_eq!(names(&take("two", NOW + 29).await), [""; 0]);
+        store.keep_holding("one", NOW + 60).await.unwrap();
+        assert_eq!(names(&take("two", NOW + 59).await), [""; 0]);
+        let theirs = take("two", NOW + 60).await;
+        assert_eq!(names(&theirs), ["a.example"]);
+        // It was only slow: what it writes now would undo what the other does.
+        let late = store.save(mine[0].clone(), mine[0].job.clone(), None).await;
+        assert!(matches!(late, Err(StoreError::Conflict(_))), "{late:?}");
+        store.release(&mine[0]).await.unwrap();
+        assert_eq!(names(&take("one", NOW + 61).await), [""; 0]);
+        store.release(&theirs[0]).await.unwrap();
+        assert_eq!(names(&take("one", NOW + 61).await), ["a.example"]);
+        assert_eq!(store.leave("one").await.unwrap(), 1);
+        assert_eq!(names(&take("two", NOW + 61).await), ["a.example"]);
+        let running = HashSet::from(["a.example".to_owned()]);
+        let again = Claim { running: &running, ..claim("two", Stage::ToCheck, FAR) };
+        assert_eq!(names(&store.claim(again, NOW + 61, 10).await.unwrap()), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn instances_that_grab_at_once_share_the_orders() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        for n in 0..40 {
+            store.register("shop", &job(&format!("n{n}.example"))).await.unwrap();
+        }
+        let grab = |n: u32| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let holder = format!("instance-{n}");
+                let taken = store.claim(claim(&holder, Stage::ToCheck, NOW + 30), NOW, 25).await.unwrap();
+                taken.iter().map(|stored| stored.job.domain.to_string()).collect::<Vec<_>>()
+            })
+        };
+        let mut all = Vec::new();
+        for grabbing in (0..4).map(grab).collect::<Vec<_>>() {
+            all.extend(grabbing.await.unwrap());
+        }
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), count, "an order has two holders");
+        assert!(count >= 25, "{count}");
+    }
+}
+
+#[tokio::test]
+async fn lanes_go_in_their_order_and_a_visitor_goes_first() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        let lanes = [("bulk.example", Lane::Bulk, 1), ("new.example", Lane::New, 2), ("old.example", Lane::New, 3)];
+        for (name, lane, due_at) in lanes {
+            store.register("shop", &Job { lane, due_at, ..job(name) }).await.unwrap();
+        }
+        let renewals = [("late.example", NOW + 9), ("soon.example", NOW + 5)];
+        for (name, deadline) in renewals {
+            let step = Step::InLine { checked_at: NOW };
+            let job = Job { deadline, step, ..Job::new(super::name(name), "ca".into(), 1, NOW) };
+            store.register("shop", &job).await.unwrap();
+        }
+        let order = async |stage| {
+            let claimed = store.claim(claim("test", stage, NOW + 30), NOW, 10).await.unwrap();
+            claimed.iter().map(|stored| stored.job.domain.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(order(Stage::ToCheck).await, ["new.example", "old.example", "bulk.example"]);
+        assert_eq!(order(Stage::InLine).await, ["soon.example", "late.example"]);
+        store.hurry(&name("bulk.example")).await.unwrap();
+        assert_eq!(order(Stage::ToCheck).await, ["bulk.example", "new.example", "old.example"]);
+        assert_eq!(store.in_line("ca").await.unwrap(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_order_and_its_cost_are_stored_together_or_not_at_all() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        store.know_issuers(&["ca".to_owned()]).await.unwrap();
+        store.know_issuers(&["ca".to_owned()]).await.unwrap();
+        store.register("shop", &job("a.example")).await.unwrap();
+        let stored = only_job(&store).await;
+        let spends = Limits::lets_encrypt().order(&stored.job.domain, Kind::New);
+        let leaving = Job { step: Step::Ordering, spent: true, ..stored.job.clone() };
+        let left = async |name, scope: &str| {
+            let limit = Limits::lets_encrypt().of(name).unwrap();
+            limit.left(store.full_at("ca", name, scope).await.unwrap(), NOW * 1000)
+        };
+        let saved = store.save_spending(&stored, leaving.clone(), FAR, &spends, NOW * 1000).await.unwrap().unwrap();
+        assert_eq!((left(Name::Orders, "").await, left(Name::CertificatesPerSet, "a.example").await), (299, 4));
+        // Somebody else was faster: nothing is taken.
+        let late = store.save_spending(&stored, leaving.clone(), FAR, &spends, NOW * 1000).await;
+        assert!(matches!(late, Err(StoreError::Conflict(_))));
+        assert_eq!(left(Name::Orders, "").await, 299);
+        let mut stored = saved;
+        for _ in 0..4 {
+            stored = store.save_spending(&stored, leaving.clone(), FAR, &spends, NOW * 1000).await.unwrap().unwrap();
+        }
+        let short = store.save_spending(&stored, leaving, FAR, &spends, NOW * 1000).await.unwrap().unwrap_err();
+        assert_eq!((short.name, short.scope.as_str()), (Name::CertificatesPerSet, "a.example"));
+        assert_eq!(left(Name::Orders, "").await, 295);
+        assert_eq!(only_job(&store).await, stored);
+        store
+            .settle("ca", &Limits::lets_encrypt().not_issued(&name("a.example"), Kind::New), NOW * 1000)
+            .await
+            .unwrap();
+        assert_eq!(left(Name::CertificatesPerSet, "a.example").await, 1);
+        assert_eq!(store.forget_full_budgets(NOW * 1000).await.unwrap(), 0);
+        assert!(store.forget_full_budgets(FAR * 1000).await.unwrap() >= 3);
+    }
+}
+
+#[tokio::test]
+async fn instances_that_spend_at_once_never_spend_too_much() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        store.know_issuers(&["ca".to_owned()]).await.unwrap();
+        let limits = Limits { orders: Some(crate::budget::Limit::new(5, 3600)), ..Limits::none() };
+        for n in 0..12 {
+            store.register("shop", &job(&format!("n{n}.example"))).await.unwrap();
+        }
+        let spend = |stored: Stored| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let spends = limits.order(&stored.job.domain, Kind::New);
+                let leaving = Job { step: Step::Ordering, ..stored.job.clone() };
+                store.save_spending(&stored, leaving, FAR, &spends, NOW * 1000).await.unwrap().is_ok()
+            })
+        };
+        let mut left = 0;
+        for spending in due(&store, FAR, 100).await.into_iter().map(spend).collect::<Vec<_>>() {
+            left += u32::from(spending.await.unwrap());
+        }
+        assert_eq!(left, 5);
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_is_closed_for_all_and_opens_again() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        store.know_issuers(&["ca".to_owned(), "other".to_owned()]).await.unwrap();
+        store.close_issuer("ca", NOW + 60, "rate_limited", "too many", NOW).await.unwrap();
+        // Others who saw the same don't count it again.
+        store.close_issuer("ca", NOW + 90, "rate_limited", "too many", NOW + 1).await.unwrap();
+        let issuers = store.issuers().await.unwrap();
+        assert_eq!((issuers[0].closed_until, issuers[0].failures, issuers[0].says.as_str()), (NOW + 60, 1, "too many"));
+        assert_eq!((issuers[1].name.as_str(), issuers[1].closed_until), ("other", 0));
+        store.open_issuer("ca").await.unwrap();
+        let issuers = store.issuers().await.unwrap();
+        assert_eq!((issuers[0].closed_until, issuers[0].failures), (0, 0));
+    }
+}

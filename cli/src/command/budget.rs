@@ -1,0 +1,35 @@
+use contract::Hostname;
+use serde_json::json;
+
+use crate::Failure;
+use crate::args::CertServiceArgs;
+use crate::client::CertService;
+use crate::when::{date, now, span};
+
+pub(super) async fn list(args: &CertServiceArgs, domain: Option<&Hostname>, json: bool) -> Result<(), Failure> {
+    let budgets = CertService::new(args)?.budgets(domain).await?;
+    if json {
+        println!("{}", json!(budgets));
+        return Ok(());
+    }
+    for issuer in &budgets.issuers {
+        let state = match issuer.closed_until {
+            Some(until) => format!("closed until {}: {}", date(until), issuer.says.as_deref().unwrap_or_default()),
+            None => "open".to_owned(),
+        };
+        println!("{}  {state}; {} in line", issuer.name, issuer.in_line);
+        for budget in &issuer.limits {
+            let next = budget.next_at.map(|at| format!("; next in {}", span(at.saturating_sub(now()))));
+            let scope = if budget.scope.is_empty() { "account" } else { &budget.scope };
+            println!(
+                "  {:<24} {:>6} of {} per {} left  {scope}{}",
+                budget.limit,
+                budget.left,
+                budget.count,
+                span(budget.seconds),
+                next.unwrap_or_default()
+            );
+        }
+    }
+    Ok(())
+}
