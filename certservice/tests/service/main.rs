@@ -13,3 +13,5 @@ mod precheck;
 mod process;
 mod redis;
 mod renewal;
+mod scripted;
+mod scripts;

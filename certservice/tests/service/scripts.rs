@@ -1,0 +1,233 @@
+//! CAs that refuse, stall, lie and hang up, and what becomes of the orders.
+
+use std::time::{Duration, Instant};
+
+use contract::api::{BudgetPage, State, Who};
+
+use crate::edge::open_bundle;
+use crate::process::CertService;
+use crate::scripted::{Ca, Script};
+
+const LISTEN: &str = "[listen]\naddress = \"unix:cs.sock\"\n";
+const QUICK: &str = "[issuance]\nretry_seconds_min = 1\nretry_seconds_max = 2\n";
+
+fn started(extra: &str) -> (CertService, Ca) {
+    let mut service = CertService::new("");
+    let ca = Ca::start(service.folder.path());
+    service.configure(LISTEN, &format!("{QUICK}{}", ca.issuer(extra)));
+    service.start();
+    (service, ca)
+}
+
+fn budgets(service: &CertService, query: &str) -> BudgetPage {
+    serde_json::from_slice(&service.get(&format!("/v1/budgets{query}")).body).unwrap()
+}
+
+#[test]
+fn a_limit_of_the_account_stops_all_orders_and_is_told_with_its_end() {
+    let (service, ca) = started("");
+    let until = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + 7200;
+    let words = "too many new orders (300) from this account in the last 3h0m0s, retry after";
+    ca.script("new-order", Script::problem(429, "rateLimited", "Retry-After: 7200\r\n", words));
+    assert_eq!(service.put("first.example", "").status, 201);
+    let first = service.wait("first.example", |domain| domain.code == "rate_limited");
+    assert_eq!((first.state, first.who), (State::Working, Who::Nobody));
+    assert!(first.says.contains("too many new orders") && first.next_check_at.unwrap() >= until, "{first:?}");
+    // The next one does not even ask.
+    assert_eq!(service.put("second.example", "").status, 201);
+    let second = service.wait("second.example", |domain| domain.code == "rate_limited");
+    assert!(second.next_check_at.unwrap() >= until, "{second:?}");
+    assert_eq!(ca.orders().len(), 0);
+    let issuer = budgets(&service, "").issuers.remove(0);
+    assert!(issuer.closed_until.unwrap() >= until && issuer.in_line == 1, "{issuer:?}");
+    assert_eq!(issuer.code.as_deref(), Some("rate_limited"));
+}
+
+#[test]
+fn a_limit_or_a_pause_of_one_name_holds_up_no_other() {
+    let (service, ca) = started("");
+    let link = "https://ca.example/unpause?jwt=abc";
+    let words = format!(
+        "Your account is temporarily prevented from requesting certificates for paused.example and possibly others. Please visit: {link}"
+    );
+    ca.script("new-order", Script::problem(429, "rateLimited", "Retry-After: 3600\r\n", &words));
+    assert_eq!(service.put("paused.example", "").status, 201);
+    let paused = service.wait("paused.example", |domain| domain.code == "paused_by_ca");
+    assert_eq!((paused.state, paused.who), (State::ActionNeeded, Who::Operator));
+    let step = paused.steps.iter().find(|step| step.id == "order").unwrap();
+    assert!(step.says.contains(link) && step.fix.is_some(), "{step:?}");
+    assert_eq!(service.put("other.example", "").status, 201);
+    service.wait_live("other.example");
+}
+
+#[test]
+fn a_ca_that_is_away_for_a_while_is_asked_again_when_it_said() {
+    let (service, ca) = started("");
+    let page = Script::Answer { status: 503, headers: "Retry-After: 3\r\n", body: "<h1>maintenance</h1>".into() };
+    ca.script("new-order", page);
+    let begun = Instant::now();
+    for name in ["one.example", "two.example"] {
+        assert_eq!(service.put(name, "").status, 201);
+    }
+    for name in ["one.example", "two.example"] {
+        service.wait_live(name);
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(2));
+    assert_eq!(ca.orders().len(), 2);
+}
+
+#[test]
+fn lost_connections_and_slow_certificates_end_well() {
+    let (service, ca) = started("");
+    for path in ["new-order", "order", "finalize", "cert"] {
+        ca.script(path, Script::Lost);
+    }
+    ca.script("finalize", Script::LostAfter);
+    assert_eq!(service.put("lost.example", "").status, 201);
+    service.wait_live("lost.example");
+    assert_eq!(ca.orders().len(), 1, "the order that was begun is the one that ends");
+    ca.script("new-order", Script::LostAfter);
+    ca.script("finalize", Script::Slow(3));
+    assert_eq!(service.put("slow.example", "").status, 201);
+    service.wait_live("slow.example");
+    // The CA had counted the one whose answer was lost.
+    assert_eq!(ca.orders().len(), 3);
+}
+
+#[test]
+fn a_certificate_of_somebody_else_is_not_served() {
+    let (service, ca) = started("");
+    ca.script("finalize", Script::Impostor);
+    assert_eq!(service.put("shop.example", "").status, 201);
+    let domain = service.wait("shop.example", |domain| domain.code == "certificate_refused");
+    assert!(domain.certificate.is_none() && domain.who == Who::CertificateAuthority, "{domain:?}");
+    let live = service.wait_live("shop.example");
+    assert_eq!(live.certificate.unwrap().revision, 1);
+    let answer = service.get("/v1/bundles/shop.example");
+    open_bundle(answer.text(), "shop.example", &service.verify_keys(), &service.edge);
+}
+
+#[test]
+fn no_more_orders_leave_than_the_limit_allows_and_the_rest_waits_in_line() {
+    let (mut service, ca) = started("limits = { orders = { count = 2, seconds = 36000 } }\n");
+    for n in 0..5 {
+        assert_eq!(service.put(&format!("n{n}.example"), "").status, 201);
+    }
+    let live = |service: &CertService| {
+        (0..5).filter(|n| service.domain(&format!("n{n}.example")).state == State::Live).count()
+    };
+    for n in 0..5 {
+        service.wait(&format!("n{n}.example"), |domain| domain.code == "rate_limited" || domain.code == "issued");
+    }
+    assert_eq!((live(&service), ca.orders().len()), (2, 2));
+    let issuer = budgets(&service, "?domain=n0.example").issuers.remove(0);
+    let orders = &issuer.limits[0];
+    assert_eq!((issuer.in_line, orders.limit.as_str(), orders.left, orders.count), (3, "orders", 0, 2));
+    assert!(orders.next_at.is_some() && issuer.closed_until.is_none());
+    let waits =
+        (0..5).map(|n| service.domain(&format!("n{n}.example"))).find(|domain| domain.state != State::Live).unwrap();
+    let step = waits.steps.iter().find(|step| step.id == "order").unwrap();
+    assert!(step.says.contains("`orders`") && step.says.contains("2 in 10 hours"), "{waits:?}");
+    // What is spent stays spent.
+    service.kill();
+    service.start();
+    service.wait_live(&format!(
+        "n{}.example",
+        (0..5).find(|n| service.domain(&format!("n{n}.example")).state == State::Live).unwrap()
+    ));
+    assert_eq!((live(&service), ca.orders().len()), (2, 2));
+    assert!(
+        service.get("/metrics").text().contains("latchkey_certservice_budget_left{issuer=\"ca\",limit=\"orders\"} 0")
+    );
+}
+
+#[test]
+fn two_instances_on_one_store_make_no_order_twice_and_take_over_from_a_dead_one() {
+    let (mut first, ca) = started("");
+    std::fs::write(
+        first.path("second.toml"),
+        std::fs::read_to_string(first.path("cs.toml")).unwrap().replace("cs.sock", "second.sock"),
+    )
+    .unwrap();
+    let log = std::fs::File::create(first.path("second.log")).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_latchkey-certservice"));
+    command.arg("--config").arg(first.path("second.toml")).stderr(log);
+    let _second = crate::process::Running(command.spawn().unwrap());
+    for n in 0..30 {
+        assert_eq!(first.put(&format!("n{n}.example"), "").status, 201);
+    }
+    for n in 0..30 {
+        first.wait_live(&format!("n{n}.example"));
+    }
+    let mut names: Vec<_> = ca.orders().into_iter().map(|order| order.name).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!((names.len(), ca.orders().len()), (30, 30), "an order was made twice");
+    // Whoever has it dies half-way; the other goes on with the same order.
+    ca.script("finalize", Script::Slow(8));
+    assert_eq!(first.put("orphan.example", "").status, 201);
+    first.wait("orphan.example", |domain| domain.code == "finalizing");
+    first.kill();
+    let socket = first.path("second.sock");
+    let deadline = Instant::now() + Duration::from_secs(240);
+    loop {
+        let stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        let answer = crate::http::exchange(stream, "GET", "/v1/domains/orphan.example", None, b"");
+        if answer.json()["code"] == "issued" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{answer:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(ca.orders().len(), 31, "the other began a new order");
+}
+
+#[test]
+fn a_window_that_is_over_renews_at_once_and_names_what_it_replaces() {
+    let (service, ca) = started("");
+    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
+    ca.suggest((now - 7200, now - 3600));
+    // The CA has replaced it already, it says.
+    assert_eq!(service.put("shop.example", "").status, 201);
+    let revision = |wanted: u64| {
+        service.wait("shop.example", |domain| {
+            domain.state == State::Live && domain.certificate.as_ref().is_some_and(|c| c.revision >= wanted)
+        })
+    };
+    let first = revision(1);
+    revision(2);
+    let serial = first.certificate.unwrap().serial;
+    let replaced = ca.orders()[1].replaces.clone().unwrap();
+    let told =
+        base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, replaced.split_once('.').unwrap().1);
+    let told: String = told.unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(told, serial);
+}
+
+#[test]
+fn an_operator_renews_and_revokes_and_already_replaced_is_no_obstacle() {
+    let (service, ca) = started("");
+    assert_eq!(service.put("shop.example", "").status, 201);
+    service.wait_live("shop.example");
+    ca.script("new-order", Script::problem(409, "alreadyReplaced", "", "it was replaced before"));
+    let revision = |wanted: u64| {
+        service.wait("shop.example", |domain| {
+            domain.code == "issued" && domain.certificate.as_ref().is_some_and(|c| c.revision == wanted)
+        })
+    };
+    let post = |verb: &str, body: &str| service.call("POST", &format!("/v1/domains/shop.example:{verb}"), None, body);
+    assert_eq!(post("renew", "").status, 202);
+    revision(2);
+    assert_eq!((ca.orders().len(), ca.orders()[1].replaces.clone()), (2, None));
+    let refused = post("revoke", r#"{"reason": "boredom"}"#);
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (400, Some("invalid_body")));
+    assert_eq!((post("revoke", r#"{"reason": "key_compromise"}"#).status, ca.revoked()), (202, 1));
+    revision(3);
+    assert!(ca.orders()[2].replaces.is_some());
+    ca.script("revoke", Script::problem(403, "unauthorized", "", "not yours"));
+    let refused = post("revoke", "");
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (502, Some("ca_refused")));
+    assert!(refused.json()["detail"].as_str().unwrap().contains("not yours"));
+    let none = service.call("POST", "/v1/domains/none.example:renew", None, "");
+    assert_eq!(none.status, 404);
+}
