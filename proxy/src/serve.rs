@@ -68,7 +68,13 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
     let edge = config.edge_key.kid().to_owned();
     let edge_key = Arc::new(config.edge_key);
     let pool = Pool::start(tls.open_threads, tls.opens_queued_max)?;
-    let misses = Misses::new(table.clone(), supply.clone(), Opener::new(edge_key.clone()), pool);
+    let misses = Misses::new(
+        table.clone(),
+        supply.clone(),
+        Opener::new(edge_key.clone()),
+        pool,
+        control_runtime.handle().clone(),
+    );
     let news = News {
         supply: supply.clone(),
         table: table.clone(),

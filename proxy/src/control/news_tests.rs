@@ -83,7 +83,13 @@ async fn world() -> World {
     let supply = Arc::new(Supply::new(disk, None, CertService::new(&certservice).unwrap(), keys));
     let capacity = Capacity { warm_bytes_max: 1 << 20, parsed_bytes_max: 1 << 20 };
     let table = Arc::new(Table::new(capacity, Duration::from_secs(300)));
-    let misses = Misses::new(table.clone(), supply.clone(), opener(), Pool::start(1, 8).unwrap());
+    let misses = Misses::new(
+        table.clone(),
+        supply.clone(),
+        opener(),
+        Pool::start(1, 8).unwrap(),
+        tokio::runtime::Handle::current(),
+    );
     let news = News {
         supply,
         table,

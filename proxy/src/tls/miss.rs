@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use contract::{Challenge, Hostname};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
 use super::acme;
@@ -78,6 +79,8 @@ pub struct Misses {
     table: Arc<Table>,
     supply: Arc<Supply>,
     opener: Arc<Opener>,
+    /// Where it fetches and verifies: no thread that serves waits for that.
+    runtime: Handle,
     /// Where it opens.
     pool: Pool,
     /// Names being loaded; locked for a look-up only, never across an await.
@@ -86,9 +89,9 @@ pub struct Misses {
 }
 
 impl Misses {
-    pub fn new(table: Arc<Table>, supply: Arc<Supply>, opener: Opener, pool: Pool) -> Arc<Self> {
+    pub fn new(table: Arc<Table>, supply: Arc<Supply>, opener: Opener, pool: Pool, runtime: Handle) -> Arc<Self> {
         let (loading, permits) = (Mutex::default(), Arc::new(Semaphore::new(LOADS_MAX)));
-        Arc::new(Self { table, supply, opener: Arc::new(opener), pool, loading, permits })
+        Arc::new(Self { table, supply, opener: Arc::new(opener), runtime, pool, loading, permits })
     }
 
     /// Waits for the name's certificate, at most until the deadline. The load goes on if the visitor gives up.
@@ -141,7 +144,7 @@ impl Misses {
         let (tell, answer) = watch::channel(None);
         loading.insert(name.clone(), answer.clone());
         let (misses, name) = (self.clone(), name.clone());
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let loaded = misses.load(&name, want).await;
             misses.loading.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
             tell.send_replace(Some(loaded));

@@ -76,7 +76,13 @@ async fn world_with(waits: bool, signing: SigningKey, folder: tempfile::TempDir)
     let disk = Disk::open(folder.path().to_owned()).unwrap();
     let supply = Supply::new(disk, None, CertService::new(&config).unwrap(), verify_keys);
     let table = Arc::new(Table::new(CAPACITY, Duration::from_secs(300)));
-    let misses = Misses::new(table.clone(), Arc::new(supply), opener(), Pool::start(1, QUEUED_MAX).unwrap());
+    let misses = Misses::new(
+        table.clone(),
+        Arc::new(supply),
+        opener(),
+        Pool::start(1, QUEUED_MAX).unwrap(),
+        tokio::runtime::Handle::current(),
+    );
     World { folder, source, table, misses }
 }
 
@@ -145,8 +151,13 @@ impl World {
         let nowhere = CertServiceConfig { address: Address::Url("http://127.0.0.1:9".into()), token: None, root: None };
         let disk = Disk::open(world.folder.path().to_owned()).unwrap();
         let supply = Supply::new(disk, None, CertService::new(&nowhere).unwrap(), keys);
-        world.misses =
-            Misses::new(world.table.clone(), Arc::new(supply), opener(), Pool::start(1, QUEUED_MAX).unwrap());
+        world.misses = Misses::new(
+            world.table.clone(),
+            Arc::new(supply),
+            opener(),
+            Pool::start(1, QUEUED_MAX).unwrap(),
+            tokio::runtime::Handle::current(),
+        );
         world
     }
 }
