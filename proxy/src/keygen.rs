@@ -5,12 +5,23 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use clap::ValueEnum;
 use contract::sealed::EdgeKey;
 
-const BITS: u32 = 3072;
+/// What an edge can open.
+#[derive(Clone, Copy, ValueEnum)]
+#[repr(u32)]
+pub(crate) enum Bits {
+    #[value(name = "2048")]
+    Bits2048 = 2048,
+    #[value(name = "3072")]
+    Bits3072 = 3072,
+    #[value(name = "4096")]
+    Bits4096 = 4096,
+}
 
-pub(crate) fn run(out: &Path) -> Result<(), String> {
-    let key = EdgeKey::generate(BITS).map_err(|error| error.to_string())?;
+pub(crate) fn run(out: &Path, bits: Bits) -> Result<(), String> {
+    let key = EdgeKey::generate(bits as u32).map_err(|error| error.to_string())?;
     let private = key.private_pem().map_err(|error| error.to_string())?;
     let public = key.public_pem().map_err(|error| error.to_string())?;
     let public_path = out.with_file_name(format!("{}.pub", out.file_name().unwrap_or_default().to_string_lossy()));

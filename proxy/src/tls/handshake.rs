@@ -20,6 +20,7 @@ use pingora::protocols::tls::SslStream;
 
 use super::choice::{Choice, Refusal, Served, Sources};
 use super::miss::Miss;
+use super::table::Tier;
 use super::tickets::{Found, Protection, Protects, Tickets};
 use super::{ffi, hello};
 use crate::connection::{Connection, Handshake};
@@ -318,7 +319,10 @@ fn on_server_name(
         *alert = SslAlert::INTERNAL_ERROR;
         SniError::ALERT_FATAL
     });
-    METRICS.certificate_cost(served.tier.label(), served.found_in + started.elapsed());
+    // What was waited for has been counted by its load.
+    if !matches!(served.tier, Tier::Supplied(_)) {
+        METRICS.certificate_cost(served.tier.label(), served.found_in + started.elapsed());
+    }
     // RFC 6066 section 3: a name that is not ours is not acknowledged.
     applied.and(served.name.as_ref().map(|_| ()).ok_or(SniError::NOACK))
 }
