@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::component::Plugin;
 use super::engine::Inner;
@@ -153,11 +152,17 @@ impl Binding {
 }
 
 fn budget(host: &Inner, class: Class) -> Budget {
-    let time: Duration = match class {
-        Class::Connection => host.settings.connection_time,
-        Class::Http => host.settings.http_time,
-    };
-    Budget { time, memory_bytes: host.settings.memory_bytes_max, output_bytes: OUTPUT_BYTES_MAX }
+    let settings = &host.settings;
+    Budget {
+        start_instructions: settings.start_instructions,
+        call_instructions: match class {
+            Class::Connection => settings.connection_instructions,
+            Class::Http => settings.http_instructions,
+        },
+        time: settings.call_time,
+        memory_bytes: settings.memory_bytes_max,
+        output_bytes: OUTPUT_BYTES_MAX,
+    }
 }
 
 fn hooks(class: Class, hooks: control::Hooks) -> Hooks {

@@ -1,4 +1,4 @@
-//! The clock of deadlines: a thread that advances the engine's epoch while guests run, and sleeps while none does.
+//! The clock of deadlines, beside the count of instructions: a thread that advances the engine's epoch while guests run, and sleeps while none does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use wasmtime::EngineWeak;
 
-/// How often deadlines are looked at.
-pub(super) const TICK: Duration = Duration::from_millis(1);
+/// How often deadlines are looked at. Nearly every guest that runs away is stopped by its count of instructions first.
+pub(super) const TICK: Duration = Duration::from_millis(5);
 
 /// How long it takes at most until the thread sees that the engine is gone.
 const SLEEP_MAX: Duration = Duration::from_secs(10);

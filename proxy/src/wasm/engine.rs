@@ -33,13 +33,19 @@ pub struct Settings {
     pub threads: usize,
     /// Most instances that one thread keeps for its next calls; the least recently used one makes room.
     pub instances_per_thread_max: usize,
-    /// Time for one call on a connection.
-    pub connection_time: Duration,
-    /// Time for one call on a request or a response.
-    pub http_time: Duration,
+    /// WebAssembly instructions for one call on a connection; each byte that one copies or fills counts as one.
+    pub connection_instructions: u64,
+    /// The same for one call on a request or a response.
+    pub http_instructions: u64,
+    /// The same for starting an instance, which is done once for many calls.
+    pub start_instructions: u64,
+    /// Processor time for any of these, for guests that find slow instructions.
+    pub call_time: Duration,
     /// Memory of one instance on the data path.
     pub memory_bytes_max: usize,
-    /// Time for `describe` or `plan`, which run on the admin path only.
+    /// Instructions for `describe` or `plan`, which run on the admin path only.
+    pub plan_instructions: u64,
+    /// Processor time for `describe` or `plan`.
     pub plan_time: Duration,
     /// Memory for `describe` or `plan`.
     pub plan_memory_bytes_max: usize,
@@ -52,10 +58,13 @@ impl Default for Settings {
         Self {
             threads,
             instances_per_thread_max: 256,
-            connection_time: Duration::from_millis(1),
-            http_time: Duration::from_millis(2),
+            connection_instructions: 1_000_000,
+            http_instructions: 2_000_000,
+            start_instructions: 20_000_000,
+            call_time: Duration::from_millis(10),
             memory_bytes_max: 16 << 20,
-            plan_time: Duration::from_secs(1),
+            plan_instructions: 4_000_000_000,
+            plan_time: Duration::from_secs(2),
             plan_memory_bytes_max: 64 << 20,
         }
     }
@@ -85,7 +94,7 @@ impl Host {
         let failed = |error: wasmtime::Error| HostError::Engine(format!("{error:#}"));
         let engine = engine(&settings).map_err(failed)?;
         let linker = linker(&engine).map_err(failed)?;
-        let call_max = settings.plan_time.max(settings.http_time).max(settings.connection_time);
+        let call_max = settings.plan_time.max(settings.call_time);
         let clock = Clock::start(engine.weak(), CALL_TIMES_MAX * call_max)?;
         Ok(Self(Arc::new(Inner { engine, clock, linker, settings })))
     }
@@ -105,6 +114,8 @@ impl Inner {
     /// For `describe` and `plan`.
     pub(super) fn plan_budget(&self) -> Budget {
         Budget {
+            start_instructions: self.settings.plan_instructions,
+            call_instructions: self.settings.plan_instructions,
             time: self.settings.plan_time,
             memory_bytes: self.settings.plan_memory_bytes_max,
             output_bytes: 4 << 20,
@@ -130,6 +141,7 @@ fn config() -> Config {
     let mut config = Config::new();
     // Nothing in our worlds waits, and the support for waiting would triple the price of a call.
     config.concurrency_support(false);
+    config.consume_fuel(true);
     config.epoch_interruption(true);
     config.memory_init_cow(true);
     config

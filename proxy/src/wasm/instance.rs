@@ -29,7 +29,6 @@ impl Instance {
             PolicyPre::Http(pre) => pre.instantiate(&mut store).map(Guest::Http),
         };
         let guest = guest.map_err(|error| not_started(&store, &error))?;
-        limits::start_call(&mut store);
         let policy = match &guest {
             Guest::Connection(guest) => {
                 guest.latchkey_edge_connection().policy().call_constructor(&mut store, compiled)
@@ -89,6 +88,7 @@ pub(super) fn fault(store: &Store<State>, error: &wasmtime::Error) -> Fault {
         return Fault::Memory;
     }
     match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => Fault::Deadline,
         Some(trap) => Fault::Trap(trap.to_string()),
         None => Fault::Output(shown(&error.root_cause().to_string(), 512)),
     }

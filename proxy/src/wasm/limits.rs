@@ -17,6 +17,8 @@ const TABLE_ELEMENTS_MAX: usize = 10_000;
 /// What one call may use.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget {
+    pub start_instructions: u64,
+    pub call_instructions: u64,
     pub time: Duration,
     pub memory_bytes: usize,
     /// Most that the host copies out of the guest.
@@ -48,12 +50,19 @@ pub(super) fn store(host: &Inner, plugin: Arc<str>, budget: Budget) -> Store<Sta
     store.limiter(|state| state);
     store.epoch_deadline_callback(on_epoch);
     store.set_hostcall_fuel(budget.output_bytes);
-    start_call(&mut store);
+    renew(&mut store, budget.start_instructions);
     store
 }
 
-/// Renews what is counted per call. Without it the guest is stopped at once.
+/// Renews what is counted per call.
 pub(super) fn start_call(store: &mut Store<State>) {
+    renew(store, store.data().budget.call_instructions);
+}
+
+/// Without it the guest is stopped at once.
+fn renew(store: &mut Store<State>, instructions: u64) {
+    // An error would mean an engine that does not count; then the guest has none left, and is stopped.
+    let _ = store.set_fuel(instructions);
     let half = ticks(store.data().budget.time / 2);
     store.set_epoch_deadline(half);
     let state = store.data_mut();
@@ -75,7 +84,8 @@ impl State {
     }
 }
 
-/// The first half of the time is counted by the clock on the wall, which costs a call nothing. Who is still running then
+/// Instructions are what normally ends a guest: their count is the same on a busy machine. Time is for the few that take
+/// much longer than others. The first half of it is counted by the clock on the wall, which costs a call nothing. Who is still running then
 /// has the second half counted in processor time, so that a guest is not blamed when the machine gave the thread's
 /// time to somebody else.
 fn on_epoch(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {

@@ -170,7 +170,7 @@ pub enum Outcome {
 pub enum Fault {
     #[error("plugin trapped: {0}")]
     Trap(String),
-    #[error("plugin ran past its deadline")]
+    #[error("plugin ran past its deadline, which is counted in instructions")]
     Deadline,
     #[error("plugin asked for more memory than its limit")]
     Memory,

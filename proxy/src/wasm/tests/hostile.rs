@@ -51,14 +51,28 @@ fn an_endless_loop_is_stopped_in_time() {
     for _ in 0..20 {
         assert_eq!(asked(&binding, "/spin"), Err(Fault::Deadline));
     }
-    // Twenty milliseconds of processor time each, and somewhat more by the clock.
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[test]
+fn a_call_is_stopped_by_its_count_of_instructions_on_a_machine_of_any_speed() {
+    // Time would never stop it.
+    let host = Host::new(Settings { call_time: Duration::from_secs(3600), ..Settings::default() });
+    let host = host.expect("the engine starts");
+    let plugin = host.load(&guest("hostile")).expect("is a plugin");
+    let binding = host.bind(&plugin, r#"{"behaviour": "by-path"}"#).expect("is accepted");
+    let begun = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(asked(&binding, "/spin"), Err(Fault::Deadline));
+    }
+    println!("{:?} for each of 100 endless loops", begun.elapsed() / 100);
+}
+
+#[test]
 fn the_clock_of_deadlines_sleeps_while_no_guest_runs_and_wakes_for_the_next() {
-    let time = Duration::from_millis(20);
-    let settings = Settings { http_time: time, plan_time: time * 10, ..Settings::default() };
+    // Without a count of instructions that would stop it first.
+    let http_instructions = i64::MAX as u64;
+    let settings = Settings { http_instructions, plan_time: Duration::from_millis(200), ..Settings::default() };
     let host = Host::new(settings).expect("the engine starts");
     let plugin = host.load(&guest("hostile")).expect("is a plugin");
     let binding = host.bind(&plugin, r#"{"behaviour": "by-path"}"#).expect("is accepted");

@@ -12,11 +12,16 @@ use std::time::Duration;
 
 use super::*;
 
-/// Compiling is slow, so all tests share one host and each component is loaded once. Calls have more time than by
-/// default, so that a slow machine does not turn another fault into a missed deadline.
+/// Compiling is slow, so all tests share one host and each component is loaded once. Calls have more instructions and time
+/// than by default, so that a guest that eats memory meets that limit first, on a slow machine too.
 static HOST: LazyLock<Host> = LazyLock::new(|| {
-    let time = Duration::from_millis(20);
-    Host::new(Settings { http_time: time, connection_time: time, ..Settings::default() }).expect("the engine starts")
+    let settings = Settings {
+        http_instructions: 50_000_000,
+        start_instructions: 50_000_000,
+        call_time: Duration::from_millis(500),
+        ..Settings::default()
+    };
+    Host::new(settings).expect("the engine starts")
 });
 
 const FACTS: RequestFacts =
