@@ -27,12 +27,23 @@ pub struct Connection {
     pub client: ClientAddr,
     /// Where the peer dialled.
     pub server: SocketAddr,
+    /// What else a trusted PROXY header said, where it said any of it.
+    pub introduction: Option<Box<Introduction>>,
     /// The name that the TLS handshake was for; set once, by `tls`.
     pub sni: OnceLock<Hostname>,
     /// What the TLS handshake came to; set once, by `tls`.
     pub handshake: OnceLock<Handshake>,
     /// What the guard of its stream knows of its requests.
     pub progress: Arc<Progress>,
+}
+
+/// What balancers and clouds say of a connection, for the access log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Introduction {
+    pub unique_id: Option<Vec<u8>>,
+    pub aws_vpce_id: Option<String>,
+    pub azure_link_id: Option<u32>,
+    pub gcp_psc_id: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -47,11 +58,17 @@ pub struct Handshake {
 }
 
 impl Connection {
-    pub fn new(peer: PeerAddr, client: ClientAddr, server: SocketAddr) -> Arc<Self> {
+    pub fn new(
+        peer: PeerAddr,
+        client: ClientAddr,
+        server: SocketAddr,
+        introduction: Option<Box<Introduction>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             peer,
             client,
             server,
+            introduction,
             sni: OnceLock::new(),
             handshake: OnceLock::new(),
             progress: Arc::default(),

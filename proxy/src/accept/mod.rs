@@ -29,7 +29,7 @@ use crate::workers::Worker;
 pub use clients::Clients;
 use clients::Place;
 pub use policy::ConnectionPolicy;
-use policy::Refused;
+use policy::{Admitted, Refused};
 
 /// After a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -140,12 +140,12 @@ impl<App: ServerApp + Send + Sync + 'static> Door<App> {
         let policy = snapshot.listeners.get(self.listener.name.as_str());
         let deadline = self.listener.proxy_header_timeout;
         let asked = policy::ask(policy.map(|p| &**p), &self.listener, stream, peer);
-        let (mut stream, client) =
+        let Admitted { mut stream, client, introduction } =
             tokio::time::timeout(deadline, asked).await.map_err(|_| Refused::TimedOut(deadline))??;
         drop(snapshot);
 
         let place = self.clients.enter(client).map_err(Refused::TooManyConnections)?;
-        let connection = Connection::new(peer, client, local);
+        let connection = Connection::new(peer, client, local, introduction);
         connection.attach(&mut stream);
         let stream = match &self.tls {
             Some(tls) => self.guarded(tls.handshake(stream, &connection).await?, &connection),

@@ -6,10 +6,10 @@ use std::time::Duration;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use tokio::net::TcpStream;
 
-use super::header::{self, Header, HeaderError};
+use super::header::{self, Header, HeaderError, Tlvs};
 use super::rewound;
 use crate::config::Listener;
-use crate::connection::{ClientAddr, PeerAddr};
+use crate::connection::{ClientAddr, Introduction, PeerAddr};
 use crate::wasm::{Binding, Expectation, Fault, Outcome};
 
 #[derive(Debug, thiserror::Error)]
@@ -60,15 +60,21 @@ pub struct ConnectionPolicy {
     pub fail_open: bool,
 }
 
+pub(super) struct Admitted {
+    pub(super) stream: L4Stream,
+    pub(super) client: ClientAddr,
+    pub(super) introduction: Option<Box<Introduction>>,
+}
+
 pub(super) async fn ask(
     policy: Option<&ConnectionPolicy>,
     listener: &Listener,
     stream: TcpStream,
     peer: PeerAddr,
-) -> Result<(L4Stream, ClientAddr), Refused> {
+) -> Result<Admitted, Refused> {
     let Some(policy) = policy else {
         refuse_header(&stream).await?;
-        return Ok((rewound(stream, &[]), ClientAddr(peer.0)));
+        return Ok(Admitted { stream: rewound(stream, &[]), client: ClientAddr(peer.0), introduction: None });
     };
     let expectation = policy.call(policy.binding.expect(&listener.name, peer.0), Expectation::Forbid)?;
     let (stream, header) = match expectation {
@@ -86,9 +92,19 @@ pub(super) async fn ask(
     tracing::debug!(peer = %peer.0, ?header, "PROXY header");
     let judged = policy.binding.judge(&listener.name, peer.0, header.as_ref());
     match policy.call(judged, Outcome::Admit(peer.0))? {
-        Outcome::Admit(client) => Ok((stream, ClientAddr(client))),
+        Outcome::Admit(client) => {
+            let introduction = header.and_then(|header| introduction(header.tlvs));
+            Ok(Admitted { stream, client: ClientAddr(client), introduction })
+        }
         Outcome::Reset => Err(Refused::Policy(policy.plugin.clone())),
     }
+}
+
+/// What the access log tells of a header, if there is anything.
+fn introduction(tlvs: Tlvs) -> Option<Box<Introduction>> {
+    let Tlvs { unique_id, aws_vpce_id, azure_link_id, gcp_psc_id, .. } = tlvs;
+    let said = Introduction { unique_id, aws_vpce_id, azure_link_id, gcp_psc_id };
+    (said != Introduction::default()).then(|| Box::new(said))
 }
 
 impl ConnectionPolicy {

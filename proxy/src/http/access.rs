@@ -105,6 +105,7 @@ fn write(
         listener,
         client: connection.map(|connection| connection.client.0),
         peer: connection.map(|connection| connection.peer.0),
+        introduction: connection.and_then(|connection| connection.introduction.as_deref()),
         tls: connection.and_then(handshake),
         host: ctx.host.as_ref().map(|host| host.as_str()),
         host_sent: if ctx.host.is_none() { host_sent() } else { None },

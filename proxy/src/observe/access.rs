@@ -5,11 +5,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::connection::Introduction;
+
 /// Longer texts are cut, in bytes. Host names are shorter.
 const METHOD_BYTES_MAX: usize = 32;
 const HOST_BYTES_MAX: usize = 256;
 /// Of a plugin, an upstream or a listener.
 const NAME_BYTES_MAX: usize = 64;
+/// All that a PROXY header may say.
+const UNIQUE_ID_BYTES_MAX: usize = 128;
 const TARGET_BYTES_MAX: usize = 1024;
 const ERROR_BYTES_MAX: usize = 256;
 const PLUGINS_MAX: usize = 32;
@@ -25,6 +29,8 @@ pub struct Record<'a> {
     pub listener: &'a str,
     pub client: Option<SocketAddr>,
     pub peer: Option<SocketAddr>,
+    /// From a trusted PROXY header.
+    pub introduction: Option<&'a Introduction>,
     pub tls: Option<Tls<'a>>,
     /// As it was validated.
     pub host: Option<&'a str>,
@@ -93,6 +99,9 @@ impl Record<'_> {
         line.text("listener", self.listener.as_bytes(), NAME_BYTES_MAX);
         line.address("client", self.client);
         line.address("peer", self.peer);
+        if let Some(introduction) = self.introduction {
+            line.introduction(introduction);
+        }
         if let Some(tls) = self.tls {
             line.tls(tls);
         }
@@ -124,6 +133,18 @@ impl Record<'_> {
 struct Line<'a>(&'a mut Vec<u8>);
 
 impl Line<'_> {
+    fn introduction(&mut self, said: &Introduction) {
+        self.text_if("unique_id", said.unique_id.as_deref(), UNIQUE_ID_BYTES_MAX);
+        self.text_if("aws_vpce_id", said.aws_vpce_id.as_deref().map(str::as_bytes), NAME_BYTES_MAX);
+        if let Some(id) = said.azure_link_id {
+            self.number("azure_link_id", id.into());
+        }
+        // As a text: readers of JSON may keep 53 bits of a number.
+        if let Some(id) = said.gcp_psc_id {
+            self.plain("gcp_psc_id", &id.to_string());
+        }
+    }
+
     fn tls(&mut self, tls: Tls<'_>) {
         self.text_if("sni", tls.sni.map(str::as_bytes), HOST_BYTES_MAX);
         self.plain("tls", tls.version);

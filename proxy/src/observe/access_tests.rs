@@ -74,6 +74,22 @@ fn a_line_tells_all_that_is_known() {
 }
 
 #[test]
+fn what_a_proxy_header_said_is_told() {
+    let said = Introduction {
+        unique_id: Some(b"id\xff\n".to_vec()),
+        aws_vpce_id: Some("vpce-0123456789abcdef0".into()),
+        azure_link_id: Some(u32::MAX),
+        gcp_psc_id: Some(u64::MAX),
+    };
+    let read = read(&Record { introduction: Some(&said), ..full(&[]) });
+    assert_eq!((&read["unique_id"], &read["aws_vpce_id"]), (&"id\u{ff}\n".into(), &"vpce-0123456789abcdef0".into()));
+    assert_eq!((&read["azure_link_id"], &read["gcp_psc_id"]), (&u32::MAX.into(), &u64::MAX.to_string().into()));
+    let said = Introduction { unique_id: Some(vec![b'x'; 129]), ..Introduction::default() };
+    let line = line(&Record { introduction: Some(&said), ..full(&[]) });
+    assert!(line.contains(&format!("\"unique_id\":\"{}…\",\"sni\"", "x".repeat(128))), "{line}");
+}
+
+#[test]
 fn what_is_not_known_is_left_out() {
     let record = Record { listener: "http", method: "GET", path: "/", http: "1.1", answer: "bad_host", ..full(&[]) };
     let record = Record { tls: None, host: None, query: None, upstream: None, fault: None, client: None, ..record };

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_char, c_int, c_long, c_uchar};
+use std::ffi::{CStr, c_char, c_int, c_long, c_uchar};
 use std::sync::{Arc, LazyLock};
 
 use contract::tickets::KeyName;
@@ -54,6 +54,16 @@ pub(super) fn client_hello_extension(ssl: &SslRef, kind: u32) -> Option<&[u8]> {
 pub(super) fn set_session_timeout(session: &SslSessionRef, seconds: u32) {
     // SAFETY: `session` is live. The call takes the session's own lock where it is shared.
     unsafe { SSL_SESSION_set_timeout(session.as_ptr(), c_long::from(seconds)) };
+}
+
+/// The group of the key exchange, by its name in IANA's registry; of a session that TLS 1.2 resumed, of the handshake that
+/// it is from.
+pub(super) fn group(ssl: &SslRef) -> Option<&CStr> {
+    // SAFETY: `ssl` is a live SSL object, which the call only reads.
+    let name = unsafe { ssl_sys::SSL_get0_group_name(ssl.as_ptr()) };
+    // SAFETY: a name is a NUL-terminated string in the table of groups of the object's context, which lives at least as
+    // long as the borrow of `ssl` and does not change.
+    (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) })
 }
 
 type Keys = Arc<dyn Protects>;

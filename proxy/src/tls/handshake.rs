@@ -28,6 +28,8 @@ use crate::observe::{METRICS, TOP};
 
 /// Hybrid post-quantum first (`X25519MLKEM768`), then what every client has.
 const GROUPS: &str = "X25519MLKEM768:X25519:P-256:P-384";
+/// The same, as the access log has them.
+const GROUP_NAMES: [&str; 4] = ["X25519MLKEM768", "x25519", "secp256r1", "secp384r1"];
 /// TLS 1.2: forward secrecy and AEAD only.
 const CIPHERS_TLS12: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:\
 ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305";
@@ -200,10 +202,15 @@ fn agreed(ssl: &SslRef, tier: &'static str) -> Handshake {
     Handshake {
         version: ssl.version_str(),
         cipher: ssl.current_cipher().map_or("", |cipher| cipher.name()),
-        group: None,
+        group: group(ssl),
         resumed: ssl.session_reused(),
         tier,
     }
+}
+
+fn group(ssl: &SslRef) -> Option<&'static str> {
+    let agreed = ffi::group(ssl)?.to_bytes();
+    GROUP_NAMES.into_iter().find(|name| name.as_bytes() == agreed)
 }
 
 /// As a label.

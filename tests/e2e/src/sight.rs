@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use support::edge::Edge;
 use support::fleet::Plan;
 use support::wait::{PATIENCE, until};
-use support::{fail, port, program};
+use support::{fail, port, program, proxy_header};
 
-use crate::world::{BALANCER, CLIENT, World, output, stderr, stdout};
+use crate::s_client::{Version, Visit};
+use crate::world::{BALANCER, CLIENT, World, client, output, stderr, stdout};
 
 const HOST: &str = "shop.example";
 const BROKEN_HOST: &str = "broken.example";
@@ -63,6 +64,7 @@ async fn a_line_of_the_access_log_tells_all_of_a_request() {
         ("host", json!(HOST)),
         ("method", json!("POST")),
         ("tls", json!("TLSv1.3")),
+        ("group", json!("X25519MLKEM768")),
         ("resumed", json!(false)),
         ("http", json!("1.1")),
         ("status", json!(200)),
@@ -93,6 +95,49 @@ async fn a_line_of_the_access_log_tells_all_of_a_request() {
     assert!(redirected.get("upstream").is_none() && redirected.get("culprit").is_none());
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(!text.contains("hunter"), "neither queries nor header values are logged");
+}
+
+#[tokio::test]
+async fn the_access_log_has_what_a_trusted_proxy_header_said() {
+    let (world, log) = world("").await;
+    let fields = [
+        proxy_header::tlv(0x05, b"id \"7\""),
+        proxy_header::tlv(0xea, b"\x01vpce-0123456789abcdef0"),
+        proxy_header::tlv(0xee, &[1, 0x78, 0x56, 0x34, 0x12]),
+        proxy_header::tlv(0xe0, &u64::MAX.to_be_bytes()),
+    ];
+    let header = proxy_header::v2_with(client(), world.fleet.edge_setup.https, &fields.concat());
+    let balanced = world.visitor().await.from(BALANCER).beginning_with(header);
+    assert_eq!(balanced.https(HOST).await.unwrap().get(HOST, "/said").await.unwrap().status, 200);
+    let said = line(&log, "the request", |line| line["path"] == "/said").await;
+    assert_eq!((&said["unique_id"], &said["aws_vpce_id"]), (&json!("id \"7\""), &json!("vpce-0123456789abcdef0")));
+    assert_eq!((&said["azure_link_id"], &said["gcp_psc_id"]), (&json!(0x1234_5678), &json!(u64::MAX.to_string())));
+    assert_eq!(said["client"], CLIENT);
+
+    assert_eq!(world.https(HOST).await.get(HOST, "/direct").await.unwrap().status, 200);
+    let direct = line(&log, "a direct request", |line| line["path"] == "/direct").await;
+    for name in ["unique_id", "aws_vpce_id", "azure_link_id", "gcp_psc_id"] {
+        assert!(direct.get(name).is_none(), "{direct:#}");
+    }
+}
+
+#[tokio::test]
+async fn the_access_log_has_the_group_of_the_key_exchange_also_of_a_resumed_session() {
+    let (world, log) = world("").await;
+    for (version, offered, expected) in [
+        (Version::Tls13, "X25519", "x25519"),
+        (Version::Tls13, "P-384", "secp384r1"),
+        (Version::Tls12, "P-256", "secp256r1"),
+    ] {
+        let session = world.fleet.folder.path().join(format!("{version:?}-{expected}.session"));
+        let visit = Visit::to(world.fleet.edge_setup.https, version, HOST).with("-groups").with(offered);
+        let seen = visit.clone().keeping(&session).go().await;
+        assert_eq!(seen.status(), Some(200), "{}", seen.text);
+        let of = |line: &Value, resumed: bool| line["group"] == expected && line["resumed"] == resumed;
+        line(&log, "a full handshake", |line| of(line, false)).await;
+        assert!(visit.resuming(&session).go().await.resumed);
+        line(&log, "a resumed one", |line| of(line, true)).await;
+    }
 }
 
 #[tokio::test]
