@@ -3,7 +3,7 @@
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::ctx::Ctx;
-use crate::upstream::NO_HEALTHY_PEER;
+use crate::upstream::{NO_HEALTHY_PEER, SATURATED};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Culprit {
@@ -30,6 +30,8 @@ pub(super) struct Verdict {
     pub status: u16,
     pub culprit: Culprit,
     pub says: &'static str,
+    /// Label of the counter of our answers.
+    pub reason: &'static str,
 }
 
 pub(super) fn verdict(error: &Error) -> Verdict {
@@ -37,7 +39,10 @@ pub(super) fn verdict(error: &Error) -> Verdict {
         ConnectNoRoute, ConnectProxyFailure, ConnectRefused, ConnectTimedout, ConnectionClosed, HTTPStatus,
         InvalidCert, ReadError, ReadTimedout, TLSHandshakeFailure, TLSHandshakeTimedout, WriteError, WriteTimedout,
     };
-    let of = |status, culprit, says| Verdict { status, culprit, says };
+    let of = |status, culprit, says| {
+        let reason = if culprit == Culprit::Upstream { "upstream_fault" } else { "fault" };
+        Verdict { status, culprit, says, reason }
+    };
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, HTTPStatus(status)) => {
             of(*status, Culprit::Visitor, "The request is more than the edge accepts.")
@@ -45,6 +50,10 @@ pub(super) fn verdict(error: &Error) -> Verdict {
         (_, HTTPStatus(status)) => of(*status, Culprit::Edge, "The edge could not serve this request."),
         (_, kind) if *kind == NO_HEALTHY_PEER => {
             of(503, Culprit::Upstream, "None of the site's servers is well right now.")
+        }
+        (_, kind) if *kind == SATURATED => {
+            let says = "The site's server has as many requests as it can take; try again in a moment.";
+            Verdict { reason: "saturated", ..of(503, Culprit::Upstream, says) }
         }
         (ErrorSource::Downstream, ReadError | WriteError | ConnectionClosed | ReadTimedout | WriteTimedout) => {
             of(0, Culprit::Visitor, "The visitor is gone.")
@@ -83,6 +92,7 @@ mod tests {
             (ErrorType::ConnectTimedout, ErrorSource::Upstream, 504, Culprit::Upstream),
             (ErrorType::ReadTimedout, ErrorSource::Upstream, 504, Culprit::Upstream),
             (NO_HEALTHY_PEER, ErrorSource::Upstream, 503, Culprit::Upstream),
+            (SATURATED, ErrorSource::Upstream, 503, Culprit::Upstream),
             (ErrorType::InvalidCert, ErrorSource::Upstream, 502, Culprit::Upstream),
             (ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, 502, Culprit::Upstream),
             (ErrorType::InvalidHTTPHeader, ErrorSource::Downstream, 400, Culprit::Visitor),

@@ -72,10 +72,11 @@ impl ProxyHttp for Edge {
         _: &mut Session,
         reused: bool,
         _: &HttpPeer,
-        _: std::os::fd::RawFd,
+        socket: std::os::fd::RawFd,
         _: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        ctx.attempt.connected(socket);
         if let Some(trace) = &mut ctx.trace {
             (trace.connected, trace.reused) = (Some(Instant::now()), reused);
         }
@@ -204,6 +205,7 @@ fn uploaded(limits: &Limits, body: Option<&Bytes>, end: bool, ctx: &mut Ctx) -> 
         ctx.refused = Some(too_much.reason());
         return Err(Error::explain(ErrorType::HTTPStatus(too_much.status()), too_much.to_string()).into_down());
     }
+    ctx.attempt.sends_on();
     if end && let Some(open) = &mut ctx.open {
         open.uploaded();
     }
@@ -255,11 +257,7 @@ async fn failed(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToPr
     if verdict.status > 0 && due {
         let page = fault::page(ctx, verdict.culprit, verdict.says);
         session.set_keepalive(None);
-        let reason = match (verdict.culprit, ctx.refused) {
-            (_, Some(reason)) => reason,
-            (fault::Culprit::Upstream, None) => "upstream_fault",
-            _ => "fault",
-        };
+        let reason = ctx.refused.unwrap_or(verdict.reason);
         if let Err(error) = local::text(session, ctx, reason, verdict.status, page).await {
             tracing::debug!(%error, "the visitor left before the error page");
         }

@@ -63,7 +63,7 @@ pub struct Metrics {
     /// reason: why a request was answered by the edge itself
     pub local_answers: IntCounterVec,
     pub request_seconds: Histogram,
-    /// upstream; result: `healthy`, `last_resort`, `none`
+    /// upstream; result: `healthy`, `last_resort`, `none`, `saturated`
     pub upstream_picks: IntCounterVec,
     /// upstream; reason: `connect`, `broken`
     pub upstream_retries: IntCounterVec,
@@ -281,7 +281,7 @@ impl Metrics {
     /// An upstream that is configured no more takes its labels along.
     pub fn forget_upstream(&self, name: &str) {
         // What was never counted is not there to be removed.
-        for result in ["healthy", "last_resort", "none"] {
+        for result in ["healthy", "last_resort", "none", "saturated"] {
             let _ = self.upstream_picks.remove_label_values(&[name, result]);
         }
         for reason in ["connect", "broken"] {

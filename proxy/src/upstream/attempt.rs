@@ -5,6 +5,7 @@
 //! which kills servers does not kill them all.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -15,15 +16,23 @@ use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
+use super::awaited::Awaited;
 use super::peer::Held;
+use super::room::Place;
 use super::{NoPeer, Upstream, answer};
 
 /// Every peer was taken out by active checks.
 pub const NO_HEALTHY_PEER: ErrorType = ErrorType::Custom("NoHealthyPeer");
+/// As many requests are open as the upstream may have.
+pub const SATURATED: ErrorType = ErrorType::Custom("Saturated");
 
 #[derive(Default)]
 pub struct Attempt {
     now: Option<(Arc<Upstream>, Held)>,
+    /// Among the open requests of the upstream.
+    place: Option<Place>,
+    /// The head of an answer, from a connection of its own.
+    awaited: Option<Awaited>,
     tried: Vec<SocketAddr>,
     retries: u32,
     /// A request that may have reached a peer was sent again.
@@ -43,6 +52,13 @@ impl Attempt {
     pub fn pick(&mut self, upstream: &Arc<Upstream>, client: IpAddr) -> Result<Box<HttpPeer>> {
         // Not counted as open while the next one is chosen.
         self.now = None;
+        if self.tried.is_empty() {
+            self.place = upstream.room.enter().map_err(|most| {
+                upstream.counters().saturated.inc();
+                let says = format!("{most} requests are open, as many as requests_max of `{}` allows", upstream.name);
+                Error::explain(SATURATED, says).into_up()
+            })?;
+        }
         let peer = upstream.pick(client, &self.tried).map_err(|why| match why {
             NoPeer::Unresolved => Error::explain(ErrorType::ConnectNoRoute, "the upstream's name has not resolved yet"),
             NoPeer::NoneUp => Error::explain(NO_HEALTHY_PEER, "every peer of the upstream fails its health check"),
@@ -51,6 +67,19 @@ impl Attempt {
         let template = Box::new(peer.template.clone());
         self.now = Some((upstream.clone(), Held::new(peer)));
         Ok(template)
+    }
+
+    /// The try has a connection: from now on the head of an answer is waited for.
+    pub fn connected(&mut self, socket: RawFd) {
+        let Some((upstream, held)) = self.now.as_ref().filter(|(upstream, _)| !upstream.speaks_h2()) else { return };
+        self.awaited = Some(Awaited::begin(socket, held.0.address, upstream.settings.answer_timeout_ms()));
+    }
+
+    /// More of the request's body has come.
+    pub fn sends_on(&self) {
+        if let Some(awaited) = &self.awaited {
+            awaited.prolong();
+        }
     }
 
     /// What is being sent.
@@ -65,6 +94,9 @@ impl Attempt {
         answer::check(head, self.interim, self.upgrade)
             .map_err(|nonsense| Error::explain(ErrorType::InvalidHTTPHeader, nonsense.to_string()).into_up())?;
         self.switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if self.switched || !head.status.is_informational() {
+            self.awaited = None;
+        }
         match (head.status.as_u16(), &self.now) {
             (500.., Some(_)) => self.blame(),
             (200.., Some((_, held))) => held.0.request_served(),
@@ -96,6 +128,10 @@ impl Attempt {
     /// The connection was there, and something failed on it.
     pub fn broken(&mut self, mut error: Box<Error>, repeatable: bool, reused: bool) -> Box<Error> {
         error.set_retry(false);
+        if let Some(awaited) = self.awaited.take().filter(Awaited::is_late) {
+            let says = format!("no whole head of an answer within {} ms", awaited.timeout_ms());
+            error = Error::explain(ErrorType::ReadTimedout, says).into_up();
+        }
         if *error.esource() != ErrorSource::Upstream {
             return error;
         }

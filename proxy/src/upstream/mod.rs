@@ -5,10 +5,12 @@
 
 mod answer;
 mod attempt;
+mod awaited;
 mod choice;
 mod health;
 mod introduction;
 mod peer;
+mod room;
 mod settings;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -22,10 +24,11 @@ use pingora::upstreams::peer::{ALPN, HttpPeer};
 use prometheus::IntCounter;
 use tokio::task::AbortHandle;
 
-pub use self::attempt::{Attempt, NO_HEALTHY_PEER, repeatable};
+pub use self::attempt::{Attempt, NO_HEALTHY_PEER, SATURATED, repeatable};
 use self::choice::{Peers, Pick};
 use self::introduction::{Parties, introduce};
 use self::peer::Peer;
+use self::room::Room;
 use self::settings::HttpVersion;
 use self::settings::Origin;
 use self::settings::SendProxy;
@@ -48,6 +51,8 @@ pub struct Upstream {
     peers: ArcSwapOption<Peers>,
     /// Keeps pooled connections of different upstreams apart.
     group: u64,
+    /// For open requests.
+    room: Arc<Room>,
     counters: OnceLock<Counters>,
     checking: OnceLock<AbortHandle>,
 }
@@ -62,6 +67,7 @@ struct Counters {
     healthy: IntCounter,
     last_resort: IntCounter,
     none: IntCounter,
+    saturated: IntCounter,
     retried_connect: IntCounter,
     retried_broken: IntCounter,
 }
@@ -78,6 +84,7 @@ impl Upstream {
         let origins = settings.origins()?;
         let roots = settings.ca_file.as_deref().map(Roots::read).transpose().map_err(|error| vec![error])?;
         let pem = roots.as_ref().map(|roots| roots.pem.as_slice());
+        let room = Arc::new(Room::new(settings.requests_max));
         let group = BuildHasherDefault::<DefaultHasher>::default().hash_one((name, pem));
         Ok(Self {
             name: name.to_owned(),
@@ -86,6 +93,7 @@ impl Upstream {
             roots,
             peers: ArcSwapOption::empty(),
             group,
+            room,
             counters: OnceLock::new(),
             checking: OnceLock::new(),
         })
@@ -133,6 +141,10 @@ impl Upstream {
 
     /// Whether requests to it keep what only HTTP/2 carries: trailers, both ways.
     pub fn takes_trailers(&self) -> bool {
+        self.speaks_h2()
+    }
+
+    fn speaks_h2(&self) -> bool {
         self.settings.http == HttpVersion::Two
     }
 
@@ -186,6 +198,7 @@ impl Upstream {
                 healthy: picks("healthy"),
                 last_resort: picks("last_resort"),
                 none: picks("none"),
+                saturated: picks("saturated"),
                 retried_connect: retries("connect"),
                 retried_broken: retries("broken"),
             }

@@ -128,7 +128,7 @@ impl Drop for Held {
 }
 
 /// Of a clock that only goes forward; never 0.
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }

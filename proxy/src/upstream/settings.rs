@@ -9,6 +9,7 @@ const WEIGHT_MAX: u32 = 100;
 const RETRIES_MAX: u32 = 5;
 const CONNECT_TIMEOUT_MS_MAX: u64 = 60_000;
 const READ_TIMEOUT_MS_MAX: u64 = 3_600_000;
+const REQUESTS_MAX: u32 = 1_000_000;
 const CHECK_PATH_BYTES_MAX: usize = 1024;
 const CHECK_INTERVAL_SECONDS_MAX: u64 = 3600;
 const CHECK_TIMEOUT_SECONDS_MAX: u64 = 60;
@@ -36,6 +37,12 @@ pub struct UpstreamSettings {
     /// Between two reads or two writes.
     #[deserr(default = 60_000)]
     pub read_timeout_ms: u64,
+    /// From the end of the request to the whole head of the answer. Default: as `read_timeout_ms`.
+    #[deserr(default)]
+    pub answer_timeout_ms: Option<u64>,
+    /// Open at once, of this edge. Default: no limit.
+    #[deserr(default)]
+    pub requests_max: Option<u32>,
     /// Further tries of a request, where another try is safe.
     #[deserr(default = 1)]
     pub retries: u32,
@@ -156,6 +163,10 @@ impl UpstreamSettings {
         contract::document::read_json(&document).unwrap()
     }
 
+    pub(super) fn answer_timeout_ms(&self) -> u64 {
+        self.answer_timeout_ms.unwrap_or(self.read_timeout_ms)
+    }
+
     /// Every fault of the settings, or the origins.
     pub(super) fn origins(&self) -> Result<Vec<Origin>, Vec<UpstreamError>> {
         let mut errors = self.out_of_range();
@@ -218,6 +229,16 @@ impl UpstreamSettings {
         let mut errors = Vec::new();
         within(&mut errors, "/connect_timeout_ms", self.connect_timeout_ms, 1, CONNECT_TIMEOUT_MS_MAX);
         within(&mut errors, "/read_timeout_ms", self.read_timeout_ms, 1, READ_TIMEOUT_MS_MAX);
+        if let Some(timeout) = self.answer_timeout_ms {
+            within(&mut errors, "/answer_timeout_ms", timeout, 1, READ_TIMEOUT_MS_MAX);
+            if self.http == HttpVersion::Two {
+                let says = "answer_timeout_ms is for HTTP/1.1; over HTTP/2 read_timeout_ms bounds the whole head";
+                errors.push(UpstreamError::new("/answer_timeout_ms", says));
+            }
+        }
+        if let Some(most) = self.requests_max {
+            within(&mut errors, "/requests_max", most.into(), 1, REQUESTS_MAX.into());
+        }
         within(&mut errors, "/retries", self.retries.into(), 0, RETRIES_MAX.into());
         let Some(health) = &self.health else { return errors };
         within(&mut errors, "/health/interval_seconds", health.interval_seconds, 1, CHECK_INTERVAL_SECONDS_MAX);

@@ -4,6 +4,7 @@ mod hostile;
 mod introduced;
 mod peers;
 mod scripted;
+mod slow;
 mod wild;
 
 use serde_json::json;
