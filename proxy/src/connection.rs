@@ -8,7 +8,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest, SocketDigest};
+use pingora::protocols::{Digest, GetProxyDigest, GetSocketDigest, SocketDigest, Stream};
 use std::os::fd::AsRawFd;
 
 use crate::guard::Progress;
@@ -92,5 +92,9 @@ impl Connection {
 
     pub fn of(digest: &Digest) -> Option<&Arc<Self>> {
         digest.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    }
+
+    pub fn of_stream(stream: &Stream) -> Option<Arc<Self>> {
+        stream.get_proxy_digest()?.user_data.as_ref()?.downcast_ref().cloned()
     }
 }

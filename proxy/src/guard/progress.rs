@@ -1,7 +1,9 @@
 //! What the HTTP phases tell the guard of a connection: which requests are open, which still send.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use super::refusal::Refusal;
 
 /// Header bytes of all open requests of this process.
 static HEADER_BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -13,6 +15,7 @@ pub struct Progress {
     /// Requests begun, ever: a change tells that one came and went between two looks.
     begun: AtomicU32,
     header_bytes: AtomicUsize,
+    refusal: OnceLock<Refusal>,
 }
 
 /// An open request: it ends when this is dropped, however the request ends.
@@ -65,6 +68,16 @@ impl Progress {
 
     pub(super) fn uploading(&self) -> u32 {
         self.uploading.load(Ordering::Acquire)
+    }
+
+    /// Of the request that the HTTP library refused by itself, if it did.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal.get().copied()
+    }
+
+    /// True if it is the first one.
+    pub(super) fn refuse(&self, refusal: Refusal) -> bool {
+        self.refusal.set(refusal).is_ok()
     }
 
     pub(super) fn begun(&self) -> u32 {

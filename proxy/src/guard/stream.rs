@@ -16,6 +16,7 @@ use super::h2::{Meter, header_deadline};
 use super::held::Held;
 use super::limits::{Exceeded, Limits};
 use super::progress::Progress;
+use super::refusal::Refusal;
 use super::timer::Timer;
 use crate::observe::METRICS;
 
@@ -33,8 +34,8 @@ pub struct Guarded<S: IO> {
     header: Option<(Instant, usize)>,
     /// Requests begun when this was last looked at.
     begun: u32,
-    /// An answer went out to a request that never began: the HTTP library refused it by itself.
-    refused: bool,
+    /// How the request that is awaited begins; for nothing but to say what is wrong with it.
+    first: Bytes,
     /// Since when no request is open.
     idle_since: Option<Instant>,
     /// Since when the visitor is waited for.
@@ -71,7 +72,7 @@ impl<S: IO> Guarded<S> {
             started: now,
             header: None,
             begun: 0,
-            refused: false,
+            first: Bytes::new(),
             idle_since: Some(now),
             waiting_since: None,
             upload: None,
@@ -89,6 +90,7 @@ impl<S: IO> Guarded<S> {
         if begun != self.begun {
             self.begun = begun;
             self.header = None;
+            self.first = Bytes::new();
             self.idle_since = None;
         }
         if self.progress.open() > 0 {
@@ -196,6 +198,7 @@ impl<S: IO> AsyncRead for Guarded<S> {
         let mut read = ReadBuf::uninit(&mut space);
         ready!(this.poll_receive(context, &mut read))?;
         this.ahead = Bytes::copy_from_slice(read.filled());
+        this.first = this.ahead.clone();
         Poll::Ready(Ok(()))
     }
 }
@@ -222,7 +225,6 @@ impl<S: IO> Guarded<S> {
         match written {
             Poll::Ready(written) => {
                 if let Ok(bytes) = written {
-                    self.tell_refusal();
                     if let Some(meter) = &mut self.meter {
                         meter.sent(bytes);
                     }
@@ -272,14 +274,18 @@ impl<S: IO> Guarded<S> {
         Poll::Ready(Ok(taken))
     }
 
-    /// Over HTTP/1, where something is written while no request has begun since the header that is being read.
-    fn tell_refusal(&mut self) {
+    /// Over HTTP/1, where something is written while no request has begun since the header that is being read: the HTTP
+    /// library refuses it by itself. What it says is not passed on, ours is.
+    fn refuses(&mut self, answer: &[u8]) -> bool {
         let unbegun = self.header.is_some() && self.progress.open() == 0 && self.progress.begun() == self.begun;
-        if unbegun && self.meter.is_none() && !self.refused {
-            self.refused = true;
-            METRICS.guard_closed.with_label_values(&["bad_request"]).inc();
-            tracing::debug!(reason = "bad_request", "the request is not valid HTTP");
+        if !unbegun || self.meter.is_some() {
+            return false;
         }
+        let refusal = Refusal::of(&self.first, answer);
+        if self.progress.refuse(refusal) {
+            self.held.take(&refusal.page());
+        }
+        true
     }
 
     fn flushed(&mut self, flushed: Poll<io::Result<()>>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -308,6 +314,9 @@ impl<S: IO> Guarded<S> {
 impl<S: IO> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.refuses(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if !this.held.passes(bytes.len()) {
             return this.poll_hold(bytes, context);
         }
@@ -321,6 +330,9 @@ impl<S: IO> AsyncWrite for Guarded<S> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.refuses(parts.first().map_or(&[], |part| part)) {
+            return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
+        }
         let mut taken = 0;
         for part in parts.iter().filter(|part| !part.is_empty()) {
             match (taken, this.held.passes(part.len())) {

@@ -181,6 +181,7 @@ async fn bytes_pass_unchanged() {
     world.visitor.write_all(b"ping").await.unwrap();
     let mut read = [0; 4];
     world.guarded.read_exact(&mut read).await.unwrap();
+    let _open = OpenRequest::begin(&world.progress, false);
     world.guarded.write_all(b"pong").await.unwrap();
     world.guarded.flush().await.unwrap();
     let mut answered = [0; 4];
@@ -298,22 +299,27 @@ async fn a_read_of_nothing_waits_for_something_and_takes_nothing_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_to_what_is_no_request_is_counted_once() {
-    let count = || METRICS.guard_closed.with_label_values(&["bad_request"]).get();
+async fn a_request_that_the_library_refuses_gets_our_page_once() {
     let mut world = world();
-    let before = count();
     world.visitor.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert_eq!(world.guarded.read(&mut []).await.unwrap(), 0);
     world.read_now().await;
     let open = OpenRequest::begin(&world.progress, false);
     world.guarded.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     world.guarded.flush().await.unwrap();
     drop(open);
-    assert_eq!(count(), before);
+    assert_eq!(world.progress.refusal(), None);
     world.visitor.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n").await.unwrap();
+    assert_eq!(world.guarded.read(&mut []).await.unwrap(), 0);
     world.read_now().await;
     world.guarded.write_all(b"HTTP/1.1 400 ").await.unwrap();
     world.guarded.flush().await.unwrap();
     world.guarded.write_all(b"Bad Request\r\n\r\n").await.unwrap();
     world.guarded.flush().await.unwrap();
-    assert_eq!(count(), before + 1);
+    let refusal = world.progress.refusal().unwrap();
+    assert_eq!(refusal.why, Unfit::Hosts(2));
+    drop(world.guarded);
+    let mut answers = Vec::new();
+    world.visitor.read_to_end(&mut answers).await.unwrap();
+    assert_eq!(answers, [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &refusal.page()].concat());
 }

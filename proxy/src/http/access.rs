@@ -6,7 +6,9 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use super::ctx::{Ctx, Trace};
 use super::fault::{self, Culprit};
+use super::local;
 use crate::connection::Connection;
+use crate::guard::{Refusal, Unfit};
 use crate::observe::access::{Fault, PluginCall, Record, Tls, Upstream, since_1970};
 use crate::observe::{AccessLog, METRICS, TOP};
 
@@ -35,6 +37,35 @@ pub(super) fn ended(listener: &str, log: Option<&AccessLog>, session: &Session, 
     {
         let fault = culprit.map(|culprit| Fault { culprit: culprit.name(), error: &says });
         write(listener, log, session, ctx, &trace, status, fault);
+    }
+}
+
+/// A request that never began: the HTTP library refused it by itself. Of what came, nothing is certain.
+pub(super) fn refused(listener: &str, log: Option<&AccessLog>, connection: &Connection, refusal: Refusal) {
+    let (status, says) = (refusal.status(), refusal.why.to_string());
+    METRICS.responses.with_label_values(&[class(status)]).inc();
+    // Counted as if our own code had seen it.
+    let answer = match refusal.why {
+        Unfit::Hosts(_) => local::BAD_HOST,
+        Unfit::NotHttp | Unfit::Connect => local::BAD_REQUEST,
+    };
+    METRICS.local_answers.with_label_values(&[answer]).inc();
+    let (fault, client) = (format!("{:016x}", refusal.id), connection.client.0.ip());
+    tracing::debug!(listener, status, %client, fault, culprit = Culprit::Visitor.name(), error = says, "request refused");
+    if let Some(log) = log {
+        log.append(&Record {
+            at: since_1970(),
+            id: refusal.id,
+            listener,
+            client: Some(connection.client.0),
+            peer: Some(connection.peer.0),
+            introduction: connection.introduction.as_deref(),
+            tls: handshake(connection),
+            status,
+            answer,
+            fault: Some(Fault { culprit: Culprit::Visitor.name(), error: &says }),
+            ..Record::default()
+        });
     }
 }
 

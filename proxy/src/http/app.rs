@@ -13,12 +13,16 @@ use pingora::server::configuration::ServerConf;
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
-use super::Edge;
+use super::{Edge, access};
+use crate::connection::Connection;
+use crate::observe::AccessLog;
 
 /// Pingora's proxy, without what it keeps of an HTTP/1 connection between two requests: a session, buffers, and the
 /// state of a request that may never come.
 pub struct App {
     proxy: Arc<HttpProxy<Edge>>,
+    listener: String,
+    access_log: Option<Arc<AccessLog>>,
     /// No further request is waited for.
     closing: watch::Sender<bool>,
 }
@@ -26,6 +30,7 @@ pub struct App {
 impl App {
     pub fn new(edge: Edge, conf: Arc<ServerConf>) -> Self {
         let limits = edge.limits.clone();
+        let (listener, access_log) = (edge.listener.name.clone(), edge.access_log.clone());
         let mut proxy = HttpProxy::new(edge, conf);
         let mut h2 = default_h2_options();
         h2.max_concurrent_streams(limits.h2_streams_max);
@@ -34,7 +39,7 @@ impl App {
         h2.max_header_list_size(u32::try_from(limits.header_bytes_max.saturating_mul(2)).unwrap_or(u32::MAX));
         proxy.h2_options = Some(h2);
         proxy.handle_init_modules();
-        Self { proxy: Arc::new(proxy), closing: watch::Sender::new(false) }
+        Self { proxy: Arc::new(proxy), listener, access_log, closing: watch::Sender::new(false) }
     }
 }
 
@@ -46,6 +51,7 @@ impl ServerApp for App {
         }
         let mut kept: Option<HttpPersistentSettings> = None;
         let mut closing = self.closing.subscribe();
+        let connection = Connection::of_stream(&stream);
         while is_asked(&mut stream, &mut closing).await {
             let mut session = ServerSession::new_http1(stream);
             // No timer of its own: the guard has the deadlines.
@@ -53,7 +59,13 @@ impl ServerApp for App {
             if let Some(settings) = kept {
                 settings.apply_to_session(&mut session);
             }
-            (stream, kept) = self.proxy.process_new_http(session, shutdown).await?.consume();
+            let Some(reusable) = self.proxy.process_new_http(session, shutdown).await else { break };
+            (stream, kept) = reusable.consume();
+        }
+        if let Some(connection) = connection
+            && let Some(refusal) = connection.progress.refusal()
+        {
+            access::refused(&self.listener, self.access_log.as_deref(), &connection, refusal);
         }
         None
     }

@@ -1,6 +1,5 @@
 //! What is known of a request, phase by phase.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use super::fault::Culprit;
 use super::route::Site;
 use crate::connection::Connection;
 use crate::control::Snapshot;
-use crate::guard::OpenRequest;
+use crate::guard::{OpenRequest, fault_id};
 use crate::upstream::Attempt;
 use crate::wasm::RequestFacts;
 
@@ -98,6 +97,6 @@ impl Ctx {
     }
 
     pub fn id(&mut self) -> u64 {
-        *self.id.get_or_insert_with(|| RandomState::new().build_hasher().finish())
+        *self.id.get_or_insert_with(fault_id)
     }
 }

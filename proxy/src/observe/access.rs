@@ -107,10 +107,14 @@ impl Record<'_> {
         }
         line.text_if("host", self.host.map(str::as_bytes), HOST_BYTES_MAX);
         line.text_if("host_sent", self.host_sent, HOST_BYTES_MAX);
-        line.text("method", self.method.as_bytes(), METHOD_BYTES_MAX);
-        line.text("path", self.path.as_bytes(), TARGET_BYTES_MAX);
+        if !self.method.is_empty() {
+            line.text("method", self.method.as_bytes(), METHOD_BYTES_MAX);
+            line.text("path", self.path.as_bytes(), TARGET_BYTES_MAX);
+        }
         line.text_if("query", self.query.map(str::as_bytes), TARGET_BYTES_MAX);
-        line.plain("http", self.http);
+        if !self.http.is_empty() {
+            line.plain("http", self.http);
+        }
         line.number("status", self.status.into());
         line.number("body_bytes_in", self.body_bytes_in);
         line.number("body_bytes_out", self.body_bytes_out);

@@ -1,8 +1,11 @@
 //! Requests whose host two readers may read differently: tenants are chosen by host, so each is refused before anything is.
 
+use support::Context;
+use support::wait::{PATIENCE, until};
+
 use super::h2::{END_HEADERS, END_STREAM, Ended, H2, HEADERS, field, frame, request};
 use super::wire::{HTTP1, Wire};
-use super::{GUARD, HOST, LOCAL, OTHER_HOST, Siege};
+use super::{HOST, LOCAL, OTHER_HOST, Siege};
 
 const ME: [u8; 4] = [127, 0, 0, 8];
 
@@ -17,7 +20,7 @@ enum Fate {
 }
 
 /// `{}` stands for the target.
-const HTTP1_CASES: [(&str, Fate); 26] = [
+const HTTP1_CASES: [(&str, Fate); 27] = [
     ("GET {} HTTP/1.1\r\nhost: shop.example\r\n", Fate::Served),
     ("GET {} HTTP/1.1\r\nhost: SHOP.Example\r\n", Fate::Served),
     ("GET {} HTTP/1.1\r\nhost: shop.example.\r\n", Fate::Served),
@@ -42,7 +45,8 @@ const HTTP1_CASES: [(&str, Fate); 26] = [
     ("GET https://evil.example{} HTTP/1.1\r\nhost: shop.example\r\n", Fate::NotHttp),
     ("GET https://evil@shop.example{} HTTP/1.1\r\nhost: shop.example\r\n", Fate::NotHttp),
     ("GET {} HTTP/1.1\r\nhost: blog.example\r\n", Fate::Misdirected),
-    ("GET {} HTTP/1.1\r\nhost: shop.example\r\nhost: shop.example\r\n", Fate::NotHttp),
+    ("GET {} HTTP/1.1\r\nhost: shop.example\r\nhost: shop.example\r\n", Fate::BadHost),
+    ("GET {} HTTP/1.1\r\nhost: shop.example\r\nx: y\r\nHOST:evil.example\r\n", Fate::BadHost),
     ("GET {} HTTP/1.1\r\nhost : shop.example\r\n", Fate::NotHttp),
 ];
 
@@ -59,7 +63,35 @@ async fn ambiguous_hosts_never_reach_an_upstream_over_http1() {
     }
     // What the HTTP library refuses by itself is counted too.
     let refused = HTTP1_CASES.iter().filter(|(_, fate)| *fate == Fate::NotHttp).count();
-    siege.world.grows(GUARD, "\"bad_request\"", 0.0, refused as f64).await;
+    siege.world.grows(LOCAL, "\"bad_request\"", 0.0, refused as f64).await;
+    siege.back_to_rest().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_http_library_refuses_gets_a_page_that_says_why_and_is_in_the_access_log() {
+    let folder = support::folder::Folder::new().unwrap();
+    let log = folder.path().join("access.json");
+    let siege = Siege::start(&format!("[access_log]\nto = {log:?}\nsample_one_in = 1000000")).await;
+    for (request, status, says, answer) in [
+        ("GET / HTTP/1.1\r\nhost: shop.example\r\nhost: evil.example\r\n", "400", "names 2 hosts", "bad_host"),
+        ("GET / HTTP/1.1\r\nhost : shop.example\r\n", "400", "not valid HTTP", "bad_request"),
+        ("CONNECT shop.example:443 HTTP/1.1\r\nhost: shop.example:443\r\n", "405", "no forward proxy", "bad_request"),
+    ] {
+        let bytes = Wire::tls(&siege, ME, HTTP1).await.exchange(format!("{request}\r\n").as_bytes()).await;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")) && text.contains(says), "{request}: {text}");
+        assert!(!text.to_ascii_lowercase().contains("pingora"), "{text}");
+        let id = text.split("Fault ").nth(1).unwrap_or_else(|| panic!("{text}")).trim().to_owned();
+        let line = until("the line", PATIENCE, async || {
+            let lines = std::fs::read_to_string(&log).unwrap_or_default();
+            let line = lines.lines().find(|line| line.contains(&id)).map(str::to_owned);
+            line.context(lines)
+        });
+        let line: serde_json::Value = serde_json::from_str(&line.await.unwrap()).unwrap();
+        assert_eq!((&line["answer"], &line["culprit"], &line["sni"]), (&answer.into(), &"visitor".into(), &HOST.into()));
+        assert_eq!(line["status"].to_string(), status, "{line:#}");
+        assert!(line.get("path").is_none() && line["error"].as_str().unwrap().contains(says), "{line:#}");
+    }
     siege.back_to_rest().await;
 }
 
