@@ -8,6 +8,7 @@
 
 pub mod config;
 pub mod connection;
+mod files;
 
 pub mod accept;
 pub mod tls;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use proxy::config::Config;
 use proxy::handover::Successor;
+use proxy::wasm::{CompileLimits, compile_standard_input};
 use tracing_subscriber::EnvFilter;
 
 mod keygen;
@@ -53,6 +54,16 @@ enum Command {
         #[arg(long, default_value = "/etc/latchkey/proxy.toml", env = "LATCHKEY_PROXY_CONFIG")]
         config: PathBuf,
     },
+    /// Said by a running latchkey-proxy to itself: a component on standard input, its machine code on standard output
+    #[command(name = proxy::wasm::COMMAND, hide = true)]
+    CompilePlugin {
+        #[arg(long)]
+        seconds_max: u32,
+        #[arg(long)]
+        mib_max: u32,
+        #[arg(long)]
+        memory_bytes: Option<u64>,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -66,12 +77,27 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Some(Command::Keygen { out, bits }) => keygen::run(&out, bits),
         Some(Command::Upgrade { config }) => upgrade(&config),
+        Some(Command::CompilePlugin { seconds_max, mib_max, memory_bytes }) => {
+            let done = compile_standard_input(CompileLimits { seconds_max, mib_max }, memory_bytes);
+            return told_as_it_is(done);
+        }
         None => serve(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("latchkey-proxy: {}", error.trim_end());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// For the process that started this one.
+fn told_as_it_is(done: Result<(), String>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }

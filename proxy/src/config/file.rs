@@ -37,8 +37,8 @@ pub(super) struct File {
     pub plugins: Plugins,
 }
 
-#[derive(Debug, Default, Deserr)]
-#[deserr(error = Faults, deny_unknown_fields)]
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields, validate = check_plugins -> Faults)]
 pub(super) struct Plugins {
     /// Ed25519 public keys (PEM files): a plugin that none of them signed is refused. Default: none, so no plugin is accepted.
     #[deserr(default)]
@@ -46,6 +46,18 @@ pub(super) struct Plugins {
     /// Take plugins without a signature from whoever reaches the admin socket. Default false.
     #[deserr(default)]
     pub accept_unsigned: bool,
+    /// Processor time that compiling one plugin may take, in seconds, 1 to 3600. Default 60.
+    #[deserr(default = 60)]
+    pub compile_seconds_max: u32,
+    /// Memory that it may take, in MiB, 256 to 1048576. Default 2048.
+    #[deserr(default = 2048)]
+    pub compile_mib_max: u32,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self { trusted_keys: Vec::new(), accept_unsigned: false, compile_seconds_max: 60, compile_mib_max: 2048 }
+    }
 }
 
 #[derive(Debug, Deserr)]
@@ -299,6 +311,18 @@ fn check_access_log(log: AccessLog, location: ValuePointerRef<'_>) -> Result<Acc
 
 /// A tebibyte: beyond it stands a slip of the pen.
 const MIB_MAX: u32 = 1024 * 1024;
+
+fn check_plugins(plugins: Plugins, location: ValuePointerRef<'_>) -> Result<Plugins, Faults> {
+    let settings = [
+        ("compile_seconds_max", plugins.compile_seconds_max, 1..=3600),
+        ("compile_mib_max", plugins.compile_mib_max, 256..=MIB_MAX),
+    ];
+    let wrong = settings.into_iter().filter(|(_, given, range)| !range.contains(given)).map(|(name, given, range)| {
+        let says = format!("{given} is out of range; accepted are {} to {}", range.start(), range.end());
+        Faults::at(location.push_key(name), says, None)
+    });
+    wrong.reduce(Faults::and).map_or(Ok(plugins), Err)
+}
 
 const OPEN_THREADS_MAX: u16 = 256;
 

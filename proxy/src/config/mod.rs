@@ -21,6 +21,7 @@ use crate::guard::Limits;
 use crate::observe::{AccessLogSettings, Target};
 use crate::supply::{Address, CertServiceConfig};
 use crate::tls::{Capacity, NamePolicy};
+use crate::wasm::CompileLimits;
 
 pub struct Config {
     pub data_dir: PathBuf,
@@ -38,6 +39,7 @@ pub struct Config {
     pub names: NamePolicy,
     pub limits: Limits,
     pub trust: Trust,
+    pub compile: CompileLimits,
     pub access_log: Option<AccessLogSettings>,
 }
 
@@ -112,6 +114,10 @@ impl Config {
             },
             limits: limits(&file.limits),
             trust: trust(&file.plugins)?,
+            compile: CompileLimits {
+                seconds_max: file.plugins.compile_seconds_max,
+                mib_max: file.plugins.compile_mib_max,
+            },
             access_log: file.access_log.map(access_log),
             data_dir,
         })

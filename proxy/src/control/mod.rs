@@ -7,7 +7,6 @@ mod admin;
 mod apply;
 mod diff;
 mod document;
-mod files;
 mod news;
 mod plan;
 mod plugins;
@@ -35,7 +34,7 @@ use crate::observe::METRICS;
 use crate::supply::Supply;
 use crate::tls::{Known, Table};
 use crate::upstream::Upstream;
-use crate::wasm::{Digest, Host, HostError};
+use crate::wasm::{Compile, Digest, Host, HostError};
 
 /// How often upstream names are resolved anew.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
@@ -129,7 +128,8 @@ impl Control {
         std::fs::create_dir_all(&config.data_dir).map_err(data)?;
         // Plugins are called on the threads that serve, and bound on those of control.
         let threads = config.threads + crate::serve::CONTROL_THREADS;
-        let host = Host::new(crate::wasm::Settings { threads, ..Default::default() })?;
+        let compile = Compile::Apart { limits: config.compile, data_dir: config.data_dir.clone() };
+        let host = Host::new(crate::wasm::Settings { threads, compile, ..Default::default() })?;
         let plugins = Plugins::open(config.data_dir.join("plugins"), &host, config.trust.clone()).map_err(data)?;
         Ok(Self {
             host,

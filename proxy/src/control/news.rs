@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::sync::Notify;
 
-use super::files::write_atomically;
+use crate::files::write_atomically;
 use crate::observe::METRICS;
 use crate::supply::{Supply, SupplyError};
 use crate::tls::{Known, Misses, Table};

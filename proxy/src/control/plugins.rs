@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use contract::plugin::Signature;
 
-use super::files::write_atomically;
 use crate::config::{Trust, TrustError};
+use crate::files::write_atomically;
 use crate::wasm::{Digest, Host, LoadError, Plugin};
 
 /// Extension of the file beside a component.
@@ -60,6 +60,7 @@ impl Plugins {
                 Err(error) => tracing::error!(file = %path.display(), "plugin is not loaded any more: {error}"),
             }
         }
+        host.forget_unused();
         Ok(Self { folder, trust, loaded: RwLock::new(loaded) })
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use contract::admin::Revision;
 
-use super::files::write_atomically;
+use crate::files::write_atomically;
 use crate::wasm::Digest;
 
 /// Most revisions that are kept, and most bytes of them. The running one is kept whatever its size.

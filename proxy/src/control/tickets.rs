@@ -9,7 +9,7 @@ use std::time::Duration;
 use contract::TicketKeys;
 use contract::sealed::EdgeKey;
 
-use super::files::write_atomically;
+use crate::files::write_atomically;
 use crate::observe::METRICS;
 use crate::supply::{Supply, Tier};
 use crate::tls::Tickets;

@@ -16,5 +16,5 @@ mod timer;
 pub(crate) use limits::test_limits;
 pub use limits::{Exceeded, Limits};
 pub use progress::{OpenRequest, Progress};
-pub use refusal::{Refusal, Unfit, fault_id};
+pub use refusal::{Flaw, Refusal, fault_id};
 pub use stream::Guarded;

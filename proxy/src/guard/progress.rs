@@ -1,7 +1,7 @@
 //! What the HTTP phases tell the guard of a connection: which requests are open, which still send.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::refusal::Refusal;
 

@@ -8,11 +8,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 pub struct Refusal {
     /// Names it on its page and in the logs.
     pub id: u64,
-    pub why: Unfit,
+    pub why: Flaw,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub enum Flaw {
     #[error("the request is not valid HTTP")]
     NotHttp,
     /// Two readers may take two of them for the one.
@@ -26,19 +26,19 @@ impl Refusal {
     /// `first` is how the request began, `answer` what the HTTP library says to it.
     pub(super) fn of(first: &[u8], answer: &[u8]) -> Self {
         let why = match (answer.get(9..12), hosts(first)) {
-            (Some(b"405"), _) => Unfit::Connect,
-            (_, hosts @ 2..) => Unfit::Hosts(hosts),
-            _ => Unfit::NotHttp,
+            (Some(b"405"), _) => Flaw::Connect,
+            (_, hosts @ 2..) => Flaw::Hosts(hosts),
+            _ => Flaw::NotHttp,
         };
         Self { id: fault_id(), why }
     }
 
     pub fn status(self) -> u16 {
-        if self.why == Unfit::Connect { 405 } else { 400 }
+        if self.why == Flaw::Connect { 405 } else { 400 }
     }
 
     pub(super) fn page(self) -> Vec<u8> {
-        let phrase = if self.why == Unfit::Connect { "Method Not Allowed\r\nallow: GET" } else { "Bad Request" };
+        let phrase = if self.why == Flaw::Connect { "Method Not Allowed\r\nallow: GET" } else { "Bad Request" };
         let (status, body) = (self.status(), format!("{}\nFault {:016x}\n", self.why, self.id));
         let length = body.len();
         format!(
@@ -70,13 +70,13 @@ mod tests {
     #[test]
     fn says_why_as_far_as_the_first_bytes_tell() {
         for (first, answer, why) in [
-            (&b"GET / HTTP/1.1\r\nhost: a\r\nHOST:b\r\n\r\n"[..], REFUSED, Unfit::Hosts(2)),
-            (b"GET / HTTP/1.1\nhost: a\nhost: a\nHost: a\n\n", REFUSED, Unfit::Hosts(3)),
-            (b"GET / HTTP/1.1\r\nhost: a\r\n\r\nhost: body\r\nhost: body\r\n", REFUSED, Unfit::NotHttp),
-            (b"host: a HTTP/1.1\r\nhost: a\r\nx-host: b\r\nhosts: c\r\n\r\n", REFUSED, Unfit::NotHttp),
-            (b"", REFUSED, Unfit::NotHttp),
-            (b"\0", b"", Unfit::NotHttp),
-            (b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n", b"HTTP/1.1 405 Method Not Allowed\r\n", Unfit::Connect),
+            (&b"GET / HTTP/1.1\r\nhost: a\r\nHOST:b\r\n\r\n"[..], REFUSED, Flaw::Hosts(2)),
+            (b"GET / HTTP/1.1\nhost: a\nhost: a\nHost: a\n\n", REFUSED, Flaw::Hosts(3)),
+            (b"GET / HTTP/1.1\r\nhost: a\r\n\r\nhost: body\r\nhost: body\r\n", REFUSED, Flaw::NotHttp),
+            (b"host: a HTTP/1.1\r\nhost: a\r\nx-host: b\r\nhosts: c\r\n\r\n", REFUSED, Flaw::NotHttp),
+            (b"", REFUSED, Flaw::NotHttp),
+            (b"\0", b"", Flaw::NotHttp),
+            (b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n", b"HTTP/1.1 405 Method Not Allowed\r\n", Flaw::Connect),
         ] {
             assert_eq!(Refusal::of(first, answer).why, why, "{}", first.escape_ascii());
         }
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_page_is_a_whole_answer_with_the_id() {
-        let refusal = Refusal { id: 0xabc, why: Unfit::Hosts(2) };
+        let refusal = Refusal { id: 0xabc, why: Flaw::Hosts(2) };
         let page = String::from_utf8(refusal.page()).unwrap();
         let (head, body) = page.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n") && head.contains("\r\nconnection: close"), "{head}");

@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 use super::super::limits::test_limits;
 use super::super::progress::OpenRequest;
 use super::*;
+use crate::guard::Flaw;
 
 struct World {
     visitor: UnixStream,
@@ -317,7 +318,7 @@ async fn a_request_that_the_library_refuses_gets_our_page_once() {
     world.guarded.write_all(b"Bad Request\r\n\r\n").await.unwrap();
     world.guarded.flush().await.unwrap();
     let refusal = world.progress.refusal().unwrap();
-    assert_eq!(refusal.why, Unfit::Hosts(2));
+    assert_eq!(refusal.why, Flaw::Hosts(2));
     drop(world.guarded);
     let mut answers = Vec::new();
     world.visitor.read_to_end(&mut answers).await.unwrap();

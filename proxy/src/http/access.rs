@@ -8,7 +8,7 @@ use super::ctx::{Ctx, Trace};
 use super::fault::{self, Culprit};
 use super::local;
 use crate::connection::Connection;
-use crate::guard::{Refusal, Unfit};
+use crate::guard::{Flaw, Refusal};
 use crate::observe::access::{Fault, PluginCall, Record, Tls, Upstream, since_1970};
 use crate::observe::{AccessLog, METRICS, TOP};
 
@@ -46,8 +46,8 @@ pub(super) fn refused(listener: &str, log: Option<&AccessLog>, connection: &Conn
     METRICS.responses.with_label_values(&[class(status)]).inc();
     // Counted as if our own code had seen it.
     let answer = match refusal.why {
-        Unfit::Hosts(_) => local::BAD_HOST,
-        Unfit::NotHttp | Unfit::Connect => local::BAD_REQUEST,
+        Flaw::Hosts(_) => local::BAD_HOST,
+        Flaw::NotHttp | Flaw::Connect => local::BAD_REQUEST,
     };
     METRICS.local_answers.with_label_values(&[answer]).inc();
     let (fault, client) = (format!("{:016x}", refusal.id), connection.client.0.ip());

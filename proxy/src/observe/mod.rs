@@ -77,6 +77,8 @@ pub struct Metrics {
     pub config_snapshots: IntGauge,
     /// result
     pub plugin_uploads: IntCounterVec,
+    /// result: `cached`, `compiled`, `refused`; `rejected`: a kept file that did not verify
+    pub plugin_compiles: IntCounterVec,
     pub access_log_written: IntCounter,
     pub access_log_dropped: IntCounter,
     pub top_missed: IntCounter,
@@ -252,6 +254,11 @@ impl Metrics {
             plugin_uploads: counters(
                 "latchkey_plugin_uploads_total",
                 "Plugins given to the admin API, by result",
+                &["result"],
+            ),
+            plugin_compiles: counters(
+                "latchkey_plugin_compiles_total",
+                "Plugins compiled, or found compiled on disk, by result",
                 &["result"],
             ),
             access_log_written: counter("latchkey_access_log_lines_total", "Lines of the access log that were written"),

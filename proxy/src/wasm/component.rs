@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
 
+use super::compile::CompileError;
 use super::engine::Inner;
 use super::guest::{self, COMPATIBLE_VERSIONS, PACKAGE, connection, control, http};
 use super::instance::fault;
@@ -28,8 +29,8 @@ pub enum LoadError {
     NotWasm(String),
     #[error("this is a core module, not a component; wrap it first (plugins/README.md)")]
     CoreModule,
-    #[error("not a valid component: {0}")]
-    Invalid(String),
+    #[error(transparent)]
+    Compile(#[from] CompileError),
     #[error(
         "component speaks {PACKAGE} {found}, this proxy speaks {COMPATIBLE_VERSIONS}; build it against this proxy's wit/"
     )]
@@ -72,14 +73,14 @@ struct Manifest {
 impl Plugin {
     pub(super) fn load(host: &Inner, bytes: &[u8]) -> Result<Self, LoadError> {
         check_preamble(bytes)?;
-        let component =
-            Component::from_binary(&host.engine, bytes).map_err(|error| LoadError::Invalid(explained(&error)))?;
+        let digest = Digest::of(bytes);
+        let component = compiled(host, &digest, bytes)?;
         let class = class(host, &component)?;
         let pre = host.linker.instantiate_pre(&component).map_err(mismatch)?;
         let control = control::ControlPre::new(pre.clone()).map_err(mismatch)?;
         let policy = PolicyPre::new(class, pre).map_err(mismatch)?;
         let manifest = describe(host, &control)?;
-        Ok(Self { digest: Digest::of(bytes), manifest, control, policy })
+        Ok(Self { digest, manifest, control, policy })
     }
 
     pub fn digest(&self) -> &Digest {
@@ -144,6 +145,13 @@ fn check_preamble(bytes: &[u8]) -> Result<(), LoadError> {
         Some(&MODULE_PREAMBLE) => Err(LoadError::CoreModule),
         _ if bytes.is_empty() => Err(LoadError::NotWasm("nothing".to_owned())),
         _ => Err(LoadError::NotWasm(format!("`{}`", bytes.get(..8).unwrap_or(bytes).escape_ascii()))),
+    }
+}
+
+fn compiled(host: &Inner, digest: &Digest, bytes: &[u8]) -> Result<Component, CompileError> {
+    match &host.apart {
+        Some(apart) => apart.component(&host.engine, host.reservation, digest, bytes),
+        None => Component::from_binary(&host.engine, bytes).map_err(|error| CompileError::Invalid(explained(&error))),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The engine that all plugins share: one pool of instances, one clock for deadlines.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use super::binding::{BindError, Binding};
 use super::clock::Clock;
+use super::compile::CompileLimits;
+use super::compiled::Apart;
 use super::component::{LoadError, Plugin};
 use super::guest;
 use super::limits::{Budget, State};
@@ -49,6 +52,23 @@ pub struct Settings {
     pub plan_time: Duration,
     /// Memory for `describe` or `plan`.
     pub plan_memory_bytes_max: usize,
+    pub compile: Compile,
+}
+
+/// Where components are compiled.
+#[derive(Debug, Clone)]
+pub enum Compile {
+    /// In this process: for tests and tools, whose components are their own.
+    Here,
+    /// In a process apart, for what others have made. The code is kept in `data_dir`.
+    Apart { limits: CompileLimits, data_dir: PathBuf },
+}
+
+/// Address space for each memory of a guest; it decides which bounds checks the code has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reservation {
+    Default,
+    Bytes(u64),
 }
 
 impl Default for Settings {
@@ -66,6 +86,7 @@ impl Default for Settings {
             plan_instructions: 4_000_000_000,
             plan_time: Duration::from_secs(2),
             plan_memory_bytes_max: 64 << 20,
+            compile: Compile::Here,
         }
     }
 }
@@ -87,19 +108,34 @@ pub(super) struct Inner {
     pub clock: Clock,
     pub linker: Linker<State>,
     pub settings: Settings,
+    pub reservation: Reservation,
+    /// Where a component was compiled before, or is in a process apart.
+    pub apart: Option<Apart>,
 }
 
 impl Host {
     pub fn new(settings: Settings) -> Result<Self, HostError> {
         let failed = |error: wasmtime::Error| HostError::Engine(format!("{error:#}"));
-        let engine = engine(&settings).map_err(failed)?;
+        let (engine, reservation) = engine(&settings).map_err(failed)?;
         let linker = linker(&engine).map_err(failed)?;
         let call_max = settings.plan_time.max(settings.call_time);
         let clock = Clock::start(engine.weak(), CALL_TIMES_MAX * call_max)?;
-        Ok(Self(Arc::new(Inner { engine, clock, linker, settings })))
+        let apart = match &settings.compile {
+            Compile::Here => None,
+            Compile::Apart { limits, data_dir } => Some(Apart::new(data_dir, *limits)),
+        };
+        Ok(Self(Arc::new(Inner { engine, clock, linker, settings, reservation, apart })))
     }
 
-    /// Compiles a component and asks it what it is. Takes about a tenth of a second: not for a request's thread.
+    /// All that was uploaded before is loaded: compiled code of anything else is removed.
+    pub fn forget_unused(&self) {
+        if let Some(apart) = &self.0.apart {
+            apart.sweep();
+        }
+    }
+
+    /// Compiles a component, where that was not done before, and asks it what it is. Blocks for a tenth of a second, or as
+    /// long as the limits of compiling allow: not for a request's thread.
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Plugin>, LoadError> {
         Plugin::load(&self.0, bytes).map(Arc::new)
     }
@@ -124,26 +160,29 @@ impl Inner {
 }
 
 /// The engine with a pool of instances, or without one where the system does not give the address space for it.
-fn engine(settings: &Settings) -> wasmtime::Result<Engine> {
-    let mut config = config();
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(settings)));
-    Engine::new(&config).or_else(|error| {
+fn engine(settings: &Settings) -> wasmtime::Result<(Engine, Reservation)> {
+    let mut pooled = config(Reservation::Default);
+    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(settings)));
+    Engine::new(&pooled).map(|engine| (engine, Reservation::Default)).or_else(|error| {
         tracing::warn!(error = %format_args!("{error:#}"), "no address space for a pool of plugin instances: each one is allocated by itself, which is slower");
-        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         // Not the 4 GiB for each memory that make bounds checks needless.
-        config.memory_reservation(settings.memory_bytes_max as u64);
-        config.memory_guard_size(MEMORY_GUARD_BYTES);
-        Engine::new(&config)
+        let reservation = Reservation::Bytes(settings.memory_bytes_max as u64);
+        Ok((Engine::new(&config(reservation))?, reservation))
     })
 }
 
-fn config() -> Config {
+/// Without a pool of instances, which the code does not depend on.
+pub(super) fn config(reservation: Reservation) -> Config {
     let mut config = Config::new();
     // Nothing in our worlds waits, and the support for waiting would triple the price of a call.
     config.concurrency_support(false);
     config.consume_fuel(true);
     config.epoch_interruption(true);
     config.memory_init_cow(true);
+    if let Reservation::Bytes(bytes) = reservation {
+        config.memory_reservation(bytes);
+        config.memory_guard_size(MEMORY_GUARD_BYTES);
+    }
     config
 }
 

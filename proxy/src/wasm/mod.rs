@@ -14,6 +14,9 @@
 mod binding; // a plugin with a configuration, and the calls
 mod clock; // advances deadlines while guests run
 mod component; // bytes → checked, compiled plugin
+mod compile; // bytes → machine code, in a process apart
+mod compiled; // machine code on disk
+mod precompiled; // why it is believed; the one call that is unsafe
 mod engine; // pool, linker
 mod guest; // generated from wit/
 mod host_functions; // what guests may call
@@ -27,6 +30,7 @@ mod verify; // checks of all that guests return
 mod tests;
 
 pub use binding::{BindError, Binding};
+pub use compile::{COMMAND, CompileError, CompileLimits, compile_standard_input};
 pub use component::{COMPONENT_BYTES_MAX, LoadError, Plugin};
-pub use engine::{Host, HostError, Settings};
+pub use engine::{Compile, Host, HostError, Settings};
 pub use types::*;

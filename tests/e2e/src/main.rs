@@ -12,6 +12,8 @@ mod clients;
 #[cfg(test)]
 mod command;
 #[cfg(test)]
+mod compiled;
+#[cfg(test)]
 mod full_path;
 #[cfg(test)]
 mod fuzz;

@@ -77,8 +77,7 @@ async fn what_the_http_library_refuses_gets_a_page_that_says_why_and_is_in_the_a
         ("GET / HTTP/1.1\r\nhost : shop.example\r\n", "400", "not valid HTTP", "bad_request"),
         ("CONNECT shop.example:443 HTTP/1.1\r\nhost: shop.example:443\r\n", "405", "no forward proxy", "bad_request"),
     ] {
-        let bytes = Wire::tls(&siege, ME, HTTP1).await.exchange(format!("{request}\r\n").as_bytes()).await;
-        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let text = Wire::tls(&siege, ME, HTTP1).await.exchange(format!("{request}\r\n").as_bytes()).await;
         assert!(text.starts_with(&format!("HTTP/1.1 {status} ")) && text.contains(says), "{request}: {text}");
         assert!(!text.to_ascii_lowercase().contains("pingora"), "{text}");
         let id = text.split("Fault ").nth(1).unwrap_or_else(|| panic!("{text}")).trim().to_owned();
@@ -88,7 +87,10 @@ async fn what_the_http_library_refuses_gets_a_page_that_says_why_and_is_in_the_a
             line.context(lines)
         });
         let line: serde_json::Value = serde_json::from_str(&line.await.unwrap()).unwrap();
-        assert_eq!((&line["answer"], &line["culprit"], &line["sni"]), (&answer.into(), &"visitor".into(), &HOST.into()));
+        assert_eq!(
+            (&line["answer"], &line["culprit"], &line["sni"]),
+            (&answer.into(), &"visitor".into(), &HOST.into())
+        );
         assert_eq!(line["status"].to_string(), status, "{line:#}");
         assert!(line.get("path").is_none() && line["error"].as_str().unwrap().contains(says), "{line:#}");
     }
