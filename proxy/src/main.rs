@@ -109,6 +109,7 @@ fn serve(arguments: &Arguments) -> Result<(), String> {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(rustix::process::Resource::Core, none)
         .map_err(|error| format!("core files can't be turned off: {error}"))?;
+    raise_descriptors();
     let config = Config::read(&arguments.config).map_err(|error| error.to_string())?;
     if arguments.check {
         println!("{}: ok", arguments.config.display());
@@ -116,6 +117,14 @@ fn serve(arguments: &Arguments) -> Result<(), String> {
     }
     let successor = arguments.take_over.then(Successor::greet).transpose().map_err(|error| error.to_string())?;
     proxy::serve::run(config, successor).map_err(|error| error.to_string())
+}
+
+/// As many open files as may be: a connection takes one, and one to its upstream.
+fn raise_descriptors() {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: files.maximum, ..files };
+    // What is not allowed stays as it was.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
 }
 
 fn upgrade(config: &Path) -> Result<(), String> {

@@ -4,6 +4,7 @@
 //! peer that the policy does not trust.
 
 mod clients;
+mod failing;
 pub mod header;
 mod policy;
 mod tlv;
@@ -11,7 +12,7 @@ mod tlv;
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora::apps::ServerApp;
 use pingora::protocols::l4::stream::Stream as L4Stream;
@@ -28,6 +29,7 @@ use crate::tls::{Terminator, Unfinished};
 use crate::workers::Worker;
 pub use clients::Clients;
 use clients::Place;
+use failing::Failing;
 pub use policy::ConnectionPolicy;
 use policy::{Admitted, Refused};
 
@@ -58,7 +60,7 @@ pub struct Post<App> {
 impl<App: ServerApp + Send + Sync + 'static> Door<App> {
     /// Accepts until told to stop; open connections finish on their own.
     pub async fn serve(self: Arc<Self>, socket: TcpListener, mut shutdown: ShutdownWatch) {
-        let mut failing = false;
+        let mut failing = Failing::default();
         loop {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
@@ -67,15 +69,13 @@ impl<App: ServerApp + Send + Sync + 'static> Door<App> {
             // Off this thread's runtime: it is tied to its worker's next.
             match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
                 Ok((stream, peer)) => {
-                    failing = false;
+                    failing.over(&self.listener.name);
                     self.welcome(stream, PeerAddr(peer), &shutdown);
                 }
                 Err(error) if concerns_one_connection(&error) => METRICS.accept_errors.inc(),
                 Err(error) => {
                     METRICS.accept_errors.inc();
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::error!(listener = self.listener.name, %error, "accept fails; trying again and again");
-                    }
+                    failing.begins(&self.listener.name, &error, Instant::now());
                     // Out of file descriptors or memory: wait for some to be given back instead of spinning.
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }

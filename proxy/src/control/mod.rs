@@ -30,7 +30,7 @@ use self::revisions::{RevisionError, Revisions};
 pub use self::snapshot::{Current, Snapshot};
 pub use self::tickets::TicketNews;
 use crate::config::Listener;
-use crate::observe::METRICS;
+use crate::observe::{METRICS, disk_failed};
 use crate::supply::Supply;
 use crate::tls::{Known, Table};
 use crate::upstream::Upstream;
@@ -231,7 +231,10 @@ impl Control {
             summary: plan.summary.clone(),
         };
         let (who, message, summary) = (revision.who.to_string(), revision.message.clone(), &plan.summary);
-        self.revisions.keep(revision, text).map_err(NotApplied::Io)?;
+        self.revisions.keep(revision, text).map_err(|error| {
+            disk_failed("a configuration can't be kept", "it is not applied", &error);
+            NotApplied::Io(error)
+        })?;
         self.publish(snapshot);
         tracing::info!(revision = number, who, message, summary, "configuration applied");
         Ok(Applied { revision: number, changed: true, plan })

@@ -11,7 +11,7 @@ use futures_util::stream;
 use tokio::sync::Notify;
 
 use crate::files::write_atomically;
-use crate::observe::METRICS;
+use crate::observe::{METRICS, disk_failed};
 use crate::supply::{Supply, SupplyError};
 use crate::tls::{Known, Misses, Table};
 
@@ -157,8 +157,7 @@ impl News {
     fn keep_list(&self) {
         let written = self.known.to_bytes().map_or(Ok(()), |bytes| write_atomically(&self.known_file, &bytes));
         if let Err(error) = written {
-            METRICS.disk_errors.inc();
-            tracing::warn!(%error, "the list of names could not be kept; a restart has none until it is read anew");
+            disk_failed("the list of names can't be kept", "a restart has none until it is read anew", &error);
         }
     }
 
@@ -168,8 +167,7 @@ impl News {
         }
         *cursor = to;
         if let Err(error) = write_atomically(&self.cursor_file, to.to_string().as_bytes()) {
-            METRICS.disk_errors.inc();
-            tracing::warn!(%error, "the cursor of applied changes could not be kept; a restart applies some again");
+            disk_failed("the cursor of changes can't be kept", "a restart applies some of them again", &error);
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Uploaded plugins: components on disk by digest, each with the signature that vouches for it, compiled once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use contract::plugin::Signature;
 
 use crate::config::{Trust, TrustError};
 use crate::files::write_atomically;
+use crate::observe::disk_failed;
 use crate::wasm::{Digest, Host, LoadError, Plugin};
 
 /// Extension of the file beside a component.
@@ -99,16 +100,20 @@ impl Plugins {
             Some(plugin) => (Uploaded { plugin, signature: trusted(&self.trust, bytes, signature)? }, false),
             None => (load(host, &self.trust, bytes, signature)?, true),
         };
-        // The signature first: a component without one would not be loaded after a crash between the two.
-        if let Some(signature) = &uploaded.signature {
-            write_atomically(&path.with_extension(SIGNATURE), signature.to_string().as_bytes())?;
-        }
-        if new {
-            write_atomically(&path, bytes)?;
-        }
+        write(&path, &uploaded, new.then_some(bytes)).inspect_err(|error| {
+            disk_failed("an uploaded plugin can't be kept", "it is refused", error);
+        })?;
         self.loaded.write().unwrap_or_else(PoisonError::into_inner).insert(actual, uploaded.clone());
         Ok((uploaded, new))
     }
+}
+
+fn write(path: &Path, uploaded: &Uploaded, component: Option<&[u8]>) -> std::io::Result<()> {
+    // The signature first: a component without one would not be loaded after a crash between the two.
+    if let Some(signature) = &uploaded.signature {
+        write_atomically(&path.with_extension(SIGNATURE), signature.to_string().as_bytes())?;
+    }
+    component.map_or(Ok(()), |bytes| write_atomically(path, bytes))
 }
 
 fn load(host: &Host, trust: &Trust, bytes: &[u8], signature: Option<&str>) -> Result<Uploaded, UploadError> {

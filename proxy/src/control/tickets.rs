@@ -10,7 +10,7 @@ use contract::TicketKeys;
 use contract::sealed::EdgeKey;
 
 use crate::files::write_atomically;
-use crate::observe::METRICS;
+use crate::observe::{METRICS, disk_failed};
 use crate::supply::{Supply, Tier};
 use crate::tls::Tickets;
 
@@ -88,8 +88,7 @@ impl TicketNews {
             if news.turn(&keys, from)
                 && let Err(error) = write_atomically(&news.file, token.as_bytes())
             {
-                METRICS.disk_errors.inc();
-                tracing::warn!(%error, "session ticket keys could not be kept on disk; a restart fetches them");
+                disk_failed("session ticket keys can't be kept on disk", "a restart fetches them", &error);
             }
         });
         if let Err(error) = taken.await {

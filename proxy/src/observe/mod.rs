@@ -5,6 +5,7 @@
 
 pub mod access;
 mod access_log;
+mod disk;
 mod top;
 
 use std::sync::LazyLock;
@@ -16,6 +17,7 @@ use prometheus::{
 };
 
 pub use self::access_log::{AccessLog, AccessLogSettings, Target, Writer};
+pub use self::disk::disk_failed;
 pub use self::top::{By, NAMES_MAX, Ranked, TOP};
 use crate::wasm::Fault;
 
@@ -49,6 +51,7 @@ pub struct Metrics {
     /// reason
     pub bundles_rejected: IntCounterVec,
     pub disk_errors: IntCounter,
+    pub redis_resting: IntGauge,
     pub changes_cursor: IntGauge,
     pub changes_applied: IntCounter,
     pub known_names: IntGauge,
@@ -196,6 +199,10 @@ impl Metrics {
             known_names: gauge("latchkey_known_names", "Names that have a certificate, as far as this edge has heard"),
             known_names_bytes: gauge("latchkey_known_names_bytes", "Memory that the list of them takes"),
             disk_errors: counter("latchkey_disk_errors_total", "Failed reads and writes of bundles on disk"),
+            redis_resting: gauge(
+                "latchkey_redis_resting",
+                "1 while Redis is left alone, because it did not answer in time again and again",
+            ),
             certificates_held: gauges(
                 "latchkey_certificates_held",
                 "Certificates in memory; what is parsed is warm too",

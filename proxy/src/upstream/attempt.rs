@@ -113,6 +113,10 @@ impl Attempt {
     /// No connection came about: nothing of this request was sent to the peer.
     pub fn not_connected(&mut self, mut error: Box<Error>) -> Box<Error> {
         error.set_retry(false);
+        // No socket could be made: what lacks descriptors or ports is this host.
+        if *error.etype() == ErrorType::InternalError {
+            return error.into_in();
+        }
         self.blame();
         let Some(upstream) = self.give_up_peer() else { return error };
         let again = self.retries < upstream.settings.retries && upstream.another(&self.tried);

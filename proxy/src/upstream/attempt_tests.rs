@@ -105,6 +105,9 @@ async fn what_a_visitor_does_and_an_idle_connections_end_are_not_the_peers_failu
     assert!(!fail(&|attempt| answers(attempt, 200)));
     assert!(fail(&|attempt| drop(attempt.broken(closed_after(7), true, true))));
     assert!(!fail(&|attempt| answers(attempt, 200)));
+    // This host had no socket for it.
+    let none = || Error::explain(ErrorType::InternalError, "Fail to connect").into_up();
+    assert!(!fail(&|attempt| assert_eq!(*attempt.not_connected(none()).esource(), ErrorSource::Internal)));
     assert!(fail(&|attempt| drop(attempt.not_connected(refused()))));
 }
 

@@ -16,7 +16,7 @@ use super::engine::Reservation;
 use super::precompiled::{Authentic, Key, Name};
 use super::types::Digest;
 use crate::files::write_atomically;
-use crate::observe::METRICS;
+use crate::observe::{METRICS, disk_failed};
 
 const FOLDER: &str = "compiled";
 const KEY_FILE: &str = "compiled.key";
@@ -40,8 +40,7 @@ impl Apart {
     /// A disk that fails costs time at a start, and is no reason not to start.
     pub(super) fn new(data_dir: &Path, limits: CompileLimits) -> Self {
         let kept = Kept::open(data_dir).inspect_err(|error| {
-            METRICS.disk_errors.inc();
-            tracing::warn!(folder = %data_dir.display(), %error, "compiled plugins can't be kept; each start compiles them again");
+            disk_failed("compiled plugins can't be kept", "each start compiles them again", error);
         });
         Self { compiler: Compiler::new(limits), kept: kept.ok() }
     }
@@ -93,8 +92,7 @@ impl Kept {
             Ok(sealed) => sealed,
             Err(error) if error.kind() == ErrorKind::NotFound => return None,
             Err(error) => {
-                METRICS.disk_errors.inc();
-                tracing::warn!(file = %path.display(), %error, "a compiled plugin can't be read; it is compiled again");
+                disk_failed("a compiled plugin can't be read", "it is compiled again", &error);
                 return None;
             }
         };
@@ -113,8 +111,7 @@ impl Kept {
         match write_atomically(&path, &self.key.seal(name, code)) {
             Ok(()) => self.note(&path),
             Err(error) => {
-                METRICS.disk_errors.inc();
-                tracing::warn!(file = %path.display(), %error, "a compiled plugin could not be kept; the next start compiles it again");
+                disk_failed("a compiled plugin can't be kept", "the next start compiles it again", &error);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What goes on when a part is gone.
 
+mod descriptors;
+mod disk;
 mod long;
 mod redis;
 

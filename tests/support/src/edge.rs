@@ -27,6 +27,10 @@ pub struct Setup {
     certservice_url: String,
     token_file: PathBuf,
     verify_key: PathBuf,
+    /// A command that the proxy is started by, which takes its command line as further arguments. Empty: by itself.
+    pub within: Vec<String>,
+    /// Where the admin socket is, if not in the data folder.
+    pub admin: Option<PathBuf>,
     /// Signs the plugins that are pushed. Its public key stands beside it, and is trusted.
     pub plugin_key: PathBuf,
 }
@@ -65,6 +69,8 @@ impl Setup {
             redis_url: certservice.redis_url.clone(),
             listener_settings: String::new(),
             settings: String::new(),
+            within: Vec::new(),
+            admin: None,
             certservice_url: certservice.url(),
             token_file: certservice.edge_token_file(),
             verify_key: certservice.verify_key(),
@@ -77,7 +83,7 @@ impl Setup {
     }
 
     pub fn admin_socket(&self) -> PathBuf {
-        self.data_folder().join("admin.sock")
+        self.admin.clone().unwrap_or_else(|| self.data_folder().join("admin.sock"))
     }
 
     pub fn boot_file_path(&self) -> PathBuf {
@@ -92,6 +98,7 @@ impl Setup {
              [[listeners]]\nname = \"http\"\naddress = \"{}\"\nprotocol = \"http\"\nredirect_port = {}\n{more}\n\
              [edge]\nkey_file = {:?}\n\
              [certservice]\nurl = {:?}\ntoken_file = {:?}\nverify_keys = [{:?}]\n{redis}\
+             [admin]\nlisten = \"unix:{}\"\n\
              [plugins]\ntrusted_keys = [{:?}]\n{}",
             self.data_folder(),
             self.https,
@@ -101,6 +108,7 @@ impl Setup {
             self.certservice_url,
             self.token_file,
             self.verify_key,
+            self.admin_socket().display(),
             public_key(&self.plugin_key),
             self.settings,
             more = self.listener_settings,
@@ -120,7 +128,11 @@ impl Edge {
         let program = program::own("latchkey-proxy")?;
         let boot_file = setup.boot_file_path();
         folder::write(&boot_file, setup.boot_file())?;
-        let mut process = Process::start("proxy", &program, &setup.folder, |command| {
+        let starter = setup.within.first().map(|name| program::other(name)).transpose()?;
+        let mut process = Process::start("proxy", starter.as_ref().unwrap_or(&program), &setup.folder, |command| {
+            if starter.is_some() {
+                command.args(&setup.within[1..]).arg(&program);
+            }
             command.arg("--config").arg(&boot_file);
         })?;
         let admin = Api::unix(&setup.admin_socket())?;
