@@ -3,6 +3,7 @@
 //!
 //! Must never be reached by a request whose certificate is at hand, trust what it reads, or outlast its time-outs.
 
+mod breaker;
 mod certservice;
 mod disk;
 mod redis;
@@ -16,7 +17,8 @@ use contract::{Bundle, Challenge, ChallengeKind, Hostname, TicketKeys, redis_key
 pub use self::certservice::{Address, CertService, CertServiceConfig};
 pub use self::disk::Disk;
 pub use self::redis::Redis;
-use crate::observe::METRICS;
+use self::redis::Unanswered;
+use crate::observe::{METRICS, disk_failed};
 
 pub struct Supply {
     disk: Arc<Disk>,
@@ -105,8 +107,12 @@ impl Supply {
         let (disk, name) = (self.disk.clone(), name.clone());
         tokio::task::spawn_blocking(move || {
             if let Err(error) = disk.put(&name, &supplied.token) {
-                METRICS.disk_errors.inc();
-                tracing::warn!(%name, %error, "the bundle could not be kept on disk; it is served from memory");
+                disk_failed(
+                    "a bundle can't be kept on disk",
+                    "it is served from memory, and lost with a restart",
+                    &error,
+                );
+                tracing::debug!(%name, "not kept on disk");
             }
         });
     }
@@ -116,8 +122,7 @@ impl Supply {
         let (disk, name) = (self.disk.clone(), name.clone());
         tokio::task::spawn_blocking(move || {
             if let Err(error) = disk.remove(&name) {
-                METRICS.disk_errors.inc();
-                tracing::warn!(%name, %error, "a bundle could not be removed from disk");
+                disk_failed("a bundle can't be removed from disk", "it is not served any more", &error);
             }
         });
     }
@@ -128,8 +133,7 @@ impl Supply {
         let (label, value) = match read.and_then(|read| read) {
             Ok(None) => ("miss", None),
             Err(error) => {
-                METRICS.disk_errors.inc();
-                tracing::warn!(%name, %error, "the disk can't be read; the next tier is asked");
+                disk_failed("a bundle can't be read from disk", "the next tier is asked", &error);
                 ("error", None)
             }
             Ok(Some(kept)) => match verify(&kept.token, &self.verify_keys) {
@@ -200,6 +204,7 @@ impl Supply {
         let found = self.redis.as_ref()?.get(key).await;
         let (label, value) = match found {
             Ok(None) => ("miss", None),
+            Err(Unanswered::Resting) => ("skipped", None),
             Err(error) => {
                 tracing::warn!(%error, "Redis does not answer; CertService is asked instead");
                 ("error", None)

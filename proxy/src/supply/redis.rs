@@ -1,11 +1,14 @@
 //! The fleet's shared cache. Its loss costs a call to CertService, nothing else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use redis::AsyncCommands;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
+
+use super::breaker::{Asking, Breaker};
+use crate::observe::METRICS;
 
 /// A slow Redis is as good as none.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
@@ -13,8 +16,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub struct Redis {
     client: redis::Client,
-    /// Made on first use, reconnects by itself.
-    connection: OnceCell<ConnectionManager>,
+    /// Made on first use. Reconnects by itself where it ends; where it hangs it is made anew.
+    connection: Mutex<Option<ConnectionManager>>,
+    breaker: Breaker,
+}
+
+/// Why there is no value, nor that there is none.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    #[error("{0}")]
+    Failed(String),
+    /// It hung a moment ago, and is left alone for a while.
+    #[error("it is left alone for a while, because it did not answer")]
+    Resting,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -24,19 +38,44 @@ pub struct RedisUrlError;
 impl Redis {
     pub fn new(url: &str) -> Result<Self, RedisUrlError> {
         let client = redis::Client::open(url).map_err(|_| RedisUrlError)?;
-        Ok(Self { client, connection: OnceCell::new() })
+        Ok(Self { client, connection: Mutex::default(), breaker: Breaker::default() })
     }
 
-    pub(super) async fn get(&self, key: &str) -> Result<Option<String>, String> {
+    pub(super) async fn get(&self, key: &str) -> Result<Option<String>, Unanswered> {
+        let asking = self.breaker.ask(Instant::now()).ok_or(Unanswered::Resting)?;
         let answer = tokio::time::timeout(ANSWER_TIMEOUT + CONNECT_TIMEOUT, async {
             let mut connection = self.connect().await?;
             connection.get::<_, Option<String>>(key).await
         });
-        match answer.await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {:?}", ANSWER_TIMEOUT + CONNECT_TIMEOUT)),
+        let (answer, hung) = match answer.await {
+            Ok(Ok(value)) => (Ok(value), false),
+            Ok(Err(error)) => (Err(error.to_string()), error.is_timeout()),
+            Err(_) => (Err(format!("no answer within {:?}", ANSWER_TIMEOUT + CONNECT_TIMEOUT)), true),
+        };
+        // Any error but a time-out comes at once, and holds up nobody.
+        if hung {
+            self.hung(asking);
+        } else if asking.answered() {
+            METRICS.redis_resting.set(0);
+            tracing::info!("Redis answers again");
         }
+        answer.map_err(Unanswered::Failed)
+    }
+
+    fn hung(&self, asking: Asking<'_>) {
+        // Redis may be well, and only this connection dead: who asks next gets another one. Where it is locked, one is
+        // being made.
+        if let Ok(mut connection) = self.connection.try_lock() {
+            *connection = None;
+        }
+        let Some(rest) = asking.failed(Instant::now()) else { return };
+        if METRICS.redis_resting.get() == 0 {
+            tracing::warn!(
+                ?rest,
+                "Redis does not answer in time, again and again: it is left alone for a while, and CertService is asked at once"
+            );
+        }
+        METRICS.redis_resting.set(1);
     }
 
     /// Calls `hint` at once, for what was missed before, and for each message.
@@ -52,13 +91,15 @@ impl Redis {
     }
 
     async fn connect(&self) -> redis::RedisResult<ConnectionManager> {
-        let connect = || async {
-            let config = ConnectionManagerConfig::new()
-                .set_connection_timeout(Some(CONNECT_TIMEOUT))
-                .set_response_timeout(Some(ANSWER_TIMEOUT))
-                .set_number_of_retries(1);
-            self.client.get_connection_manager_with_config(config).await
-        };
-        self.connection.get_or_try_init(connect).await.cloned()
+        let mut connection = self.connection.lock().await;
+        if let Some(made) = &*connection {
+            return Ok(made.clone());
+        }
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(ANSWER_TIMEOUT))
+            .set_number_of_retries(1);
+        let made = self.client.get_connection_manager_with_config(config).await?;
+        Ok(connection.insert(made).clone())
     }
 }

@@ -274,12 +274,29 @@ mod tests {
     #[test]
     #[ignore = "a measurement: cargo test --release --workspace --lib -- --ignored --nocapture a_million_names_are_listed"]
     fn a_million_names_are_listed_within_two_bytes_each() {
-        let from = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let spent_ms = || {
+            let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            spent.tv_sec * 1000 + spent.tv_nsec / 1_000_000
+        };
+        let began = spent_ms();
         let known = known((0..1_000_000).map(|n| format!("shop-{n:07}.customer.example")));
-        let to = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        let milliseconds = (to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1_000_000;
+        let listed = spent_ms();
+        let file = known.to_bytes().unwrap();
+        let kept = spent_ms();
+        let again = Known::from_bytes(&file).unwrap();
+        let restored = spent_ms();
+        assert!(again.may_exist("shop-0000007.customer.example") && again.size() == known.size());
         let (names, bytes) = known.size();
-        println!(r#"{{"names":{names},"filter_bytes":{bytes},"list_cpu_ms":{milliseconds}}}"#);
+        println!(
+            r#"{{"names":{names},"filter_bytes":{bytes},"list_cpu_ms":{},"file_bytes":{},"keep_cpu_ms":{},"restart_cpu_ms":{}}}"#,
+            listed - began,
+            file.len(),
+            kept - listed,
+            restored - kept,
+        );
+        if let Some(path) = std::env::var_os("KNOWN_FILE") {
+            std::fs::write(path, file).unwrap();
+        }
         assert!(names == 1_000_000 && bytes <= 2 * names);
     }
 

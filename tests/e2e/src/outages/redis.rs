@@ -91,3 +91,48 @@ async fn a_bundle_of_another_domain_is_not_served_when_there_is_nothing_else() {
     assert!(began.elapsed() < COLD_MAX + SLACK, "{:?}", began.elapsed());
     world.still_serves(WARM).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hanging_redis_is_left_alone_so_that_cold_names_go_to_certservice_at_once() {
+    let (world, meddler) = world().await;
+    let visitor = world.visitor().await;
+    let names: Vec<_> = (0..16).map(|number| format!("cold{number}.example")).collect();
+    for name in &names {
+        world.issue(name).await;
+    }
+    let looked_up = async |result: &str| {
+        world.metric("latchkey_certificate_lookups_total", &format!("result=\"{result}\",tier=\"redis\"")).await
+    };
+    meddler.set(Meddling::Late(Duration::from_secs(60)));
+    let mut cold = names.iter();
+    let resting = support::wait::until("Redis to be left alone", support::wait::PATIENCE, async || {
+        let name = cold.next().expect("three of them hang, or a few more if one of them was a probe");
+        assert_eq!(handshake(&visitor, name).await.0, [name.as_str()]);
+        let resting = world.metric("latchkey_redis_resting", "").await;
+        if resting == 1.0 { Ok(()) } else { support::fail("it is still asked") }
+    });
+    resting.await.unwrap();
+    assert!(world.fleet.edge.process.log().contains("it is left alone for a while"));
+
+    // Now and then one of them probes; the others do not wait for it.
+    let (skipped, rest): (f64, Vec<_>) = (looked_up("skipped").await, cold.collect());
+    let mut quickest = Duration::MAX;
+    for name in &rest {
+        let (served, took) = handshake(&visitor, name).await;
+        assert_eq!(served, [name.as_str()]);
+        quickest = quickest.min(took);
+    }
+    assert!(looked_up("skipped").await > skipped, "{} names later", rest.len());
+    assert!(quickest < Duration::from_millis(450), "less than a time-out of Redis: {quickest:?}");
+
+    // It is well again: a probe finds out, and it is asked as before.
+    meddler.set(Meddling::None);
+    let well = support::wait::until("Redis to be asked again", support::wait::PATIENCE, async || {
+        // A challenge is looked for in Redis each time.
+        world.plain().http().await?.get(WARM, "/.well-known/acme-challenge/unknown-token").await?;
+        let resting = world.metric("latchkey_redis_resting", "").await;
+        if resting == 0.0 { Ok(()) } else { support::fail("it is still left alone") }
+    });
+    well.await.unwrap();
+    assert!(world.fleet.edge.process.log().contains("Redis answers again"));
+}

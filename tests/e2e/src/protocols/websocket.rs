@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tokio_openssl::SslStream;
 
-use super::{HOST, HTTP1, PATIENCE, tls, world};
+use super::{HOST, HTTP1, HTTP2, PATIENCE, tls, world};
 use crate::world::World;
 
 const READ_TIMEOUT_MS: u64 = 2000;
@@ -199,4 +199,32 @@ async fn a_refused_upgrade_is_an_answer_like_any_other() {
     let world = world(json!({"url": format!("http://{}", echo.address)})).await;
     let answer = world.https(HOST).await.get(HOST, "/chat").await.unwrap();
     assert_eq!((answer.status, answer.header("upgrade")), (426, Some("websocket")));
+}
+
+/// RFC 8441: a server that takes WebSockets over HTTP/2 says so in its SETTINGS; of one that does not, clients ask over
+/// HTTP/1.1.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_http2_no_websocket_is_offered_and_connect_is_refused() {
+    let echo = Echo::start().await;
+    let world = world(json!({"url": format!("http://{}", echo.address)})).await;
+    let (client, connection) = h2::client::handshake(tls(&world, HTTP2).await).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    let mut client = client.ready().await.unwrap();
+    let request = |method: &str, uri: String| {
+        let request = http::Request::builder().method(method).uri(uri).version(http::Version::HTTP_2);
+        request.body(()).unwrap()
+    };
+    let (plain, _) = client.send_request(request("GET", format!("https://{HOST}/")), true).unwrap();
+    assert_eq!(timeout(PATIENCE, plain).await.unwrap().unwrap().status(), 426, "the settings have come with it");
+    assert!(!client.is_extended_connect_protocol_enabled());
+
+    let mut client = client.ready().await.unwrap();
+    let (connect, _) = client.send_request(request("CONNECT", format!("{HOST}:443")), false).unwrap();
+    match timeout(PATIENCE, connect).await.unwrap() {
+        Ok(answer) => assert_eq!(answer.status(), 405),
+        Err(error) => assert!(error.is_reset(), "{error}"),
+    }
+    let mut client = client.ready().await.unwrap();
+    let (plain, _) = client.send_request(request("GET", format!("https://{HOST}/")), true).unwrap();
+    assert_eq!(timeout(PATIENCE, plain).await.unwrap().unwrap().status(), 426, "the connection goes on");
 }
