@@ -67,7 +67,7 @@ pub(crate) fn difference(difference: &Difference) -> String {
 }
 
 /// `config.json:7:21: /sites/0/upstream: says` and the hint below it.
-fn shown(fault: &Fault, file: Option<&str>) -> String {
+pub(crate) fn shown(fault: &Fault, file: Option<&str>) -> String {
     let mut place: Vec<String> = file.map(str::to_owned).into_iter().collect();
     place.extend([fault.line, fault.column].iter().flatten().map(u32::to_string));
     let mut text = place.join(":");

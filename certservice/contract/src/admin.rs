@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::Fault;
+
 /// One applied configuration, without its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revision {
@@ -78,6 +80,9 @@ pub struct Plan {
     pub upstreams: Extent,
     pub listeners: Extent,
     pub diff: Diff,
+    /// What plugins remark about settings that they accept; of a configuration that is applied or only looked at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Fault>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

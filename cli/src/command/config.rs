@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use contract::admin::{Applied, Extent, Plan, Revision};
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::text;
 use crate::Failure;
 use crate::args::{AdminArgs, ConfigAction, Why};
 use crate::client::{Admin, ClientError, Intent, Order};
-use crate::failure::difference;
+use crate::failure::{difference, shown};
 use crate::when::date;
 
 pub(super) async fn run(args: &AdminArgs, action: ConfigAction, json: bool) -> Result<(), Failure> {
@@ -15,14 +15,15 @@ pub(super) async fn run(args: &AdminArgs, action: ConfigAction, json: bool) -> R
     match action {
         ConfigAction::Dump => dump(&admin, json).await,
         ConfigAction::Plan { file } => {
-            let applied = admin.apply(text(&file)?, Order::PLAN).await.map_err(|error| in_file(file, error))?;
-            say(json, &applied, &planned(&applied.plan));
+            let applied = admin.apply(text(&file)?, Order::PLAN).await;
+            let applied = applied.map_err(|error| in_file(file.clone(), error))?;
+            say(json, &applied, &(remarks(&applied.plan, Some(&file)) + &planned(&applied.plan)));
             Ok(())
         }
         ConfigAction::Apply { file, why } => {
             let order = ordered(&why, false);
-            let applied = admin.apply(text(&file)?, order).await.map_err(|error| in_file(file, error))?;
-            say(json, &applied, &done(&applied));
+            let applied = admin.apply(text(&file)?, order).await.map_err(|error| in_file(file.clone(), error))?;
+            say(json, &applied, &(remarks(&applied.plan, Some(&file)) + &done(&applied)));
             Ok(())
         }
         ConfigAction::Diff { revision, since } => {
@@ -33,7 +34,8 @@ pub(super) async fn run(args: &AdminArgs, action: ConfigAction, json: bool) -> R
         }
         ConfigAction::Revert { revision, dry_run, why } => {
             let applied = admin.revert(revision, ordered(&why, dry_run)).await?;
-            say(json, &applied, &if dry_run { planned(&applied.plan) } else { done(&applied) });
+            let words = if dry_run { planned(&applied.plan) } else { done(&applied) };
+            say(json, &applied, &(remarks(&applied.plan, None) + &words));
             Ok(())
         }
         ConfigAction::Log { limit } => {
@@ -72,6 +74,12 @@ fn done(applied: &Applied) -> String {
     } else {
         format!("revision {} stays in force: it says the same", applied.revision)
     }
+}
+
+/// What plugins say about settings that they accept.
+fn remarks(plan: &Plan, file: Option<&Path>) -> String {
+    let file = file.map(|file| file.display().to_string());
+    plan.warnings.iter().map(|warning| format!("warning: {}", shown(warning, file.as_deref()))).collect()
 }
 
 /// What is different, line by line, then how far it reaches.

@@ -12,10 +12,13 @@ use super::snapshot::{Alive, Snapshot};
 use crate::accept::ConnectionPolicy;
 use crate::http::{Attached, Pattern, Routes, Site};
 use crate::upstream::{Upstream, UpstreamError, UpstreamSettings};
-use crate::wasm::{BindError, Binding, Class, Digest, Host, Plugin, Severity};
+use crate::wasm::{BindError, Binding, Class, Diagnostic, Digest, Host, Plugin, Severity};
 
 /// Largest document, in bytes.
 pub(super) const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Most remarks of plugins that are told.
+const WARNINGS_MAX: usize = 100;
 
 /// What a snapshot is built from.
 pub(super) struct Inputs<'a> {
@@ -31,7 +34,8 @@ pub(super) struct Inputs<'a> {
 pub(super) async fn build(text: &str, revision: u64, inputs: &Inputs<'_>) -> Result<Snapshot, Vec<Fault>> {
     let document = Document::json(text)?;
     let config: RuntimeConfig = document.read()?;
-    let mut builder = Builder { document: &document, inputs, faults: Vec::new(), bindings: HashMap::new() };
+    let mut builder =
+        Builder { document: &document, inputs, faults: Vec::new(), warnings: Vec::new(), bindings: HashMap::new() };
     let plugins = builder.plugins(&config);
     let upstreams = builder.upstreams(&config).await;
     let routes = builder.sites(&config, &plugins, &upstreams);
@@ -39,14 +43,16 @@ pub(super) async fn build(text: &str, revision: u64, inputs: &Inputs<'_>) -> Res
     if !builder.faults.is_empty() {
         return Err(in_order(builder.faults));
     }
-    let bindings = builder.bindings;
-    Ok(Snapshot { revision, document: text.into(), routes, listeners, upstreams, bindings, _alive: Alive::new() })
+    let (bindings, warnings) = (builder.bindings, builder.warnings);
+    let document = text.into();
+    Ok(Snapshot { revision, document, routes, listeners, upstreams, bindings, warnings, _alive: Alive::new() })
 }
 
 struct Builder<'a> {
     document: &'a Document,
     inputs: &'a Inputs<'a>,
     faults: Vec<Fault>,
+    warnings: Vec<Fault>,
     bindings: HashMap<(Digest, String), Arc<Binding>>,
 }
 
@@ -227,12 +233,30 @@ impl Builder<'_> {
         self.bind(plugin, &document.config.0.to_string(), &pointer(at, "config")).map(|binding| (binding, fail_open))
     }
 
+    /// One remark for each place that it is about.
+    fn warn(&mut self, binding: &Binding, at: &str) {
+        for Diagnostic { at: within, message, hint, .. } in binding.warnings() {
+            match self.warnings.len() {
+                ..WARNINGS_MAX => {
+                    let warning = self.document.fault(format!("{at}{within}"), message, hint.clone());
+                    self.warnings.push(warning);
+                }
+                WARNINGS_MAX => {
+                    let says = format!("there are more remarks of plugins; {WARNINGS_MAX} are shown");
+                    self.warnings.push(self.document.fault("", says, None));
+                }
+                _ => return,
+            }
+        }
+    }
+
     fn bind(&mut self, plugin: &Arc<Plugin>, config: &str, at: &str) -> Option<Arc<Binding>> {
         let key = (*plugin.digest(), config.to_owned());
         let known = self.bindings.get(&key).or_else(|| self.inputs.previous.bindings.get(&key)).cloned();
         let bound = known.map_or_else(|| self.inputs.host.bind(plugin, config), Ok);
         match bound {
             Ok(binding) => {
+                self.warn(&binding, at);
                 self.bindings.insert(key, binding.clone());
                 Some(binding)
             }

@@ -210,7 +210,7 @@ impl Control {
         }
         let number = previous.revision + 1;
         let snapshot = build(text, number, &self.inputs(&previous, true)).await.map_err(NotApplied::Invalid)?;
-        let plan = compare(&previous.document, text);
+        let plan = Plan { warnings: snapshot.warnings.clone(), ..compare(&previous.document, text) };
         // A new edge has no configuration, so its first one changes it, even where it is empty.
         let differs = previous.revision == 0 || !plan.diff.differences.is_empty();
         if order.dry_run || !differs {

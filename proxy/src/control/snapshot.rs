@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
+use contract::api::Fault;
 
 use crate::accept::ConnectionPolicy;
 use crate::http::Routes;
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub upstreams: HashMap<String, Arc<Upstream>>,
     /// By plugin and configuration, so that the next snapshot keeps what did not change.
     pub(super) bindings: HashMap<(Digest, String), Arc<Binding>>,
+    /// What plugins remark about settings that they accept.
+    pub(super) warnings: Vec<Fault>,
     pub(super) _alive: Alive,
 }
 
@@ -49,6 +52,7 @@ impl Snapshot {
             listeners: HashMap::new(),
             upstreams: HashMap::new(),
             bindings: HashMap::new(),
+            warnings: Vec::new(),
             _alive: Alive::new(),
         }
     }

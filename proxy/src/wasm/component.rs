@@ -7,7 +7,7 @@ use wasmtime::component::{Component, InstancePre};
 
 use super::compile::CompileError;
 use super::engine::Inner;
-use super::guest::{self, COMPATIBLE_VERSIONS, PACKAGE, connection, control, http};
+use super::guest::{self, COMPATIBLE_VERSIONS, PACKAGE, VERSION, connection, control, http};
 use super::instance::fault;
 use super::limits::{self, State};
 use super::types::{Class, Digest, Fault};
@@ -41,7 +41,9 @@ pub enum LoadError {
     TwoClasses,
     #[error("component imports {0}, which is not granted; a plugin may import {PACKAGE}/log only")]
     Import(String),
-    #[error("component does not fit its world: {0}")]
+    #[error(
+        "component was built against another {PACKAGE} than this proxy's, though both call it {VERSION} ({0}); build it again with the wit/ or the SDK of this proxy's release"
+    )]
     Mismatch(String),
     #[error("component could not say what it is: {0}")]
     Describe(Fault),
@@ -79,6 +81,7 @@ impl Plugin {
         let pre = host.linker.instantiate_pre(&component).map_err(mismatch)?;
         let control = control::ControlPre::new(pre.clone()).map_err(mismatch)?;
         let policy = PolicyPre::new(class, pre).map_err(mismatch)?;
+        policy.fits(host)?;
         let manifest = describe(host, &control)?;
         Ok(Self { digest, manifest, control, policy })
     }
@@ -133,6 +136,16 @@ impl PolicyPre {
             Class::Connection => Self::Connection(connection::ConnectionPre::new(pre)?),
             Class::Http => Self::Http(http::HttpPre::new(pre)?),
         })
+    }
+
+    /// Starts the component once: only then the types of its functions are compared with the world's.
+    fn fits(&self, host: &Inner) -> Result<(), LoadError> {
+        let mut store = limits::store(host, "unnamed".into(), host.plan_budget());
+        let started = match self {
+            Self::Connection(pre) => pre.instantiate(&mut store).map(drop),
+            Self::Http(pre) => pre.instantiate(&mut store).map(drop),
+        };
+        started.map_err(|error| not_started(&store, error))
     }
 }
 
@@ -240,6 +253,14 @@ fn start_control(
     let started = control.instantiate(&mut store);
     let guest = started.map_err(|error| Fault::Unavailable(explained(&error)))?;
     Ok((store, guest))
+}
+
+/// What is neither a trap nor a limit is a type that is not the world's.
+fn not_started(store: &Store<State>, error: wasmtime::Error) -> LoadError {
+    match fault(store, &error) {
+        Fault::Output(_) => mismatch(error),
+        other => LoadError::Describe(other),
+    }
 }
 
 fn mismatch(error: wasmtime::Error) -> LoadError {

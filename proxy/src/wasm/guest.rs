@@ -5,6 +5,8 @@
 pub(super) const PACKAGE: &str = "latchkey:edge";
 /// Versions up to the next breaking one are compatible; before 1.0 that is the next minor (semver).
 pub(super) const COMPATIBLE_VERSIONS: &str = "0.1";
+/// What wit/ says it is.
+pub(super) const VERSION: &str = "0.1.0";
 /// Types only; there is nothing in it to implement.
 pub(super) const TYPES: &str = "latchkey:edge/types@0.1.0";
 

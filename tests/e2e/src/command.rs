@@ -125,3 +125,22 @@ async fn the_demo_walks_and_ends_everything() {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its folder is removed");
     }
 }
+
+#[tokio::test]
+async fn an_operator_reads_what_plugins_remark() {
+    let world = World::start(Plan::default()).await;
+    let mut config = world.config();
+    config["sites"][0]["plugins"][1]["config"]["rules"] =
+        serde_json::json!([{"from": "/older", "to": "/old"}, {"from": "/old", "to": "/new"}]);
+    let file = world.fleet.folder.write("chain.json", format!("{config:#}")).unwrap().display().to_string();
+    for action in ["plan", "apply"] {
+        let told = stdout(&latchkey(&world, &["config", action, &file]).await);
+        let warning = told.lines().find(|line| line.starts_with(&format!("warning: {file}:"))).unwrap_or_default();
+        let at = "/sites/0/plugins/1/config/rules/0/to: is a chain of rules 0, 1";
+        assert!(warning.contains(at) && told.contains("hint: send it to `/new` at once"), "{told}");
+    }
+    let json = stdout(&latchkey(&world, &["config", "plan", &file, "--json"]).await);
+    let planned: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(planned["plan"]["warnings"].as_array().map(Vec::len), Some(1), "{planned:#}");
+    assert!(planned["plan"]["warnings"][0]["line"].as_u64() > Some(1), "{planned:#}");
+}

@@ -88,7 +88,16 @@ fn accepts_compatible_versions_and_refuses_others() {
 }
 
 #[test]
-fn refuses_functions_of_another_shape() {
-    let error = refused(&renamed(&guest("hsts"), "[method]policy.on-request", "[method]policy.in-request"));
-    assert!(error.starts_with("component does not fit its world: "), "{error}");
+fn says_when_a_component_was_built_against_another_state_of_the_world() {
+    let says = "component was built against another latchkey:edge than this proxy's, though both call it 0.1.0";
+    let todo = "build it again with the wit/ or the SDK of this proxy's release";
+    for (name, ours, theirs) in [
+        ("hsts", "[method]policy.on-request", "[method]policy.in-request"),
+        ("redirects", "moved-permanently", "moved-permanentky"),
+        ("proxy-policy", "require-checksum", "require-checkrum"),
+        ("proxy-policy", "config-schema", "config-schemb"),
+    ] {
+        let error = refused(&renamed(&guest(name), ours, theirs));
+        assert!(error.starts_with(says) && error.ends_with(todo), "{error}");
+    }
 }
