@@ -3,6 +3,7 @@
 #
 #   LATCHKEY_GUEST_TOOLCHAIN=rustup|debian   which compiler; by default the first of them that is there
 #   LATCHKEY_GUESTS_DIR=<folder>             where the components go; default: built/ beside this script
+#   LATCHKEY_PLUGIN=<folder>                 compiles the package of that folder instead, to its built/
 #   CARGO_TARGET_DIR=<folder>                intermediate files go to its guests/; default: target/ beside this script
 set -eu
 cd "$(dirname "$0")"
@@ -10,6 +11,16 @@ cd "$(dirname "$0")"
 target=wasm32-unknown-unknown
 guests="hsts redirects proxy-policy require-header hostile other-world"
 out=${LATCHKEY_GUESTS_DIR:-built}
+package=.
+locked=--locked
+if [ -n "${LATCHKEY_PLUGIN:-}" ]; then
+    package=$LATCHKEY_PLUGIN
+    guests=$(sed -n 's/^name = "\(.*\)"$/\1/p' "$package/Cargo.toml" | head -n 1)
+    out=${LATCHKEY_GUESTS_DIR:-$package/built}
+    CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$package/target}
+    # What it depends on is its author's to lock.
+    locked=
+fi
 
 fail() {
     printf 'build.sh: %s\n' "$*" >&2
@@ -57,6 +68,7 @@ export CARGO_TARGET_DIR
 
 # A small stack makes instances small. No path of this machine gets into a component, so that it is the same elsewhere.
 flags="-Clink-arg=-zstack-size=65536 --remap-path-prefix=$PWD=plugins"
+[ "$package" = . ] || flags="$flags --remap-path-prefix=$package=plugin"
 flags="$flags --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
 cargo=cargo
 std=
@@ -78,6 +90,6 @@ for guest in $guests; do
     modules="$modules $CARGO_TARGET_DIR/$target/release/$(echo "$guest" | tr - _).wasm"
 done
 # shellcheck disable=SC2086 # lists of words
-CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS=$flags $cargo build --quiet --locked --release --target "$target" $std $packages
+(cd "$package" && CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS=$flags $cargo build --quiet $locked --release --target "$target" $std $packages)
 # shellcheck disable=SC2086
-$cargo run --quiet --locked -p wrap -- "$out" $modules
+$cargo run --quiet $locked -p wrap -- "$out" $modules

@@ -283,6 +283,35 @@ pub enum PluginAction {
     },
     /// The plugins that the proxy has.
     Ls,
+    /// Start a plugin of your own: a folder with a small policy in Rust, cases that test it, and this release's SDK.
+    New {
+        /// Lower-case letters, digits and hyphens; the folder's name too.
+        name: String,
+    },
+    /// Compile the plugin of a folder that `new` made to built/NAME.wasm. Needs cargo.
+    Build {
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Say what a component is (by latchkey-proxy, as the next three).
+    #[command(disable_help_flag = true)]
+    Inspect(ToProxy),
+    /// Check that an edge of this release would take a component, and a configuration of it.
+    #[command(disable_help_flag = true)]
+    Check(ToProxy),
+    /// Run a file of cases through the host code that serves traffic.
+    #[command(disable_help_flag = true)]
+    Test(ToProxy),
+    /// Measure the calls of the same cases.
+    #[command(disable_help_flag = true)]
+    Bench(ToProxy),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ToProxy {
+    /// Those of `latchkey-proxy plugin …`; --help shows them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,7 @@ pub mod args;
 pub mod client;
 pub mod command;
 pub mod demo;
+mod author;
 mod failure;
 mod import;
 mod when;

@@ -24,3 +24,4 @@ mod workers;
 pub mod serve;
 mod life;
 pub mod handover;
+pub mod workshop;

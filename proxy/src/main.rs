@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use proxy::config::Config;
 use proxy::handover::Successor;
 use proxy::wasm::{CompileLimits, compile_standard_input};
+use proxy::workshop::Tool;
 use tracing_subscriber::EnvFilter;
 
 mod keygen;
@@ -64,6 +65,11 @@ enum Command {
         #[arg(long)]
         memory_bytes: Option<u64>,
     },
+    /// Look into a plugin, test and measure it as this edge would run it
+    Plugin {
+        #[command(subcommand)]
+        tool: Tool,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -80,6 +86,11 @@ fn main() -> ExitCode {
         Some(Command::CompilePlugin { seconds_max, mib_max, memory_bytes }) => {
             let done = compile_standard_input(CompileLimits { seconds_max, mib_max }, memory_bytes);
             return told_as_it_is(done);
+        }
+        Some(Command::Plugin { tool }) => {
+            // What a guest says as it panics.
+            start_log(LogFormat::Text, "warn");
+            proxy::workshop::run(tool)
         }
         None => serve(&arguments),
     };
@@ -104,7 +115,7 @@ fn told_as_it_is(done: Result<(), String>) -> ExitCode {
 }
 
 fn serve(arguments: &Arguments) -> Result<(), String> {
-    start_log(arguments.log_format);
+    start_log(arguments.log_format, "info");
     // A core file would hold opened private keys.
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(rustix::process::Resource::Core, none)
@@ -133,8 +144,8 @@ fn upgrade(config: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+fn start_log(format: LogFormat, level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match format {

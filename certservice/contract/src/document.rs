@@ -258,5 +258,27 @@ impl<T: Deserr<Faults>> Deserr<Faults> for Named<T> {
     }
 }
 
+/// A JSON object that the document only carries: who it is for reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonObject(pub serde_json::Value);
+
+impl Default for JsonObject {
+    fn default() -> Self {
+        Self(serde_json::Value::Object(serde_json::Map::new()))
+    }
+}
+
+impl Deserr<Faults> for JsonObject {
+    fn deserialize_from_value<V: IntoValue>(value: Value<V>, location: ValuePointerRef<'_>) -> Result<Self, Faults> {
+        match value {
+            Value::Map(_) => Ok(Self(serde_json::Value::from(value))),
+            other => {
+                let error = ErrorKind::IncorrectValueKind { actual: other, accepted: &[ValueKind::Map] };
+                Err(deserr::take_cf_content(Faults::error(None, error, location)))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,6 @@
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use contract::bundle::sha256;
 use contract::plugin::sign;
@@ -7,7 +9,8 @@ use serde_json::json;
 
 use super::{read, write_new};
 use crate::Failure;
-use crate::args::{AdminArgs, PluginAction};
+use crate::args::{AdminArgs, PluginAction, ToProxy};
+use crate::author;
 use crate::client::Admin;
 
 pub(super) async fn run(args: &AdminArgs, action: PluginAction, json: bool) -> Result<(), Failure> {
@@ -27,7 +30,38 @@ pub(super) async fn run(args: &AdminArgs, action: PluginAction, json: bool) -> R
         }
         PluginAction::Push { file, key } => push(&Admin::new(&args.admin)?, &file, key.as_deref(), json).await,
         PluginAction::Ls => list(&Admin::new(&args.admin)?, json).await,
+        PluginAction::New { name } => {
+            let folder = author::new(&name)?;
+            if json {
+                println!("{}", json!({"folder": folder}))
+            } else {
+                println!("{}: now cd there, latchkey plugin build, latchkey plugin test cases.toml", folder.display())
+            }
+            Ok(())
+        }
+        PluginAction::Build { folder } => {
+            let component = author::build(&folder)?;
+            if json {
+                println!("{}", json!({"component": component}))
+            } else {
+                println!("{}", component.display())
+            }
+            Ok(())
+        }
+        PluginAction::Inspect(passed) => by_proxy("inspect", passed, json),
+        PluginAction::Check(passed) => by_proxy("check", passed, json),
+        PluginAction::Test(passed) => by_proxy("test", passed, json),
+        PluginAction::Bench(passed) => by_proxy("bench", passed, json),
     }
+}
+
+/// Plugins are run by the program that runs them in production, not by another build of its code.
+fn by_proxy(tool: &str, ToProxy { arguments }: ToProxy, json: bool) -> Result<(), Failure> {
+    let mut proxy = Command::new(support::program::own("latchkey-proxy")?);
+    proxy.args(["plugin", tool]).args(arguments).args(json.then_some("--json"));
+    // Returns only where it fails.
+    let error = proxy.exec();
+    Err(Failure::File { file: proxy.get_program().into(), error })
 }
 
 fn keygen(out: &Path, json: bool) -> Result<(), Failure> {

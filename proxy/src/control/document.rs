@@ -1,7 +1,7 @@
 //! The runtime configuration as it is given to the admin API.
 
-use contract::document::{Faults, Named};
-use deserr::{DeserializeError, Deserr, ErrorKind, IntoValue, Value, ValueKind, ValuePointerRef};
+use contract::document::{Faults, JsonObject, Named};
+use deserr::Deserr;
 
 use crate::upstream::UpstreamSettings;
 
@@ -48,7 +48,7 @@ pub(super) struct Attached {
     pub plugin: String,
     /// The plugin's own; it says what it takes.
     #[deserr(default)]
-    pub config: PluginConfig,
+    pub config: JsonObject,
     /// Default: `closed` for connection plugins; what the plugin declares safe for others.
     #[deserr(default)]
     pub on_failure: Option<OnFailure>,
@@ -59,26 +59,4 @@ pub(super) struct Attached {
 pub(super) enum OnFailure {
     Open,
     Closed,
-}
-
-/// A JSON object, handed to the plugin as it is.
-#[derive(Debug)]
-pub(super) struct PluginConfig(pub serde_json::Value);
-
-impl Default for PluginConfig {
-    fn default() -> Self {
-        Self(serde_json::Value::Object(serde_json::Map::new()))
-    }
-}
-
-impl Deserr<Faults> for PluginConfig {
-    fn deserialize_from_value<V: IntoValue>(value: Value<V>, location: ValuePointerRef<'_>) -> Result<Self, Faults> {
-        match value {
-            Value::Map(_) => Ok(Self(serde_json::Value::from(value))),
-            other => {
-                let error = ErrorKind::IncorrectValueKind { actual: other, accepted: &[ValueKind::Map] };
-                Err(deserr::take_cf_content(Faults::error(None, error, location)))
-            }
-        }
-    }
 }

@@ -11,6 +11,7 @@ use super::limits::Budget;
 use super::shelf::Place;
 use super::types::{
     Action, Class, Diagnostic, Edit, Expectation, Fault, Hooks, Outcome, RequestFacts, RequestView, ResponseView, Seen,
+    Usage,
 };
 use super::verify;
 use crate::accept::header::{PeerTls, Tlvs, Version};
@@ -128,6 +129,21 @@ impl Binding {
             })
         })?;
         verify::outcome(outcome, peer, seen)
+    }
+
+    /// Of the last call on this thread; none where its instance is not kept, such as after a fault.
+    pub fn usage(&self) -> Option<Usage> {
+        self.place.look(Instance::usage)
+    }
+
+    /// Starts an instance and drops it: what the first call on a thread takes more than others.
+    pub fn start_once(&self) -> Result<(), Fault> {
+        self.start().map(drop)
+    }
+
+    /// Of the compiled plan, which every instance holds.
+    pub fn compiled_bytes(&self) -> usize {
+        self.compiled.len()
     }
 
     fn with_instance<T>(&self, call: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Result<T, Fault> {

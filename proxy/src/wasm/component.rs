@@ -55,8 +55,16 @@ pub enum LoadError {
 pub struct Plugin {
     digest: Digest,
     manifest: Manifest,
+    interfaces: Interfaces,
     control: control::ControlPre<State>,
     pub(super) policy: PolicyPre,
+}
+
+/// As the component names them: `package/name@version`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
 }
 
 /// What it takes to start an instance for traffic.
@@ -83,7 +91,8 @@ impl Plugin {
         let policy = PolicyPre::new(class, pre).map_err(mismatch)?;
         policy.fits(host)?;
         let manifest = describe(host, &control)?;
-        Ok(Self { digest, manifest, control, policy })
+        let interfaces = interfaces(host, &component);
+        Ok(Self { digest, manifest, interfaces, control, policy })
     }
 
     pub fn digest(&self) -> &Digest {
@@ -108,6 +117,10 @@ impl Plugin {
     /// Whether `on_failure = open` may be configured.
     pub fn fail_open_safe(&self) -> bool {
         self.manifest.fail_open_safe
+    }
+
+    pub fn interfaces(&self) -> &Interfaces {
+        &self.interfaces
     }
 
     /// JSON Schema of the configuration.
@@ -189,6 +202,14 @@ fn class(host: &Inner, component: &Component) -> Result<Class, LoadError> {
     }
 }
 
+fn interfaces(host: &Inner, component: &Component) -> Interfaces {
+    let types = component.component_type();
+    Interfaces {
+        imports: types.imports(&host.engine).map(|(name, _)| shown(name, 2 * NAME_BYTES_MAX)).collect(),
+        exports: types.exports(&host.engine).map(|(name, _)| shown(name, 2 * NAME_BYTES_MAX)).collect(),
+    }
+}
+
 /// `package/name@version`, the name of an import or export.
 struct Interface<'a> {
     full: &'a str,
@@ -214,7 +235,8 @@ impl<'a> Interface<'a> {
 }
 
 fn describe(host: &Inner, control: &control::ControlPre<State>) -> Result<Manifest, LoadError> {
-    let (mut store, guest) = start_control(host, control, "unnamed".into()).map_err(LoadError::Describe)?;
+    let mut store = limits::store(host, "unnamed".into(), host.plan_budget());
+    let guest = control.instantiate(&mut store).map_err(|error| not_started(&store, error))?;
     limits::start_call(&mut store);
     let described = guest.latchkey_edge_control().call_describe(&mut store);
     let manifest = described.map_err(|error| LoadError::Describe(fault(&store, &error)))?;

@@ -7,7 +7,7 @@ use super::component::{Plugin, PolicyPre};
 use super::engine::Inner;
 use super::guest::{connection, http};
 use super::limits::{self, Budget, DeadlineExceeded, State};
-use super::types::Fault;
+use super::types::{Fault, Usage};
 use super::verify::shown;
 
 pub(super) struct Instance {
@@ -61,6 +61,10 @@ impl Instance {
         limits::start_call(&mut self.store);
         call(guest.latchkey_edge_http_policy().policy(), &mut self.store, self.policy)
             .map_err(|error| fault(&self.store, &error))
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        limits::usage(&self.store)
     }
 
     pub(super) fn may_be_kept(&self) -> bool {

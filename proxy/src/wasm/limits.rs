@@ -8,6 +8,7 @@ use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 
 use super::clock::{Clock, TICK};
 use super::engine::Inner;
+use super::types::Usage;
 
 /// Most bytes of log messages that one call may write, so that a plugin can't flood the log.
 pub(super) const LOG_BYTES_MAX: usize = 2048;
@@ -70,6 +71,13 @@ fn renew(store: &mut Store<State>, instructions: u64) {
     state.halfway = None;
     state.memory_refused = false;
     state.log_bytes_left = LOG_BYTES_MAX;
+}
+
+/// Of the call that was last, and of the instance.
+pub(super) fn usage(store: &Store<State>) -> Usage {
+    let State { budget, memory_bytes, .. } = store.data();
+    let left = store.get_fuel().unwrap_or_default();
+    Usage { instructions: budget.call_instructions.saturating_sub(left), memory_bytes: *memory_bytes }
 }
 
 impl State {

@@ -31,6 +31,6 @@ mod tests;
 
 pub use binding::{BindError, Binding};
 pub use compile::{COMMAND, CompileError, CompileLimits, compile_standard_input};
-pub use component::{COMPONENT_BYTES_MAX, LoadError, Plugin};
+pub use component::{COMPONENT_BYTES_MAX, Interfaces, LoadError, Plugin};
 pub use engine::{Compile, Host, HostError, Settings};
 pub use types::*;

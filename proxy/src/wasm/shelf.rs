@@ -67,6 +67,11 @@ impl Place {
         }
         Ok(result)
     }
+
+    /// Looks at the instance that this thread keeps, if it does.
+    pub(super) fn look<T>(&self, at: impl FnOnce(&Instance) -> T) -> Option<T> {
+        SHELF.with_borrow(|shelf| shelf.kept.get(&self.key).map(|kept| at(&kept.instance)))
+    }
 }
 
 impl Shelf {

@@ -165,6 +165,15 @@ pub enum Outcome {
     Reset,
 }
 
+/// What a call used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Of WebAssembly; each byte that one copies or fills counts as one.
+    pub instructions: u64,
+    /// Of the instance.
+    pub memory_bytes: usize,
+}
+
 /// A plugin failed at a call. Its instance is gone; what happens to the request is the binding's `on_failure`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {

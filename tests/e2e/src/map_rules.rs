@@ -59,6 +59,11 @@ const NEVER: [(&str, &[&str], &str); 19] = [
     ),
     ("proxy/src/wasm/", &["pingora", "Session", "reqwest"], "it knows nothing of Pingora"),
     ("proxy/src/handover/", &["kill_process", "Hostname", "http::"], "it ends only what it started, and knows no HTTP"),
+    (
+        "proxy/src/workshop/",
+        &["TcpListener", "UnixListener", "wasmtime", "reqwest"],
+        "it serves nobody, and runs guests by `wasm` only",
+    ),
     ("proxy/src/", &["certservice::issue", "sqlx", "rcgen"], "proxy and CertService do not depend on each other"),
     (
         "certservice/src/",
@@ -180,6 +185,7 @@ fn the_docs_name_every_setting() {
         ("proxy/src/config/file.rs", "docs/proxy.md"),
         ("certservice/src/config/file.rs", "docs/certservice.md"),
         ("proxy/src/control/document.rs", "docs/admin-api.md"),
+        ("proxy/src/workshop/cases.rs", "docs/plugins.md"),
     ] {
         let doc_text = std::fs::read_to_string(repository().join(doc)).unwrap();
         let code = code_of(&std::fs::read_to_string(repository().join(source)).unwrap());
