@@ -7,15 +7,20 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::table::{Found, Rule};
 
 /// Paths that are compared with expressions are never longer.
-pub(crate) const PATH_BYTES_MAX: usize = 1024;
+pub(crate) const PATH_BYTES_MAX: usize = 512;
+/// Below it the operator is told.
+pub(crate) const PATH_BYTES_USUAL: usize = 256;
 /// A limit on paths below it would leave out what people use.
-pub(crate) const PATH_BYTES_LEAST: usize = 128;
+pub(crate) const PATH_BYTES_LEAST: usize = 64;
 /// What one compiled expression may take.
 const COMPILED_BYTES_MAX: usize = 16 << 10;
 /// What all of them may take: they are compiled within the time in which an instance has to start.
 pub(crate) const ALL_COMPILED_BYTES_MAX: usize = 128 << 10;
-/// Compiled bytes times path bytes. The costliest expressions that were found take 0.6 ns for each: 1.2 ms of the 2 ms of a call.
-const WORK_MAX: usize = 2 << 20;
+/// Compiled bytes times path bytes. The costliest expressions that were found take 9 instructions for each, so this is nine
+/// tenths of the 2,000,000 that a call has (wit/README.md). A typical one takes 2.
+const WORK_MAX: usize = 200_000;
+/// What a character takes that an expression begins with: it is passed once, however long the path is.
+const CHAR_BYTES: usize = 16;
 
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Rule")]
@@ -46,9 +51,12 @@ impl Expression {
     }
 
     pub(crate) fn find<'a>(&'a self, path: &'a str) -> Option<Found<'a>> {
-        // Most paths match nothing, and to find that out takes less without groups.
-        if !path.starts_with(&self.begins) || !self.compiled.is_match(path) {
+        if !path.starts_with(&self.begins) {
             return None;
+        }
+        // Where groups are of no use it takes less without them.
+        if !self.rule.to.contains('$') {
+            return self.compiled.is_match(path).then(|| Found { rule: &self.rule, groups: Vec::new() });
         }
         let captures = self.compiled.captures(path)?;
         let groups = (0..captures.len()).map(|index| captures.get(index).map(|group| group.as_str())).collect();
@@ -80,9 +88,15 @@ pub(crate) fn compiled_bytes(pattern: &str) -> usize {
 
 /// How long a path may be so that every expression that may match it can be tried: those that begin as it does.
 pub(crate) fn path_bytes_max(expressions: &[(&str, usize)]) -> usize {
-    let begins: Vec<_> = expressions.iter().map(|(pattern, bytes)| (beginning(pattern), *bytes)).collect();
-    let tried = |path: &str| begins.iter().filter(|(begin, _)| path.starts_with(begin)).map(|(_, bytes)| bytes).sum();
-    let most: usize = begins.iter().map(|(begin, _)| tried(begin)).max().unwrap_or_default();
+    let sized = |(pattern, bytes): &(&str, usize)| {
+        let begin = beginning(pattern);
+        let bytes = bytes.saturating_sub(CHAR_BYTES * begin.len());
+        (begin, bytes)
+    };
+    let sized: Vec<_> = expressions.iter().map(sized).collect();
+    let tried =
+        |path: &str| sized.iter().filter(|(begin, _)| path.starts_with(begin)).map(|(_, bytes)| bytes).sum::<usize>();
+    let most = sized.iter().map(|(begin, _)| tried(begin)).max().unwrap_or_default();
     (WORK_MAX / most.max(1)).min(PATH_BYTES_MAX)
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use latchkey_sdk::config::{Value, brief};
 
-use crate::expression::{self, ALL_COMPILED_BYTES_MAX, PATH_BYTES_LEAST, PATH_BYTES_MAX};
+use crate::expression::{self, ALL_COMPILED_BYTES_MAX, PATH_BYTES_LEAST, PATH_BYTES_USUAL};
 use crate::table::{Kind, Rule, Tables};
 use crate::{Query, Status, check, location};
 
@@ -217,7 +217,8 @@ fn bound_expressions(read: &[Read<'_>], rules: &Value<'_>) -> Option<usize> {
     }
     let sized = |read: &&Read<'_>| expression::compiled_bytes(&read.rule.from);
     let sizes: Vec<usize> = of_regex.iter().map(sized).collect();
-    let hint = "write shorter repetitions, or attach the plugin twice with half of the expressions each";
+    let hint =
+        "write longer beginnings or fewer repetitions, or attach the plugin twice with half of the expressions each";
     let all: usize = sizes.iter().sum();
     if all > ALL_COMPILED_BYTES_MAX {
         let message = format!(
@@ -233,7 +234,7 @@ fn bound_expressions(read: &[Read<'_>], rules: &Value<'_>) -> Option<usize> {
         );
         return rules.refuse(message, hint.to_owned());
     }
-    if longest < PATH_BYTES_MAX {
+    if longest < PATH_BYTES_USUAL {
         let message = format!(
             "paths of more than {longest} bytes are compared with no regular expression: there are many, or large ones, that begin alike"
         );

@@ -195,6 +195,11 @@ fn expressions_come_last_and_in_their_order() {
     assert_eq!(sent(&policy, "/blog/7-x"), to("/exact"));
     assert_eq!(sent(&policy, "/blog/pre/1"), to("/prefix/1"));
     assert_eq!(sent(&policy, "/blo"), None);
+}
+
+#[test]
+fn long_paths_are_compared_with_no_expression() {
+    let policy = plan(r#"[{"from": "^/blog/.*", "match": "regex", "to": "/posts"}]"#);
     let path = |length: usize| format!("/blog/{}", "x".repeat(length - 6));
     assert_eq!(sent(&policy, &path(expression::PATH_BYTES_MAX)), to("/posts"));
     assert_eq!(sent(&policy, &path(expression::PATH_BYTES_MAX + 1)), None);

@@ -89,33 +89,39 @@ fn rollout_buckets_are_stable_and_spread() {
     assert!((900..1100).contains(&low), "{low} of 10,000 domains are in the first tenth");
 }
 
-/// With as much time as traffic has.
+/// With as many instructions as traffic has.
 #[test]
 fn the_costliest_expressions_end_within_a_call() {
     let host = Host::new(Settings::default()).expect("starts");
     let plugin = host.load(&guest("redirects")).expect("is a plugin");
     for (pattern, path) in [
         // Nearly every state of these is alive at each byte.
-        (format!("^/({})0$", "[a-z]*".repeat(60)), "/a"),
+        (format!("^/({})0$", "[a-z]*".repeat(30)), "/a"),
         (format!("^/{}$", "(.*)".repeat(9)), "/a"),
-        (format!("^/(?:{})*0", ["aa", "ab", "ac", "ad", "ae", "af"].repeat(12).join("|")), "/aa"),
+        (format!("^/(?:{})0", ".*".repeat(30)), "/a"),
+        (format!("^/(?:{})0", "[ab-fg-z0-9_]*".repeat(20)), "/a"),
+        (format!("^/(?:{})", "a?".repeat(30)), "/a"),
+        ("^/(?:(?:(?:a|b|c|/)*)*)*0".to_owned(), "/a"),
+        (format!("^/{}$", "([^/]*)(?:/|$)?".repeat(9)), "/a/b"),
+        (format!("^/(?:{})*0", ["aa", "ab", "ac", "ad", "ae", "af"].repeat(6).join("|")), "/aa"),
     ] {
-        let config = format!(r#"{{"rules": [{{"from": "{pattern}", "to": "/to", "match": "regex"}}]}}"#);
+        // With and without its groups.
+        let to = if pattern.contains("^/(?") { "/to" } else { "/$1" };
+        let config = format!(r#"{{"rules": [{{"from": "{pattern}", "to": "{to}", "match": "regex"}}]}}"#);
         let binding = host.bind(&plugin, &config).expect("is accepted");
         // As long as is compared with it: what the warning says.
-        let told =
-            binding.warnings().first().map_or("1024", |warning| warning.message.split(' ').nth(4).unwrap_or_default());
+        let told = binding.warnings().first();
+        let told = told.map_or("512", |warning| warning.message.split(' ').nth(4).unwrap_or_default());
         let length: usize = told.parse().expect("a number of bytes");
         let path: &'static str = Box::leak(format!("{path:a<length$}").into_boxed_str());
-        // The best of some: another program's turn is not the plugin's fault.
-        let asked = (0..20).map(|_| binding.on_request(&FACTS, &get(path))).find(Result::is_ok);
-        assert!(asked.is_some(), "{pattern}, {length} bytes: {:?}", binding.on_request(&FACTS, &get(path)));
+        assert!(binding.on_request(&FACTS, &get(path)).is_ok(), "{pattern}, {length} bytes");
+        println!("{pattern}: {length} bytes of path, {:?}", binding.usage());
     }
 }
 
 #[test]
 fn expressions_that_could_not_end_in_time_are_refused() {
-    let rule = |n: usize| format!(r#"{{"from": "^/(?:[a-z0-9]{{0,20}}){{4}}{n}", "to": "/to", "match": "regex"}}"#);
+    let rule = |n: usize| format!(r#"{{"from": "^/(?:[a-z0-9]{{0,4}}){{2}}{n}", "to": "/to", "match": "regex"}}"#);
     let rules = |count: usize| format!(r#"{{"rules": [{}]}}"#, (0..count).map(rule).collect::<Vec<_>>().join(","));
     let warned = bind("redirects", &rules(3));
     assert!(warned.warnings()[0].message.starts_with("paths of more than "), "{:?}", warned.warnings());
