@@ -3,6 +3,7 @@
 pub mod config;
 
 pub mod admin;
+pub mod intake;
 pub mod order;
 pub mod budget;
 

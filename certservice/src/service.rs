@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{Api, Progress, Server, router};
 use crate::config::{Config, Listen};
+use crate::intake::Rules;
 use crate::issue::Issuer;
 use crate::notify::Notify;
 use crate::observe::Metrics;
@@ -21,7 +22,7 @@ use crate::precheck::{Checks, Precheck};
 use crate::renew::Planner;
 use crate::store::Store;
 use crate::tickets::Turning;
-use crate::{instance, renew, secret_file};
+use crate::{instance, intake, renew, secret_file};
 
 pub struct Service {
     server: Server,
@@ -70,6 +71,11 @@ impl Service {
         let planner = Planner::default();
         let plan = Plan { pace, concurrency: config.issuance.concurrency, limits: limits.clone(), holder };
         let runner = Runner::new(store.clone(), hands, metrics.clone(), plan, planner.clone());
+        let rules = Rules {
+            issuers: names,
+            names_max: config.domains.names_per_registered_domain_max,
+            www: config.domains.www,
+        };
         let api = Api {
             store,
             notify,
@@ -77,7 +83,8 @@ impl Service {
             metrics,
             tokens: config.tokens,
             local: matches!(config.listen, Listen::Unix(_)),
-            issuers: names,
+            rules,
+            listed: Arc::new(Wake::new()),
             progress,
             checks,
             limits,
@@ -119,7 +126,9 @@ impl Service {
         let hurry = self.hurry;
         background.spawn(ask_windows(store.clone(), self.runner.hands(), self.planner.clone(), hurry.clone()));
         background.spawn(self.runner.run(wake.clone()));
+        let wake_orders = wake.clone();
         background.spawn(renew::run(store.clone(), self.planner, hurry, wake));
+        background.spawn(intake::run(store.clone(), self.api.rules.clone(), self.api.listed.clone(), wake_orders));
         background.spawn(self.tickets.run());
         background.spawn(self.api.notify.clone().sweep());
         let ended = tokio::select! {

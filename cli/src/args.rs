@@ -30,6 +30,20 @@ pub enum Command {
         #[command(subcommand)]
         action: DomainAction,
     },
+    /// Register a list of domains and follow it to its certificates. Begun again with the same file, it goes on.
+    Issue {
+        #[command(flatten)]
+        certservice: CertServiceArgs,
+        #[command(flatten)]
+        issue: IssueArgs,
+    },
+    /// Lists of domains that were sent with `issue`.
+    Import {
+        #[command(flatten)]
+        certservice: CertServiceArgs,
+        #[command(subcommand)]
+        action: ImportAction,
+    },
     /// What the CAs' limits leave.
     Budget {
         #[command(flatten)]
@@ -140,6 +154,9 @@ pub enum DomainAction {
         /// After all others: one of a large import.
         #[arg(long)]
         bulk: bool,
+        /// With `www.` of a registered domain, or with the registered domain of a `www.`.
+        #[arg(long)]
+        www: bool,
     },
     /// One domain: where it stands and who must act.
     Show { name: Hostname },
@@ -189,6 +206,31 @@ fn state(text: &str) -> Result<State, String> {
 
 fn reason(text: &str) -> Result<RevokeReason, String> {
     word(text)
+}
+
+#[derive(Debug, Parser)]
+pub struct IssueArgs {
+    /// CSV (`name[,tenant[,issuer]]`), or NDJSON where its name ends in .ndjson, .jsonl or .json.
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// Of lines that name none. Default: the token's, else `default`.
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// Of lines that name none. Default: the first one.
+    #[arg(long)]
+    pub issuer: Option<String>,
+    /// `www.` comes with each registered domain, and the registered domain with its `www.`.
+    #[arg(long)]
+    pub www: bool,
+    /// Send the list and leave.
+    #[arg(long)]
+    pub detach: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImportAction {
+    /// How far a list is, and what was wrong with which line.
+    Show { id: String },
 }
 
 #[derive(Debug, Subcommand)]

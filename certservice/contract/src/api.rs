@@ -17,6 +17,9 @@ pub struct PutDomain {
     /// After all others: one of a large import. Default: no.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bulk: bool,
+    /// With `www.` of a registered domain, and with the registered domain of a `www.`. Default: as the boot file says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub www: Option<bool>,
 }
 
 /// Body of `POST /v1/domains/{name}:revoke`. All fields may be left out.
@@ -175,6 +178,48 @@ pub struct DomainPage {
     /// Give it as `?after=`; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+}
+
+/// Answer of `POST /v1/imports` and `GET /v1/imports/{id}`: a list of domains on its way in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainList {
+    pub id: String,
+    /// Unix seconds.
+    pub created_at: u64,
+    /// Every line was read; orders may still be under way.
+    pub over: bool,
+    pub lines: u64,
+    /// Lines that were read.
+    pub done: u64,
+    /// Domains that are new.
+    pub registered: u64,
+    /// Domains that were there.
+    pub known: u64,
+    /// Faulty lines, and names that were refused.
+    pub refused: u64,
+    /// Where its domains stand now.
+    pub domains: Vec<DomainCount>,
+    /// At most 1000, those after `?errors_after=LINE`; of a list the first 10,000 are kept.
+    pub errors: Vec<ListError>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainCount {
+    pub state: State,
+    pub code: String,
+    pub count: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListError {
+    /// From 1.
+    pub line: u64,
+    /// Where the line could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Stable: those of `PUT /v1/domains/{name}`, and `invalid_line`.
+    pub code: String,
+    pub says: String,
 }
 
 /// Every error of the APIs (RFC 9457, `application/problem+json`).

@@ -36,12 +36,14 @@ enum Allowed {
 }
 
 /// The rules. A path stands here as the router has it.
-const RULES: [(&str, &str, Allowed); 15] = [
+const RULES: [(&str, &str, Allowed); 17] = [
     ("GET", "/v1/domains", Allowed::Domains),
     ("GET", "/v1/domains/{name}", Allowed::Domains),
     ("PUT", "/v1/domains/{name}", Allowed::Domains),
     ("DELETE", "/v1/domains/{name}", Allowed::Domains),
     ("POST", "/v1/domains/{name}", Allowed::Domains),
+    ("POST", "/v1/imports", Allowed::Domains),
+    ("GET", "/v1/imports/{id}", Allowed::Domains),
     ("GET", "/v1/bundles/{name}", Allowed::Edge),
     ("GET", "/v1/challenges/{name}", Allowed::Edge),
     ("GET", "/v1/challenges/{name}/{token}", Allowed::Edge),

@@ -18,14 +18,14 @@ use super::access::Caller;
 use super::problem::ApiError;
 use super::{Api, BODY_BYTES_MAX};
 use crate::config::is_tenant;
-use crate::order::{Job, Lane};
+use crate::intake::Wanted;
+use crate::order::Job;
 use crate::store::{Filter, Registered};
 use crate::{challenge, clock};
 
 const PAGE_DEFAULT: u32 = 100;
 const PAGE_MAX: u32 = 1000;
 const BODY_SECONDS_MAX: u64 = 10;
-const DEFAULT_TENANT: &str = "default";
 
 pub(super) async fn put(
     State(api): State<Arc<Api>>,
@@ -33,23 +33,19 @@ pub(super) async fn put(
     Path(name): Path<String>,
     request: axum::extract::Request,
 ) -> Result<Response, ApiError> {
-    let name = hostname(&name)?;
-    // Nobody can prove control of all names below one.
-    if psl::domain_str(name.as_str()).is_none() {
-        let says = format!("{name} is a public suffix: names are registered below it (publicsuffix.org)");
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, "public_suffix", "Public suffix", says));
-    }
     let only_new = only_new(request.headers())?;
-    let wanted: PutDomain = json_body(request, "it may be empty or have `tenant`, `issuer` and `bulk`").await?;
-    let tenant = tenant(&caller, wanted.tenant)?;
-    let issuer = issuer(&api, wanted.issuer.as_ref())?;
-    let mut job = Job::new(name, issuer, 0, clock::now());
-    if wanted.bulk {
-        job.lane = Lane::Bulk;
-    }
-    match api.store.register(tenant.as_deref().unwrap_or(DEFAULT_TENANT), &job).await? {
+    let body: PutDomain = json_body(request, "it may be empty or have `tenant`, `issuer`, `bulk` and `www`").await?;
+    let (to_tenant, to_issuer) = (caller.tenant().is_some() || body.tenant.is_some(), body.issuer.is_some());
+    let wanted = Wanted { name, tenant: body.tenant, issuer: body.issuer, www: body.www };
+    let entry = api.rules.admit(caller.tenant(), wanted)?;
+    let mut jobs = entry.jobs(body.bulk, clock::now()).into_iter();
+    let Some(job) = jobs.next() else { return Err(unknown_domain(&entry.name)) };
+    match api.store.register(&entry.tenant, &job, api.rules.names_max).await? {
         Registered::New(domain) => {
             tracing::info!(domain = %domain.name, domain.tenant, domain.issuer, "domain registered");
+            if let Some(twin) = jobs.next() {
+                register_twin(&api, &entry.tenant, &twin).await?;
+            }
             api.wake.notify_one();
             Ok((StatusCode::CREATED, Json(domain)).into_response())
         }
@@ -58,16 +54,37 @@ pub(super) async fn put(
             Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "domain_exists", "Domain exists", says))
         }
         Registered::Known(domain) => {
-            if tenant.is_some_and(|tenant| tenant != domain.tenant) {
+            if to_tenant && entry.tenant != domain.tenant {
                 let says = format!("{} belongs to another tenant", domain.name);
                 return Err(ApiError::new(StatusCode::CONFLICT, "domain_taken", "Domain taken", says));
             }
-            if wanted.issuer.is_some_and(|wanted| wanted != domain.issuer) {
+            if to_issuer && entry.issuer != domain.issuer {
                 let says = format!("{} is with issuer `{}`, which can't be changed here", domain.name, domain.issuer);
                 return Err(ApiError::new(StatusCode::CONFLICT, "other_issuer", "Other issuer", says));
             }
+            if let Some(twin) = jobs.next() {
+                register_twin(&api, &domain.tenant, &twin).await?;
+            }
             Ok(Json(lift(&api, &caller, domain).await?).into_response())
         }
+        Registered::TooMany => Err(api.rules.too_many(&entry.name).into()),
+    }
+}
+
+/// Asked again, what is missing comes: the two are not one.
+async fn register_twin(api: &Api, tenant: &str, job: &Job) -> Result<(), ApiError> {
+    match api.store.register(tenant, job, api.rules.names_max).await? {
+        Registered::New(domain) => {
+            tracing::info!(domain = %domain.name, domain.tenant, domain.issuer, "domain registered");
+            api.wake.notify_one();
+            Ok(())
+        }
+        Registered::Known(domain) if domain.tenant == tenant => Ok(()),
+        Registered::Known(domain) => {
+            let says = format!("{} belongs to another tenant; without `www` it is left alone", domain.name);
+            Err(ApiError::new(StatusCode::CONFLICT, "domain_taken", "Domain taken", says))
+        }
+        Registered::TooMany => Err(api.rules.too_many(&job.domain).into()),
     }
 }
 
@@ -241,13 +258,4 @@ fn tenant(caller: &Caller, wanted: Option<String>) -> Result<Option<String>, Api
         }
         (None, wanted) => Ok(wanted),
     }
-}
-
-fn issuer(api: &Api, wanted: Option<&String>) -> Result<String, ApiError> {
-    let name = wanted.or(api.issuers.first());
-    let known = name.filter(|name| api.issuers.contains(name));
-    known.cloned().ok_or_else(|| {
-        let says = format!("there is no such issuer; there are: {}", api.issuers.join(", "));
-        ApiError::new(StatusCode::BAD_REQUEST, "unknown_issuer", "Unknown issuer", says)
-    })
 }

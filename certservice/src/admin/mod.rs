@@ -7,6 +7,7 @@ mod domains;
 mod edges;
 mod health;
 mod listen;
+mod lists;
 mod problem;
 mod progress;
 mod verbs;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use contract::signed::SigningKey;
 use tokio::sync::Notify as Wake;
 
@@ -26,6 +27,7 @@ pub use self::listen::Server;
 pub use self::progress::Progress;
 use crate::budget::Limits;
 use crate::config::Token;
+use crate::intake::Rules;
 use crate::notify::Notify;
 use crate::observe::Metrics;
 use crate::order::Hands;
@@ -44,13 +46,14 @@ pub struct Api {
     pub tokens: Vec<Token>,
     /// The listener is a Unix socket: only who may open it speaks to us.
     pub local: bool,
-    /// Names of the issuers, the default first.
-    pub issuers: Vec<String>,
+    pub rules: Rules,
     pub progress: Progress,
     pub checks: Checks,
     pub hands: Arc<Hands>,
     /// By issuer.
     pub limits: HashMap<String, Limits>,
+    /// Wakes who works lists off.
+    pub listed: Arc<Wake>,
     /// Wakes the runner for a new order.
     pub wake: Arc<Wake>,
 }
@@ -59,6 +62,8 @@ pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/v1/domains", get(domains::list))
         .route("/v1/domains/{name}", put(domains::put).get(domains::get).delete(domains::delete).post(verbs::post))
+        .route("/v1/imports", post(lists::post))
+        .route("/v1/imports/{id}", get(lists::get))
         .route("/v1/bundles/{name}", get(edges::bundle))
         .route("/v1/challenges/{name}", get(edges::tls_challenge))
         .route("/v1/challenges/{name}/{token}", get(edges::challenge))

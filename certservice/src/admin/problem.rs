@@ -5,6 +5,7 @@ use contract::api::Problem;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
+use crate::intake::Refusal;
 use crate::store::StoreError;
 
 #[derive(Debug)]
@@ -29,6 +30,21 @@ impl ApiError {
     pub(super) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_seconds = Some(seconds);
         self
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(Refusal { code, says }: Refusal) -> Self {
+        let (status, title) = match code {
+            "forbidden" => (StatusCode::FORBIDDEN, "Forbidden"),
+            "too_many_names" => (StatusCode::CONFLICT, "Too many names"),
+            "public_suffix" => (StatusCode::BAD_REQUEST, "Public suffix"),
+            "invalid_name" => (StatusCode::BAD_REQUEST, "Invalid host name"),
+            "invalid_tenant" => (StatusCode::BAD_REQUEST, "Invalid tenant"),
+            "unknown_issuer" => (StatusCode::BAD_REQUEST, "Unknown issuer"),
+            _ => (StatusCode::BAD_REQUEST, "Refused"),
+        };
+        Self::new(status, code, title, says)
     }
 }
 

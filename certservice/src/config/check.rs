@@ -24,12 +24,16 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
     let redis = file.redis.as_ref().and_then(|table| check.url(table, "/redis", &["redis://", "rediss://", "unix://"]));
     let edges = check.edges(&file.edges.public_keys);
     let issuers = check.issuers(&file.issuers);
+    let domains = Domains {
+        names_per_registered_domain_max: file.domains.names_per_registered_domain_max.into(),
+        www: file.domains.www,
+    };
     let issuance = check.issuance(&file.issuance);
     let precheck = check.precheck(&file.precheck);
     let tickets = check.tickets(&file.tickets);
     match (listen, store) {
         (Some(listen), Some(store)) if check.faults.is_empty() => {
-            Ok(Config { data_dir, listen, tokens, store, redis, edges, issuers, issuance, precheck, tickets })
+            Ok(Config { data_dir, listen, tokens, store, redis, edges, issuers, domains, issuance, precheck, tickets })
         }
         _ => Err(in_order(check.faults)),
     }

@@ -19,6 +19,8 @@ pub struct File {
     /// In order of preference; the first is the default.
     pub issuers: Vec<IssuerTable>,
     #[deserr(default)]
+    pub domains: DomainsTable,
+    #[deserr(default)]
     pub issuance: IssuanceTable,
     #[deserr(default)]
     pub precheck: PrecheckTable,
@@ -152,6 +154,24 @@ pub enum ChallengeWord {
 pub struct EabTable {
     pub kid: String,
     pub hmac_key_file: String,
+}
+
+/// What may be registered.
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct DomainsTable {
+    /// Names below and including one registered domain; 0 is no limit.
+    #[deserr(default = 100)]
+    pub names_per_registered_domain_max: u32,
+    /// Whether `www.` comes with a registered domain, and that with its `www.`.
+    #[deserr(default)]
+    pub www: bool,
+}
+
+impl Default for DomainsTable {
+    fn default() -> Self {
+        Self { names_per_registered_domain_max: 100, www: false }
+    }
 }
 
 #[derive(Debug, Deserr)]

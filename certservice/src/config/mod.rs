@@ -39,6 +39,7 @@ pub struct Config {
     pub edges: Vec<Recipient>,
     /// Never empty; the first is the default.
     pub issuers: Vec<Issuer>,
+    pub domains: Domains,
     pub issuance: Issuance,
     pub precheck: Precheck,
     /// Of session ticket keys.
@@ -121,6 +122,13 @@ pub struct Acme {
 pub struct Eab {
     pub kid: String,
     pub hmac_key: Secret,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Domains {
+    /// 0 is no limit.
+    pub names_per_registered_domain_max: u64,
+    pub www: bool,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -5,15 +5,24 @@ use std::hash::{BuildHasher, RandomState};
 use contract::Hostname;
 use contract::api::{CertificateInfo, Domain, State};
 
-use super::changes::LAST_REVISION;
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write};
-use crate::order::{Job, Status};
+use crate::budget::registered_domain;
+use crate::order::Job;
 
 #[derive(Debug, PartialEq)]
 pub enum Registered {
     New(Domain),
     /// It was there; nothing was changed.
     Known(Domain),
+    /// Its registered domain has as many names as it may.
+    TooMany,
+}
+
+/// What became of one within a transaction.
+pub(super) enum Registration {
+    New,
+    Known { tenant: String },
+    TooMany,
 }
 
 /// Which domains are wanted; nothing is all.
@@ -39,22 +48,30 @@ const STATE_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, c
 const END_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps \
     FROM domains WHERE ends_at >= ? AND ends_at < ? AND (ends_at > ? OR name > ?) AND (? = '' OR tenant = ?) \
     AND (? = '' OR state = ?) ORDER BY ends_at, name LIMIT ?";
-const INSERT: &str = "INSERT INTO domains \
-    (name, tenant, issuer, state, code, says, who, steps, created_at, next_check_at) \
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+pub(super) const INSERT: &str = "INSERT INTO domains \
+    (name, tenant, issuer, state, code, says, who, steps, created_at, next_check_at, registered, list_id) \
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+pub(super) const TENANT: &str = "SELECT tenant FROM domains WHERE name = ?";
+pub(super) const NAMES: &str = "SELECT COUNT(*) FROM domains WHERE registered = ?";
+pub(super) const JOIN_LIST: &str = "UPDATE domains SET list_id = ? WHERE name = ? AND tenant = ?";
+const UNSORTED: &str = "SELECT name FROM domains WHERE registered = '' LIMIT ?";
+const SORT: &str = "UPDATE domains SET registered = ? WHERE name = ?";
 const HOLD: &str = "UPDATE domains SET created_at = created_at WHERE name = ?";
-const INSERT_JOB: &str = "INSERT INTO jobs \
+pub(super) const INSERT_JOB: &str = "INSERT INTO jobs \
     (domain, version, due_at, step, body, issuer, stage, lane, place) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// An order, numbered above all that edges may have of its domain, whose row is held: nobody announces one meanwhile.
 macro_rules! insert_job {
     ($transaction:ident, $job:ident) => {{
         let name = $job.domain.as_str();
-        let last: Option<i64> = sqlx::query_scalar(LAST_REVISION).bind(name).fetch_optional(&mut *$transaction).await?;
-        let body = write("the order", name, &Job { revision: from_sql(last.unwrap_or(0)) + 1, ..$job.clone() })?;
-        sqlx::query(INSERT_JOB)
+        let last: Option<i64> = sqlx::query_scalar($crate::store::changes::LAST_REVISION)
             .bind(name)
-            .bind(first_version())
+            .fetch_optional(&mut *$transaction)
+            .await?;
+        let body = write("the order", name, &Job { revision: from_sql(last.unwrap_or(0)) + 1, ..$job.clone() })?;
+        sqlx::query($crate::store::domains::INSERT_JOB)
+            .bind(name)
+            .bind($crate::store::domains::first_version())
             .bind(to_sql($job.due_at))
             .bind($job.step.name())
             .bind(&body)
@@ -67,35 +84,106 @@ macro_rules! insert_job {
     }};
 }
 
-impl Store {
-    /// A domain and its first order, both or neither. The store numbers what orders bring.
-    pub async fn register(&self, tenant: &str, job: &Job) -> Result<Registered, StoreError> {
-        match again!(self.insert(tenant, job)) {
-            Ok(()) => {}
-            Err(StoreError::Database(error)) if is_duplicate(&error) => {
-                let known = self.domain(&job.domain).await?;
-                return Ok(Registered::Known(known.ok_or(sqlx::Error::RowNotFound)?));
+pub(super) use insert_job;
+
+/// A domain and its first order, where it is new and its registered domain has room. Several at once may go a few
+/// beyond that: it is a bound against fan-out, not a price.
+macro_rules! insert_new {
+    ($transaction:ident, $tenant:expr, $job:expr, $names_max:expr, $list:expr) => {{
+        use $crate::store::domains::{INSERT, JOIN_LIST, NAMES, Registration, TENANT, is_duplicate, word};
+        let (tenant, job, list): (&str, &Job, Option<&str>) = ($tenant, $job, $list);
+        let name = job.domain.as_str();
+        let registered = $crate::budget::registered_domain(&job.domain);
+        let known: Option<String> = sqlx::query_scalar(TENANT).bind(name).fetch_optional(&mut *$transaction).await?;
+        let names: i64 = match ($names_max, &known) {
+            (1.., None) => sqlx::query_scalar(NAMES).bind(registered).fetch_one(&mut *$transaction).await?,
+            _ => -1,
+        };
+        match known {
+            Some(known) => {
+                if list.is_some() {
+                    let join = sqlx::query(JOIN_LIST).bind(list).bind(name).bind(tenant);
+                    join.execute(&mut *$transaction).await?;
+                }
+                Registration::Known { tenant: known }
             }
-            Err(error) => return Err(error),
+            None if names >= to_sql($names_max) => Registration::TooMany,
+            None => {
+                let $crate::order::Status { state, code, says, who, steps } = &job.status;
+                let (state, who, steps) = (word(state)?, word(who)?, write("the steps", name, steps)?);
+                let inserted = sqlx::query(INSERT)
+                    .bind(name)
+                    .bind(tenant)
+                    .bind(&job.issuer)
+                    .bind(&state)
+                    .bind(code)
+                    .bind(says)
+                    .bind(&who)
+                    .bind(&steps)
+                    .bind(to_sql(job.created_at))
+                    .bind(to_sql(job.due_at))
+                    .bind(registered)
+                    .bind(list)
+                    .execute(&mut *$transaction)
+                    .await;
+                match inserted {
+                    Ok(_) => {
+                        insert_job!($transaction, job)?;
+                        Registration::New
+                    }
+                    // Somebody else was faster, and is done.
+                    Err(error) if is_duplicate(&error) => {
+                        let tenant = sqlx::query_scalar(TENANT).bind(name).fetch_one(&mut *$transaction).await?;
+                        Registration::Known { tenant }
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
         }
-        let new = self.domain(&job.domain).await?;
-        Ok(Registered::New(new.ok_or(sqlx::Error::RowNotFound)?))
+    }};
+}
+pub(super) use insert_new;
+
+/// Names that are sorted to their registered domains at once.
+const SORT_BATCH: i64 = 1000;
+
+impl Store {
+    /// Of domains that were registered before there were bounds: to which registered domain they belong.
+    pub(super) async fn sort_names(&self) -> Result<(), StoreError> {
+        loop {
+            let names: Vec<String> =
+                on!(self, pool => sqlx::query_scalar(UNSORTED).bind(SORT_BATCH).fetch_all(pool).await?);
+            if names.is_empty() {
+                return Ok(());
+            }
+            again!(self.sort(&names))?;
+        }
     }
 
-    async fn insert(&self, tenant: &str, job: &Job) -> Result<(), StoreError> {
-        let name = job.domain.as_str();
-        let Status { state, code, says, who, steps } = &job.status;
-        let (state, who, steps) = (word(state)?, word(who)?, write("the steps", name, steps)?);
-        let (created_at, due_at) = (to_sql(job.created_at), to_sql(job.due_at));
+    async fn sort(&self, names: &[String]) -> Result<(), StoreError> {
         in_transaction!(self, transaction => {
-            sqlx::query(INSERT)
-                .bind(name).bind(tenant).bind(&job.issuer)
-                .bind(&state).bind(code).bind(says).bind(&who).bind(&steps)
-                .bind(created_at).bind(due_at)
-                .execute(&mut *transaction).await?;
-            insert_job!(transaction, job)?;
+            for name in names {
+                let registered = Hostname::parse(name).map(|name| registered_domain(&name).to_owned());
+                let registered = registered.unwrap_or_else(|_| name.clone());
+                sqlx::query(SORT).bind(registered).bind(name).execute(&mut *transaction).await?;
+            }
         });
         Ok(())
+    }
+
+    /// A domain and its first order, both or neither. The store numbers what orders bring. With `names_max` 0 there is no
+    /// bound.
+    pub async fn register(&self, tenant: &str, job: &Job, names_max: u64) -> Result<Registered, StoreError> {
+        let done = again!(self.insert(tenant, job, names_max))?;
+        if matches!(done, Registration::TooMany) {
+            return Ok(Registered::TooMany);
+        }
+        let domain = self.domain(&job.domain).await?.ok_or(sqlx::Error::RowNotFound)?;
+        Ok(if matches!(done, Registration::New) { Registered::New(domain) } else { Registered::Known(domain) })
+    }
+
+    async fn insert(&self, tenant: &str, job: &Job, names_max: u64) -> Result<Registration, StoreError> {
+        Ok(in_transaction!(self, transaction => insert_new!(transaction, tenant, job, names_max, None)))
     }
 
     /// An order for a domain that is known; `false` if it has one already, or is gone.
@@ -150,7 +238,7 @@ impl Store {
 }
 
 /// Unlike that of any other order: who still works on one that went with its domain can't take a later one for it.
-fn first_version() -> i64 {
+pub(super) fn first_version() -> i64 {
     to_sql(RandomState::new().hash_one("version") >> 2)
 }
 

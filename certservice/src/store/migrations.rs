@@ -11,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 7] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -41,6 +41,11 @@ const MIGRATIONS: [Migration; 6] = [
         version: 6,
         sqlite: include_str!("migrations/0006.sqlite.sql"),
         mysql: include_str!("migrations/0006.mysql.sql"),
+    },
+    Migration {
+        version: 7,
+        sqlite: include_str!("migrations/0007.sqlite.sql"),
+        mysql: include_str!("migrations/0007.mysql.sql"),
     },
 ];
 

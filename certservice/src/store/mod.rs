@@ -4,6 +4,7 @@ mod budgets;
 mod changes;
 mod domains;
 mod jobs;
+mod lists;
 mod migrations;
 mod open;
 mod renewals;
@@ -21,6 +22,7 @@ pub use self::budgets::IssuerState;
 pub use self::changes::OffBoarded;
 pub use self::domains::{Filter, Registered};
 pub use self::jobs::{Claim, Next, Stored};
+pub use self::lists::{NewList, Part, PartDone};
 pub use self::renewals::{Renewal, Suggested};
 
 /// Cheap to clone.

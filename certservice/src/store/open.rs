@@ -31,7 +31,11 @@ impl Store {
             StoreUrl::Mysql(url) => Pool::Mysql(mysql(url.reveal()).await?),
         };
         again!(migrations::run(&pool, version))?;
-        Ok(Self { pool })
+        let store = Self { pool };
+        if version == migrations::NEWEST {
+            store.sort_names().await?;
+        }
+        Ok(store)
     }
 }
 

@@ -32,12 +32,14 @@ fn tokens() -> String {
 const CALLERS: [Option<&str>; 5] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR)];
 
 /// What each route answers to each of `CALLERS` on the Unix socket.
-const TABLE: [(&str, &str, [u16; 5]); 18] = [
+const TABLE: [(&str, &str, [u16; 5]); 20] = [
     ("GET", "/v1/domains", [401, 401, 403, 200, 200]),
     ("HEAD", "/v1/domains", [401, 401, 403, 200, 200]),
     ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200]),
     ("PUT", "/v1/domains/live.example", [401, 401, 403, 200, 200]),
     ("POST", "/v1/domains/live.example:check", [401, 401, 403, 200, 200]),
+    ("POST", "/v1/imports", [401, 401, 403, 415, 415]),
+    ("GET", "/v1/imports/none", [401, 401, 403, 404, 404]),
     ("GET", "/v1/bundles/live.example", [401, 401, 200, 403, 403]),
     ("GET", "/v1/challenges/live.example", [401, 401, 404, 403, 403]),
     ("GET", "/v1/challenges/live.example/t", [401, 401, 404, 403, 403]),
@@ -196,6 +198,22 @@ fn self_signed(key: &openssl::pkey::PKey<openssl::pkey::Private>) -> openssl::x5
     certificate.set_not_after(&openssl::asn1::Asn1Time::days_from_now(1).unwrap()).unwrap();
     certificate.sign(key, openssl::hash::MessageDigest::sha256()).unwrap();
     certificate.build()
+}
+
+#[test]
+fn names_of_one_registered_domain_are_bounded_and_www_comes_along_where_it_is_wanted() {
+    let settings = format!("{INTERNAL}[domains]\nnames_per_registered_domain_max = 3\nwww = true\n");
+    let service = CertService::started(&settings);
+    assert_eq!(service.put("shop.example", "").status, 201);
+    service.wait_live("www.shop.example");
+    assert_eq!(service.put("a.shop.example", "").status, 201);
+    let refused = service.put("b.shop.example", "");
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (409, Some("too_many_names")));
+    let says = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(says.contains("shop.example has 3 names") && says.contains("names_per_registered_domain_max"), "{says}");
+    assert_eq!(service.put("www.other.example", r#"{"www": false}"#).status, 201);
+    assert_eq!(service.get("/v1/domains/other.example").status, 404);
+    assert_eq!(service.put("b.shop.example", r#"{"tenant": "a b"}"#).json()["code"], "invalid_tenant");
 }
 
 #[test]

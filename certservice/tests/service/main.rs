@@ -7,6 +7,7 @@ mod ca;
 mod crash;
 mod edge;
 mod http;
+mod imports;
 mod internal;
 mod pebble;
 mod precheck;

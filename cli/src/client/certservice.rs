@@ -1,7 +1,8 @@
+use std::time::Duration;
+
 use contract::Hostname;
-use contract::api::{BudgetPage, CheckReport, Domain, DomainPage, PutDomain, RevokeDomain, RevokeReason};
-use reqwest::header::AUTHORIZATION;
-use reqwest::header::{HeaderMap, HeaderValue};
+use contract::api::{BudgetPage, CheckReport, Domain, DomainList, DomainPage, PutDomain, RevokeDomain, RevokeReason};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,29 @@ struct Edges {
 pub struct CertService {
     target: Target,
     client: Client,
+}
+
+/// A list of millions of lines takes its time.
+const LIST_SECONDS_MAX: Duration = Duration::from_secs(1800);
+
+/// How the lines of a list are meant.
+#[derive(Debug, Clone, Default)]
+pub struct ListOptions {
+    /// Else NDJSON.
+    pub csv: bool,
+    pub tenant: Option<String>,
+    pub issuer: Option<String>,
+    pub www: bool,
+}
+
+impl ListOptions {
+    fn query(&self) -> String {
+        let tenant = self.tenant.as_ref().map(|tenant| format!("tenant={tenant}"));
+        let issuer = self.issuer.as_ref().map(|issuer| format!("issuer={issuer}"));
+        let www = self.www.then(|| "www=true".to_owned());
+        let all: Vec<_> = [tenant, issuer, www].into_iter().flatten().collect();
+        if all.is_empty() { String::new() } else { format!("?{}", all.join("&")) }
+    }
 }
 
 impl CertService {
@@ -102,6 +126,22 @@ impl CertService {
     /// Off-boards a domain.
     pub async fn remove(&self, name: &Hostname) -> Result<(), ClientError> {
         self.target.send(self.client.delete(self.domain_url(name))).await.map(drop)
+    }
+
+    /// Sends a list of domains; the same list again is the one that was sent before.
+    pub async fn begin_list(&self, text: Vec<u8>, options: &ListOptions) -> Result<DomainList, ClientError> {
+        let mut of = contract::bundle::sha256(&text).to_vec();
+        let query = options.query();
+        of.extend_from_slice(query.as_bytes());
+        let key: String = contract::bundle::sha256(&of).iter().map(|byte| format!("{byte:02x}")).collect();
+        let kind = if options.csv { "text/csv" } else { "application/x-ndjson" };
+        let request = self.client.post(self.target.url(&format!("/v1/imports{query}")));
+        let request = request.header(CONTENT_TYPE, kind).header("idempotency-key", key).timeout(LIST_SECONDS_MAX);
+        self.target.json(request.body(text)).await
+    }
+
+    pub async fn list(&self, id: &str) -> Result<DomainList, ClientError> {
+        self.target.json(self.client.get(self.target.url(&format!("/v1/imports/{id}")))).await
     }
 
     /// What the CAs' limits leave; also what is counted by a domain, where one is named.

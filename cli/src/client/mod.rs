@@ -12,7 +12,7 @@ use contract::api::Problem;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url};
 
 pub use admin::{Admin, Intent, Order, Plugin, Readiness};
-pub use certservice::{CertService, Edge};
+pub use certservice::{CertService, Edge, ListOptions};
 
 const CONNECT_SECONDS_MAX: u64 = 5;
 const ANSWER_SECONDS_MAX: u64 = 60;

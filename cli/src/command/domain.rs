@@ -14,8 +14,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) async fn run(args: &CertServiceArgs, action: DomainAction, json: bool) -> Result<(), Failure> {
     let certservice = CertService::new(args)?;
     match action {
-        DomainAction::Add { name, tenant, issuer, bulk } => {
-            let domain = certservice.add(&name, &PutDomain { tenant, issuer, bulk }).await?;
+        DomainAction::Add { name, tenant, issuer, bulk, www } => {
+            let domain = certservice.add(&name, &PutDomain { tenant, issuer, bulk, www: www.then_some(true) }).await?;
             print(&domain, json);
             if !json && domain.state == State::Working {
                 println!("follow it with: latchkey domain watch {name}");
@@ -147,7 +147,7 @@ async fn watch(certservice: &CertService, name: &Hostname, timeout: u64, json: b
     }
 }
 
-fn state(state: State) -> &'static str {
+pub(super) fn state(state: State) -> &'static str {
     match state {
         State::Working => "working",
         State::ActionNeeded => "action needed",

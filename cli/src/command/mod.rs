@@ -4,17 +4,22 @@ mod budget;
 mod config;
 mod domain;
 mod edge;
+mod issue;
 mod plugin;
 mod redirects;
 mod status;
 mod top;
 
-use crate::args::{Args, BudgetAction, Command, EdgeAction};
+use crate::args::{Args, BudgetAction, Command, EdgeAction, ImportAction};
 use crate::{Failure, demo};
 
 pub async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Domain { certservice, action } => domain::run(&certservice, action, args.json).await,
+        Command::Issue { certservice, issue } => issue::run(&certservice, issue, args.json).await,
+        Command::Import { certservice, action: ImportAction::Show { id } } => {
+            issue::show_one(&certservice, &id, args.json).await
+        }
         Command::Budget { certservice, action: BudgetAction::Ls { domain } } => {
             budget::list(&certservice, domain.as_ref(), args.json).await
         }

@@ -92,6 +92,7 @@ const NEVER: [(&str, &[&str], &str); 20] = [
         &["crate::issue", "instant_acme", "crate::store", "sqlx", "Notify"],
         "it asks no CA and writes nothing",
     ),
+    ("certservice/src/intake/", &["crate::issue", "instant_acme", "sqlx", "reqwest"], "it asks no CA"),
     ("certservice/src/budget/", &["crate::issue", "crate::store", "sqlx", "await"], "it only reckons"),
     ("certservice/src/seal/", &["std::fs", "tracing", "crate::store", "static"], "it keeps no plaintext"),
     (

@@ -3,7 +3,7 @@
 use super::*;
 
 async fn issue(store: &Store, domain: &str, next: &Next) {
-    store.register("shop", &job(domain)).await.unwrap();
+    store.register("shop", &job(domain), 0).await.unwrap();
     let stored = only_job(store).await;
     let done = issued(&stored.job);
     store.finish(&stored, &done, &bundle(domain, 1), &shown(1), next).await.unwrap();
@@ -91,11 +91,14 @@ async fn while_a_ca_is_down_renewals_stay_where_they_are() {
         // An hour's worth of a small fleet.
         for n in 0..60 {
             let step = Step::InLine { checked_at: NOW };
-            store.register("shop", &Job { step, lane: Lane::Renewal, ..job(&format!("n{n}.example")) }).await.unwrap();
+            store
+                .register("shop", &Job { step, lane: Lane::Renewal, ..job(&format!("n{n}.example")) }, 0)
+                .await
+                .unwrap();
         }
         for n in [60, 61] {
             let domain = format!("n{n}.example");
-            store.register("shop", &job(&domain)).await.unwrap();
+            store.register("shop", &job(&domain), 0).await.unwrap();
             let stored = due(&store, FAR, 100).await.into_iter().find(|s| s.job.domain.as_str() == domain).unwrap();
             let done = issued(&stored.job);
             let next = if n == 60 { soon(NOW) } else { Next { urgent_at: NOW, ..soon(NOW) } };

@@ -1,0 +1,170 @@
+//! What may be registered, by whom, and with which issuer. Pure, and the same for a request and for a line of a list.
+
+use contract::Hostname;
+use serde::{Deserialize, Serialize};
+
+use crate::budget::registered_domain;
+use crate::config::is_tenant;
+use crate::order::{Job, Lane};
+
+const DEFAULT_TENANT: &str = "default";
+
+/// What the boot file says about registering.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The default first.
+    pub issuers: Vec<String>,
+    /// Names of one registered domain, whatever their tenants; 0 is no limit.
+    pub names_max: u64,
+    /// `www.` comes with its parent, and the parent with it, where nobody says otherwise.
+    pub www: bool,
+}
+
+/// What somebody asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    pub name: String,
+    #[serde(default)]
+    pub tenant: Option<String>,
+    #[serde(default)]
+    pub issuer: Option<String>,
+    #[serde(default)]
+    pub www: Option<bool>,
+}
+
+/// A domain as it is registered, and the one that comes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub name: Hostname,
+    pub twin: Option<Hostname>,
+    pub tenant: String,
+    pub issuer: String,
+}
+
+/// Why not. `code` is stable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: &'static str,
+    pub says: String,
+}
+
+impl Rules {
+    /// `own` is the tenant that the caller is confined to.
+    pub fn admit(&self, own: Option<&str>, wanted: Wanted) -> Result<Entry, Refusal> {
+        let refused = |code, says| Refusal { code, says };
+        let name = Hostname::parse(&wanted.name).map_err(|error| refused("invalid_name", error.to_string()))?;
+        // Nobody can prove control of all names below one.
+        if psl::domain_str(name.as_str()).is_none() {
+            let says = format!("{name} is a public suffix: names are registered below it (publicsuffix.org)");
+            return Err(refused("public_suffix", says));
+        }
+        let tenant = match (own, wanted.tenant) {
+            (Some(own), Some(wanted)) if own != wanted => {
+                return Err(refused("forbidden", format!("this token is for tenant `{own}` only")));
+            }
+            (Some(own), _) => own.to_owned(),
+            (None, Some(wanted)) if !is_tenant(&wanted) => {
+                return Err(refused(
+                    "invalid_tenant",
+                    "a tenant is 1 to 64 characters of A-Z a-z 0-9 . _ -".to_owned(),
+                ));
+            }
+            (None, wanted) => wanted.unwrap_or_else(|| DEFAULT_TENANT.to_owned()),
+        };
+        let issuer = wanted.issuer.as_ref().or(self.issuers.first());
+        let issuer = issuer.filter(|name| self.issuers.contains(name)).ok_or_else(|| {
+            refused("unknown_issuer", format!("there is no such issuer; there are: {}", self.issuers.join(", ")))
+        })?;
+        let twin = if wanted.www.unwrap_or(self.www) { twin(&name) } else { None };
+        Ok(Entry { issuer: issuer.clone(), name, twin, tenant })
+    }
+
+    pub fn too_many(&self, name: &Hostname) -> Refusal {
+        let (domain, most) = (registered_domain(name), self.names_max);
+        let says = format!(
+            "{domain} has {most} names already, which is the most that is accepted; an operator may remove some, or raise \
+             domains.names_per_registered_domain_max"
+        );
+        Refusal { code: "too_many_names", says }
+    }
+}
+
+impl Entry {
+    /// The first orders, of the domain and of the one that comes with it.
+    pub fn jobs(&self, bulk: bool, now: u64) -> Vec<Job> {
+        let names = [Some(&self.name), self.twin.as_ref()].into_iter().flatten();
+        names
+            .map(|name| {
+                let mut job = Job::new(name.clone(), self.issuer.clone(), 0, now);
+                if bulk {
+                    job.lane = Lane::Bulk;
+                }
+                job
+            })
+            .collect()
+    }
+}
+
+/// `www.` of a registered domain, and the registered domain of that.
+fn twin(name: &Hostname) -> Option<Hostname> {
+    let registered = registered_domain(name);
+    if name.as_str() == registered {
+        return Hostname::parse(&format!("www.{name}")).ok();
+    }
+    name.as_str().strip_prefix("www.").filter(|rest| *rest == registered).and_then(|rest| Hostname::parse(rest).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> Rules {
+        Rules { issuers: vec!["first".into(), "second".into()], names_max: 100, www: false }
+    }
+
+    fn wanted(name: &str) -> Wanted {
+        Wanted { name: name.into(), ..Wanted::default() }
+    }
+
+    #[test]
+    fn a_name_gets_the_defaults() {
+        let entry = rules().admit(None, wanted("Bücher.example")).unwrap();
+        assert_eq!((entry.name.as_str(), entry.twin.is_none()), ("xn--bcher-kva.example", true));
+        assert_eq!((entry.tenant.as_str(), entry.issuer.as_str()), ("default", "first"));
+        let own = rules().admit(Some("shop"), Wanted { issuer: Some("second".into()), ..wanted("a.example") }).unwrap();
+        assert_eq!((own.tenant.as_str(), own.issuer.as_str()), ("shop", "second"));
+    }
+
+    #[test]
+    fn what_may_not_be_is_refused_with_its_code() {
+        let tenant = |tenant: &str| Wanted { tenant: Some(tenant.into()), ..wanted("a.example") };
+        for (own, wanted, code) in [
+            (None, wanted("no host"), "invalid_name"),
+            (None, wanted("co.uk"), "public_suffix"),
+            (Some("shop"), tenant("other"), "forbidden"),
+            (None, tenant("a b"), "invalid_tenant"),
+            (None, tenant(&"x".repeat(65)), "invalid_tenant"),
+            (None, Wanted { issuer: Some("third".into()), ..wanted("a.example") }, "unknown_issuer"),
+        ] {
+            assert_eq!(rules().admit(own, wanted).unwrap_err().code, code);
+        }
+        assert!(rules().admit(None, tenant(&"x".repeat(64))).is_ok());
+    }
+
+    #[test]
+    fn www_comes_with_a_registered_domain_and_with_nothing_else() {
+        let twin = |name: &str, www| {
+            let entry = rules().admit(None, Wanted { www, ..wanted(name) }).unwrap();
+            entry.twin.map(|twin| twin.to_string())
+        };
+        assert_eq!(twin("shop.co.uk", Some(true)).as_deref(), Some("www.shop.co.uk"));
+        assert_eq!(twin("www.shop.co.uk", Some(true)).as_deref(), Some("shop.co.uk"));
+        assert_eq!(twin("a.shop.co.uk", Some(true)), None);
+        assert_eq!(twin("www.a.shop.co.uk", Some(true)), None);
+        assert_eq!(twin("shop.co.uk", None), None);
+        let always = Rules { www: true, ..rules() };
+        assert!(always.admit(None, wanted("shop.co.uk")).unwrap().twin.is_some());
+        assert!(always.admit(None, Wanted { www: Some(false), ..wanted("shop.co.uk") }).unwrap().twin.is_none());
+    }
+}
