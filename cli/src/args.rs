@@ -1,9 +1,11 @@
+mod certservice;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use contract::Hostname;
-use contract::api::{RevokeReason, State};
 
+use self::certservice::seconds;
+pub use self::certservice::{AuditAction, BudgetAction, DomainAction, EdgeAction, ImportAction, IssueArgs};
 use crate::client::Target;
 pub use crate::import::Format;
 
@@ -43,6 +45,21 @@ pub enum Command {
         certservice: CertServiceArgs,
         #[command(subcommand)]
         action: ImportAction,
+    },
+    /// What renewals will take, and what an outage of the CAs would do. Exit code 1: certificates would end, or have ended.
+    Forecast {
+        #[command(flatten)]
+        certservice: CertServiceArgs,
+        /// If no CA answered from now on, for so long: 90m, 12h, 3d.
+        #[arg(long, value_name = "SPAN", value_parser = seconds)]
+        ca_down: Option<u64>,
+    },
+    /// Who changed what, and when: an append-only journal whose entries cover each other.
+    Audit {
+        #[command(flatten)]
+        certservice: CertServiceArgs,
+        #[command(subcommand)]
+        action: AuditAction,
     },
     /// What the CAs' limits leave.
     Budget {
@@ -138,115 +155,6 @@ pub struct AdminArgs {
     /// The proxy's admin socket.
     #[arg(long, global = true, env = "LATCHKEY_ADMIN", value_name = "WHERE", default_value = ADMIN)]
     pub admin: Target,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum DomainAction {
-    /// Register a domain: a certificate is ordered for it.
-    Add {
-        name: Hostname,
-        /// Who it belongs to. Default: the token's tenant.
-        #[arg(long)]
-        tenant: Option<String>,
-        /// Which configured issuer to order from. Default: the first one.
-        #[arg(long)]
-        issuer: Option<String>,
-        /// After all others: one of a large import.
-        #[arg(long)]
-        bulk: bool,
-        /// With `www.` of a registered domain, or with the registered domain of a `www.`.
-        #[arg(long)]
-        www: bool,
-    },
-    /// One domain: where it stands and who must act.
-    Show { name: Hostname },
-    /// Look at a domain's DNS, CAA records and challenge path now, without asking any CA. Exit code 1: something is wrong.
-    Check { name: Hostname },
-    /// Ask for a new certificate now. The CA's limits hold.
-    Renew { name: Hostname },
-    /// Have the CA take the certificate back; another one is ordered at once.
-    Revoke {
-        name: Hostname,
-        /// What the CA is told: unspecified, key-compromise, superseded, cessation-of-operation.
-        #[arg(long, default_value = "unspecified", value_parser = reason)]
-        reason: RevokeReason,
-    },
-    /// All domains.
-    Ls {
-        /// Only those in this state: working, action-needed, live, blocked.
-        #[arg(long, value_parser = state)]
-        state: Option<State>,
-        /// Only those of this tenant.
-        #[arg(long)]
-        tenant: Option<String>,
-        /// Only those whose certificate ends within so many days, soonest first.
-        #[arg(long, value_name = "DAYS")]
-        expires_within: Option<u32>,
-    },
-    /// Off-board a domain: no more certificates, and the edges stop serving it.
-    Rm { name: Hostname },
-    /// Follow a domain until its certificate is there (exit code 0) or somebody must act (1).
-    Watch {
-        name: Hostname,
-        /// Give up after this many seconds.
-        #[arg(long, default_value_t = 300, value_name = "SECONDS")]
-        timeout: u64,
-    },
-}
-
-/// A word of the API, with hyphens as command lines have them.
-fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_value(text.replace('-', "_").into())
-        .map_err(|_| "not one of the words that --help names".to_owned())
-}
-
-fn state(text: &str) -> Result<State, String> {
-    word(text)
-}
-
-fn reason(text: &str) -> Result<RevokeReason, String> {
-    word(text)
-}
-
-#[derive(Debug, Parser)]
-pub struct IssueArgs {
-    /// CSV (`name[,tenant[,issuer]]`), or NDJSON where its name ends in .ndjson, .jsonl or .json.
-    #[arg(long, value_name = "FILE")]
-    pub from: PathBuf,
-    /// Of lines that name none. Default: the token's, else `default`.
-    #[arg(long)]
-    pub tenant: Option<String>,
-    /// Of lines that name none. Default: the first one.
-    #[arg(long)]
-    pub issuer: Option<String>,
-    /// `www.` comes with each registered domain, and the registered domain with its `www.`.
-    #[arg(long)]
-    pub www: bool,
-    /// Send the list and leave.
-    #[arg(long)]
-    pub detach: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ImportAction {
-    /// How far a list is, and what was wrong with which line.
-    Show { id: String },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum BudgetAction {
-    /// Each issuer: whether it takes orders, how many wait, and what is left of its limits.
-    Ls {
-        /// With what is counted by this domain.
-        #[arg(long, value_name = "NAME")]
-        domain: Option<Hostname>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum EdgeAction {
-    /// How far each edge has followed the changes of certificates.
-    Ls,
 }
 
 #[derive(Debug, Subcommand)]

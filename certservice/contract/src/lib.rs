@@ -11,6 +11,7 @@ pub mod bundle;
 #[cfg(feature = "document")]
 pub mod document;
 pub mod hostname;
+pub mod journal;
 pub mod plugin;
 pub mod redis_keys;
 #[cfg(feature = "rsa-key")]

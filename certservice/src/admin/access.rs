@@ -18,7 +18,7 @@ const TOKEN_BYTES_MAX: usize = 512;
 /// Who calls, as far as the API cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    Token(Grant),
+    Token(Token),
     /// On a Unix socket: who may open it is trusted with what tokens are not configured for.
     Local {
         trusted: bool,
@@ -29,28 +29,33 @@ pub enum Caller {
 enum Allowed {
     /// Role app for its tenant, operator for all.
     Domains,
+    /// The same, and viewer for all.
+    SeeDomains,
     Edge,
-    Operator,
-    /// Operator, and whoever can open the Unix socket.
+    /// Operator and viewer.
+    See,
+    /// The same, and whoever can open the Unix socket.
     Watch,
 }
 
 /// The rules. A path stands here as the router has it.
-const RULES: [(&str, &str, Allowed); 17] = [
-    ("GET", "/v1/domains", Allowed::Domains),
-    ("GET", "/v1/domains/{name}", Allowed::Domains),
+const RULES: [(&str, &str, Allowed); 19] = [
+    ("GET", "/v1/domains", Allowed::SeeDomains),
+    ("GET", "/v1/domains/{name}", Allowed::SeeDomains),
     ("PUT", "/v1/domains/{name}", Allowed::Domains),
     ("DELETE", "/v1/domains/{name}", Allowed::Domains),
     ("POST", "/v1/domains/{name}", Allowed::Domains),
     ("POST", "/v1/imports", Allowed::Domains),
-    ("GET", "/v1/imports/{id}", Allowed::Domains),
+    ("GET", "/v1/imports/{id}", Allowed::SeeDomains),
     ("GET", "/v1/bundles/{name}", Allowed::Edge),
     ("GET", "/v1/challenges/{name}", Allowed::Edge),
     ("GET", "/v1/challenges/{name}/{token}", Allowed::Edge),
     ("GET", "/v1/ticket-keys", Allowed::Edge),
     ("GET", "/v1/changes", Allowed::Edge),
-    ("GET", "/v1/budgets", Allowed::Operator),
-    ("GET", "/v1/edges", Allowed::Operator),
+    ("GET", "/v1/audit", Allowed::See),
+    ("GET", "/v1/budgets", Allowed::See),
+    ("GET", "/v1/forecast", Allowed::See),
+    ("GET", "/v1/edges", Allowed::See),
     ("GET", "/healthz", Allowed::Watch),
     ("GET", "/readyz", Allowed::Watch),
     ("GET", "/metrics", Allowed::Watch),
@@ -58,23 +63,25 @@ const RULES: [(&str, &str, Allowed); 17] = [
 
 impl Allowed {
     fn covers(self, caller: &Caller) -> bool {
-        let token = match caller {
+        let grant = match caller {
             Caller::Local { trusted } => return *trusted || self == Self::Watch,
-            Caller::Token(grant) => grant,
+            Caller::Token(token) => &token.grant,
         };
         match self {
-            Self::Domains => matches!(token, Grant::App { .. } | Grant::Operator),
-            Self::Edge => *token == Grant::Edge,
-            Self::Operator | Self::Watch => *token == Grant::Operator,
+            Self::Domains => matches!(grant, Grant::App { .. } | Grant::Operator),
+            Self::SeeDomains => matches!(grant, Grant::App { .. } | Grant::Operator | Grant::Viewer),
+            Self::Edge => *grant == Grant::Edge,
+            Self::See | Self::Watch => matches!(grant, Grant::Operator | Grant::Viewer),
         }
     }
 
     fn words(self) -> &'static str {
         match self {
             Self::Domains => "role app or operator",
+            Self::SeeDomains => "role app, operator or viewer",
             Self::Edge => "role edge",
-            Self::Operator => "role operator",
-            Self::Watch => "role operator, or the Unix socket",
+            Self::See => "role operator or viewer",
+            Self::Watch => "role operator or viewer, or the Unix socket",
         }
     }
 }
@@ -83,8 +90,20 @@ impl Caller {
     /// The tenant whose domains it is confined to.
     pub(super) fn tenant(&self) -> Option<&str> {
         match self {
-            Self::Token(Grant::App { tenant }) => Some(tenant),
+            Self::Token(Token { grant: Grant::App { tenant }, .. }) => Some(tenant),
             _ => None,
+        }
+    }
+
+    /// As the journal names it. Of the token it has the first digits of its hash: enough to find it in the boot file.
+    pub(super) fn actor(&self) -> String {
+        let Self::Token(Token { grant, sha256 }) = self else { return "local".to_owned() };
+        let id: String = sha256[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        match grant {
+            Grant::App { tenant } => format!("app/{tenant}:{id}"),
+            Grant::Edge => format!("edge:{id}"),
+            Grant::Operator => format!("operator:{id}"),
+            Grant::Viewer => format!("viewer:{id}"),
         }
     }
 }
@@ -130,12 +149,12 @@ fn identify(api: &Api, headers: &HeaderMap) -> Result<Caller, ApiError> {
     };
     let token = header.as_bytes().split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
     let token = token.map(|(_, token)| token.trim_ascii()).filter(|token| token.len() <= TOKEN_BYTES_MAX);
-    let grant = token.and_then(|token| grant(&api.tokens, token));
-    grant.map(Caller::Token).ok_or_else(unknown_caller)
+    let token = token.and_then(|token| known(&api.tokens, token));
+    token.map(Caller::Token).ok_or_else(unknown_caller)
 }
 
 /// Looks at all tokens, whichever fits, so that the time tells nothing.
-fn grant(tokens: &[Token], presented: &[u8]) -> Option<Grant> {
+fn known(tokens: &[Token], presented: &[u8]) -> Option<Token> {
     let digest = contract::bundle::sha256(presented);
     let mut found = None;
     for token in tokens {
@@ -144,7 +163,7 @@ fn grant(tokens: &[Token], presented: &[u8]) -> Option<Grant> {
             found = Some(token);
         }
     }
-    found.map(|token| token.grant.clone())
+    found.cloned()
 }
 
 fn unknown_caller() -> ApiError {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, body};
 use contract::Hostname;
 use contract::api::{Domain, DomainPage, PutDomain, State as DomainState};
+use contract::journal::Detail;
 use http::header::IF_NONE_MATCH;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -40,11 +41,11 @@ pub(super) async fn put(
     let entry = api.rules.admit(caller.tenant(), wanted)?;
     let mut jobs = entry.jobs(body.bulk, clock::now()).into_iter();
     let Some(job) = jobs.next() else { return Err(unknown_domain(&entry.name)) };
-    match api.store.register(&entry.tenant, &job, api.rules.names_max).await? {
+    match api.store.register(&entry.tenant, &job, api.rules.names_max, &caller.actor()).await? {
         Registered::New(domain) => {
             tracing::info!(domain = %domain.name, domain.tenant, domain.issuer, "domain registered");
             if let Some(twin) = jobs.next() {
-                register_twin(&api, &entry.tenant, &twin).await?;
+                register_twin(&api, &caller, &entry.tenant, &twin).await?;
             }
             api.wake.notify_one();
             Ok((StatusCode::CREATED, Json(domain)).into_response())
@@ -63,7 +64,7 @@ pub(super) async fn put(
                 return Err(ApiError::new(StatusCode::CONFLICT, "other_issuer", "Other issuer", says));
             }
             if let Some(twin) = jobs.next() {
-                register_twin(&api, &domain.tenant, &twin).await?;
+                register_twin(&api, &caller, &domain.tenant, &twin).await?;
             }
             Ok(Json(lift(&api, &caller, domain).await?).into_response())
         }
@@ -72,8 +73,8 @@ pub(super) async fn put(
 }
 
 /// Asked again, what is missing comes: the two are not one.
-async fn register_twin(api: &Api, tenant: &str, job: &Job) -> Result<(), ApiError> {
-    match api.store.register(tenant, job, api.rules.names_max).await? {
+async fn register_twin(api: &Api, caller: &Caller, tenant: &str, job: &Job) -> Result<(), ApiError> {
+    match api.store.register(tenant, job, api.rules.names_max, &caller.actor()).await? {
         Registered::New(domain) => {
             tracing::info!(domain = %domain.name, domain.tenant, domain.issuer, "domain registered");
             api.wake.notify_one();
@@ -106,7 +107,7 @@ async fn lift(api: &Api, caller: &Caller, domain: Domain) -> Result<Domain, ApiE
         return Ok(domain);
     }
     let job = Job::new(domain.name.clone(), domain.issuer.clone(), 0, clock::now());
-    if api.store.enqueue(&job).await? {
+    if api.store.order_now(&job, &caller.actor(), "domain.lifted", &Detail::new()).await? {
         api.wake.notify_one();
     }
     Ok(domain)
@@ -132,7 +133,7 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let name = hostname(&name)?;
     // A task of its own: a caller who hangs up half-way must not keep the edges from hearing of it.
-    let gone = tokio::spawn(off_board(api, name, caller.tenant().map(str::to_owned)));
+    let gone = tokio::spawn(off_board(api, name, caller));
     gone.await.map_err(|error| {
         tracing::error!(%error, "off-boarding a domain ended badly");
         let says = "off-boarding ended badly; see CertService's log";
@@ -140,11 +141,12 @@ pub(super) async fn delete(
     })?
 }
 
-async fn off_board(api: Arc<Api>, name: Hostname, tenant: Option<String>) -> Result<StatusCode, ApiError> {
+async fn off_board(api: Arc<Api>, name: Hostname, caller: Caller) -> Result<StatusCode, ApiError> {
     let domain = api.store.domain(&name).await?;
-    let domain = domain.filter(|domain| tenant.is_none_or(|tenant| tenant == domain.tenant));
+    let domain = domain.filter(|domain| caller.tenant().is_none_or(|tenant| tenant == domain.tenant));
     let domain = domain.ok_or_else(|| unknown_domain(&name))?;
-    let gone = api.store.off_board(&name, &domain.tenant).await?.ok_or_else(|| unknown_domain(&name))?;
+    let gone =
+        api.store.off_board(&name, &domain.tenant, &caller.actor()).await?.ok_or_else(|| unknown_domain(&name))?;
     tracing::info!(%name, domain.tenant, "domain off-boarded");
     api.notify.bundle_over(&name).await;
     challenge::withdraw(&gone.answers, &api.notify).await;

@@ -10,6 +10,9 @@ use http::header::CONTENT_TYPE;
 use super::Api;
 use super::budgets::of_issuers;
 use super::problem::ApiError;
+use crate::clock;
+use crate::order::Lane;
+use crate::store::LEFT_BOUNDS;
 
 /// The process answers.
 pub(super) async fn healthz() -> &'static str {
@@ -22,9 +25,32 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<&'static str, 
     Ok("ready\n")
 }
 
+/// What is counted in the database for who watches.
+async fn count(api: &Api, now: u64) -> Result<(), ApiError> {
+    let queues = api.store.queues().await?;
+    api.metrics.queues(Lane::ALL.map(|lane| {
+        let queue = queues.iter().find(|queue| queue.lane == lane as i64);
+        let age = queue.map_or(0, |queue| now.saturating_sub(queue.oldest_at));
+        (lane.as_str(), queue.map_or(0, |queue| queue.count), age)
+    }));
+    if !api.metrics.counts_now(now) {
+        return Ok(());
+    }
+    let lifetimes = api.store.lifetimes(now).await?;
+    let remaining: Vec<_> = LEFT_BOUNDS.into_iter().zip(lifetimes).collect();
+    let soonest = match api.store.ended(now).await? {
+        0 => api.store.soonest_end(now).await?.map(|end| i64::try_from(end.saturating_sub(now)).unwrap_or(i64::MAX)),
+        _ => Some(-1),
+    };
+    api.metrics.domains(&api.store.domains_by_state().await?, &remaining, soonest);
+    Ok(())
+}
+
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let (jobs, head) = (api.store.jobs_by_step().await?, api.store.changes_head().await?);
     api.metrics.budgets(&of_issuers(&api, None).await?);
+    let now = clock::now();
+    count(&api, now).await?;
     api.metrics.follow(head, api.progress.behind_max(head));
     match api.metrics.render(&jobs) {
         Ok(text) => Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()),

@@ -60,7 +60,13 @@ pub(super) async fn post(
         let says = format!("{ARRIVING_MAX} lists arrive already; try again");
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", says).retry_after(BUSY_SECONDS));
     };
-    let new = NewList { own_tenant: own.unwrap_or_default(), key: key.as_deref(), format, others: &others };
+    let new = NewList {
+        own_tenant: own.unwrap_or_default(),
+        key: key.as_deref(),
+        format,
+        others: &others,
+        actor: &caller.actor(),
+    };
     let (list, is_new) = api.store.begin_list(&new, clock::now()).await?;
     if is_new {
         let arriving = Arriving { api: &api, list: &list, lines: 0, part: Vec::new(), first_line: 1 };

@@ -1,10 +1,12 @@
 //! The HTTP API. Every route has a rule; a route without one is refused.
 
 mod access;
+mod audit;
 mod budgets;
 mod changes;
 mod domains;
 mod edges;
+mod forecast;
 mod health;
 mod listen;
 mod lists;
@@ -69,7 +71,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/challenges/{name}/{token}", get(edges::challenge))
         .route("/v1/ticket-keys", get(edges::ticket_keys))
         .route("/v1/changes", get(changes::list))
+        .route("/v1/audit", get(audit::list))
         .route("/v1/budgets", get(budgets::list))
+        .route("/v1/forecast", get(forecast::get))
         .route("/v1/edges", get(changes::edges))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
 use contract::api::{CheckReport, Domain, RevokeDomain, RevokeReason};
+use contract::journal::Detail;
 use http::StatusCode;
 use tokio::sync::Semaphore;
 
@@ -17,6 +18,7 @@ use crate::clock;
 use crate::issue::Reason;
 use crate::order::Job;
 use crate::renew::order;
+use crate::store::Told;
 
 /// Looks on behalf of requests that are under way at once.
 const LOOKS_MAX: usize = 16;
@@ -37,8 +39,8 @@ pub(super) async fn post(
     let domain = domain.ok_or_else(|| unknown_domain(&name))?;
     match verb {
         "check" => check(&api, domain).await,
-        "renew" => renew(&api, domain).await,
-        "revoke" => revoke(&api, domain, request).await,
+        "renew" => renew(&api, &caller, domain, "domain.renewal_asked", &Detail::new()).await,
+        "revoke" => revoke(&api, &caller, domain, request).await,
         _ => Err(unknown_verb()),
     }
 }
@@ -56,14 +58,20 @@ async fn check(api: &Api, domain: Domain) -> Result<Response, ApiError> {
 }
 
 /// An order now: the first one again, or one that replaces the certificate. The CA's limits hold.
-async fn renew(api: &Api, domain: Domain) -> Result<Response, ApiError> {
+async fn renew(
+    api: &Api,
+    caller: &Caller,
+    domain: Domain,
+    action: &'static str,
+    detail: &Detail,
+) -> Result<Response, ApiError> {
     let now = clock::now();
     let job = match api.store.renewal(&domain.name).await? {
         Some(renewal) => order(renewal, now),
         None => Job::new(domain.name.clone(), domain.issuer.clone(), 0, now),
     };
-    if !api.store.enqueue(&job).await? {
-        api.store.expedite(&domain.name, now).await?;
+    if !api.store.order_now(&job, &caller.actor(), action, detail).await? {
+        return Err(unknown_domain(&domain.name));
     }
     api.wake.notify_one();
     tracing::info!(domain = %domain.name, domain.tenant, "a new certificate was asked for");
@@ -72,7 +80,12 @@ async fn renew(api: &Api, domain: Domain) -> Result<Response, ApiError> {
 }
 
 /// The CA takes the certificate back, and another one is ordered at once; edges serve the old one until that is there.
-async fn revoke(api: &Api, domain: Domain, request: axum::extract::Request) -> Result<Response, ApiError> {
+async fn revoke(
+    api: &Api,
+    caller: &Caller,
+    domain: Domain,
+    request: axum::extract::Request,
+) -> Result<Response, ApiError> {
     let wanted: RevokeDomain = json_body(request, "it may be empty or have `reason`").await?;
     let reason = match wanted.reason {
         RevokeReason::Unspecified => Reason::Unspecified,
@@ -85,6 +98,12 @@ async fn revoke(api: &Api, domain: Domain, request: axum::extract::Request) -> R
         return Err(conflict("not_issued", format!("{} has no certificate", domain.name)));
     };
     let leaf = bundle.chain().ok().and_then(|chain| chain.into_iter().next()).unwrap_or_default();
+    let detail: Detail =
+        [("reason".to_owned(), wanted.reason.as_str().into()), ("revision".to_owned(), bundle.revision.into())].into();
+    // Before the CA is asked: what it does can't be undone, and must not be done untold.
+    let (actor, action) = (caller.actor(), "certificate.revocation_asked");
+    let (tenant, name) = (domain.tenant.as_str(), domain.name.as_str());
+    api.store.tell(&Told { actor: &actor, action, tenant, name, detail: detail.clone() }).await?;
     match api.hands.revoke(&bundle.issuer, &leaf, reason).await {
         Ok(true) => {}
         Ok(false) => {
@@ -97,7 +116,7 @@ async fn revoke(api: &Api, domain: Domain, request: axum::extract::Request) -> R
         }
     }
     tracing::warn!(domain = %domain.name, domain.tenant, revision = bundle.revision, "certificate revoked");
-    renew(api, domain).await
+    renew(api, caller, domain, "certificate.revoked", &detail).await
 }
 
 fn unknown_verb() -> ApiError {

@@ -111,6 +111,7 @@ impl Check<'_> {
         let grant = match (table.role, &table.tenant) {
             (RoleWord::Edge, None) => Some(Grant::Edge),
             (RoleWord::Operator, None) => Some(Grant::Operator),
+            (RoleWord::Viewer, None) => Some(Grant::Viewer),
             (RoleWord::App, Some(tenant)) if is_tenant(tenant) => Some(Grant::App { tenant: tenant.clone() }),
             (RoleWord::App, Some(_)) => {
                 self.fault(&pointer(&at, "tenant"), TENANT_RULE);
@@ -120,7 +121,7 @@ impl Check<'_> {
                 self.fault(&pointer(&at, "role"), "role `app` needs a `tenant`");
                 None
             }
-            (RoleWord::Edge | RoleWord::Operator, Some(_)) => {
+            (RoleWord::Edge | RoleWord::Operator | RoleWord::Viewer, Some(_)) => {
                 self.fault(&pointer(&at, "tenant"), "only role `app` has a tenant");
                 None
             }

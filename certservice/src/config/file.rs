@@ -60,6 +60,7 @@ pub enum RoleWord {
     Edge,
     App,
     Operator,
+    Viewer,
 }
 
 /// A URL, or the file that holds it where it carries a password.

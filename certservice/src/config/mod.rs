@@ -59,7 +59,7 @@ pub struct TlsFiles {
 }
 
 /// A bearer token: its hash and what it allows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     pub grant: Grant,
     pub sha256: [u8; 32],
@@ -73,6 +73,8 @@ pub enum Grant {
     App { tenant: String },
     /// All domains.
     Operator,
+    /// Sees what an operator sees, and changes nothing.
+    Viewer,
 }
 
 #[derive(Debug)]

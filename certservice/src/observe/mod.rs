@@ -1,9 +1,16 @@
 //! The names of all metrics. Must never take a host name, a path or a header as a label.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use contract::api::IssuerBudgets;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+/// Between two counts of all domains.
+const COUNT_SECONDS: u64 = 60;
+/// Of a fleet without certificates: no alert.
+const NEVER_SECONDS: i64 = 10 * 365 * 86_400;
 
 pub struct Metrics {
     registry: Registry,
@@ -20,6 +27,13 @@ pub struct Metrics {
     jobs: IntGaugeVec,
     budget_left: IntGaugeVec,
     in_line: IntGaugeVec,
+    queue: IntGaugeVec,
+    queue_oldest_seconds: IntGaugeVec,
+    domains: IntGaugeVec,
+    remaining: IntGaugeVec,
+    soonest_end_seconds: IntGauge,
+    /// Unix seconds; when the domains were counted last.
+    counted_at: AtomicU64,
     changes_head: IntGauge,
     edges_behind_max: IntGauge,
 }
@@ -61,6 +75,24 @@ impl Metrics {
             jobs: IntGaugeVec::new(jobs, &["step"])?,
             budget_left: IntGaugeVec::new(budget_left, &["issuer", "limit"])?,
             in_line: IntGaugeVec::new(in_line, &["issuer"])?,
+            queue: IntGaugeVec::new(Opts::new("latchkey_certservice_queue", "Orders in hand, by lane"), &["lane"])?,
+            queue_oldest_seconds: IntGaugeVec::new(
+                Opts::new("latchkey_certservice_queue_oldest_seconds", "Age of the oldest order in hand, by lane"),
+                &["lane"],
+            )?,
+            domains: IntGaugeVec::new(Opts::new("latchkey_certservice_domains", "Domains, by state"), &["state"])?,
+            remaining: IntGaugeVec::new(
+                Opts::new(
+                    "latchkey_certservice_remaining_lifetime_ratio_bucket",
+                    "Certificates of whose lifetime at most this part is left",
+                ),
+                &["le"],
+            )?,
+            soonest_end_seconds: IntGauge::new(
+                "latchkey_certservice_soonest_end_seconds",
+                "Until the next certificate ends that is not replaced; negative where one has ended",
+            )?,
+            counted_at: AtomicU64::new(0),
             changes_head: IntGauge::new("latchkey_changes_head", "Cursor of the newest change")?,
             edges_behind_max: IntGauge::new(
                 "latchkey_edges_behind_max",
@@ -76,6 +108,11 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.jobs.clone()))?;
         metrics.registry.register(Box::new(metrics.budget_left.clone()))?;
         metrics.registry.register(Box::new(metrics.in_line.clone()))?;
+        metrics.registry.register(Box::new(metrics.queue.clone()))?;
+        metrics.registry.register(Box::new(metrics.queue_oldest_seconds.clone()))?;
+        metrics.registry.register(Box::new(metrics.domains.clone()))?;
+        metrics.registry.register(Box::new(metrics.remaining.clone()))?;
+        metrics.registry.register(Box::new(metrics.soonest_end_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.changes_head.clone()))?;
         metrics.registry.register(Box::new(metrics.edges_behind_max.clone()))?;
         Ok(metrics)
@@ -87,9 +124,35 @@ impl Metrics {
         self.edges_behind_max.set(i64::try_from(edges_behind_max).unwrap_or(i64::MAX));
     }
 
+    /// Orders in hand: lane, how many, age of the oldest in seconds. Lanes without any are 0.
+    pub fn queues(&self, queues: impl IntoIterator<Item = (&'static str, u64, u64)>) {
+        for (lane, count, seconds) in queues {
+            self.queue.with_label_values(&[lane]).set(signed(count));
+            self.queue_oldest_seconds.with_label_values(&[lane]).set(signed(seconds));
+        }
+    }
+
+    /// Whether it is time to count the domains; they are many.
+    pub fn counts_now(&self, now: u64) -> bool {
+        let last = self.counted_at.load(Ordering::Relaxed);
+        let due = !(last..last + COUNT_SECONDS).contains(&now);
+        due && self.counted_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// What was counted.
+    pub fn domains(&self, by_state: &[(String, u64)], remaining: &[(&str, u64)], soonest_end_seconds: Option<i64>) {
+        self.domains.reset();
+        for (state, count) in by_state {
+            self.domains.with_label_values(&[state]).set(signed(*count));
+        }
+        for (le, count) in remaining {
+            self.remaining.with_label_values(&[le]).set(signed(*count));
+        }
+        self.soonest_end_seconds.set(soonest_end_seconds.unwrap_or(NEVER_SECONDS));
+    }
+
     /// What the CAs' limits leave.
     pub fn budgets(&self, issuers: &[IssuerBudgets]) {
-        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         for issuer in issuers {
             self.in_line.with_label_values(&[&issuer.name]).set(signed(issuer.in_line));
             for budget in &issuer.limits {
@@ -108,4 +171,8 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(String::from_utf8_lossy(&out).into_owned())
     }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

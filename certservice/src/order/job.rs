@@ -113,6 +113,15 @@ pub enum Stage {
 
 impl Lane {
     pub const ALL: [Self; 4] = [Self::Visitor, Self::Renewal, Self::New, Self::Bulk];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Visitor => "visitor",
+            Self::Renewal => "renewal",
+            Self::New => "new",
+            Self::Bulk => "bulk",
+        }
+    }
 }
 
 /// Why an order that could leave does not.

@@ -8,6 +8,8 @@ const DAY: u64 = 86_400;
 const SHORT_LIVED_SECONDS: u64 = 10 * DAY;
 /// Days with fewer renewals than this are not worth evening out.
 const EVEN_MIN: u64 = 100;
+/// Nobody plans further.
+const CATCH_UP_DAYS_MAX: u64 = 366;
 /// No certificate is reckoned with more than once an hour.
 const PERIOD_SECONDS_MIN: u64 = 3600;
 /// One a minute: fleets that renew less than that need no pacing.
@@ -110,10 +112,30 @@ impl Load {
         (first..=last).rev().find(has_room).unwrap_or(last) * DAY + latest % DAY
     }
 
-    /// How many renewals that can wait may begin after `since` and until `now`: what the fleet needs, and a sixth more. What
-    /// an outage held up is caught up with over days, not in a storm.
+    /// Most that begin in a day while they can wait: what the fleet needs, and a sixth more.
+    pub fn pace(&self) -> u64 {
+        (self.per_day * 7 / 6).max(PACE_MIN)
+    }
+
+    pub fn per_day(&self) -> u64 {
+        self.per_day
+    }
+
+    /// Renewals that are planned for before a day.
+    pub fn before(&self, day: u64) -> u64 {
+        self.days.range(..day).map(|(_, count)| count).sum()
+    }
+
+    /// Days that it takes to catch up with what has waited until `day`; what comes meanwhile included.
+    pub fn catch_up_days(&self, day: u64) -> u64 {
+        let done = |days: &u64| self.before(day + days) <= self.pace() * days;
+        (0..CATCH_UP_DAYS_MAX).find(done).unwrap_or(CATCH_UP_DAYS_MAX)
+    }
+
+    /// How many renewals that can wait may begin after `since` and until `now`. What an outage held up is caught up with
+    /// over days, not in a storm.
     pub fn allowance(&self, since: u64, now: u64) -> u64 {
-        let pace = (self.per_day * 7 / 6).max(PACE_MIN);
+        let pace = self.pace();
         // Counted from 1970, so that nothing is lost to rounding.
         (now * pace / DAY).saturating_sub(since * pace / DAY)
     }

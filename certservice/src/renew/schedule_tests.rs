@@ -92,6 +92,18 @@ fn what_was_held_up_is_caught_up_with_over_days() {
     assert_eq!(Load::default().allowance(NOW - 60, NOW), 1);
 }
 
+#[test]
+fn an_outage_is_caught_up_with_in_a_time_that_is_known_before() {
+    let today = NOW / DAY;
+    let fleet = Load::new((0..30).map(|day| Planned { day: today + day, lifetime_seconds: 45 * DAY, count: 10_000 }));
+    assert_eq!((fleet.per_day(), fleet.pace()), (10_000, 11_666));
+    assert_eq!((fleet.before(today), fleet.before(today + 3)), (0, 30_000));
+    // 30,000 and 10,000 each day, at 11,666: 30,000 / 1,666.
+    assert_eq!(fleet.catch_up_days(today + 3), 19);
+    assert_eq!(fleet.catch_up_days(today), 0);
+    assert_eq!(Load::default().catch_up_days(today + 3), 0);
+}
+
 /// One name of the simulated year.
 #[derive(Clone, Copy)]
 struct Simulated {

@@ -5,11 +5,13 @@
 //! misses a lower one. SQLite has one writer at a time anyway.
 //!
 //! Every transaction takes the head first, if it needs it, then the row of its domain, then the others: so they queue
-//! up. InnoDB still finds a dead-lock where a name is registered in the moment of its going, and one begins again.
+//! up; the journal's head comes last. InnoDB still finds a dead-lock where a name is registered in the moment of its going, and one begins again.
 
 use contract::api::{Change, ChangePage};
+use contract::journal::Detail;
 use contract::{Challenge, ChallengeKind, Hostname};
 
+use super::journal::{Told, tell};
 use super::{Store, StoreError, again, from_sql, in_transaction, on, to_sql};
 
 /// What went with a domain.
@@ -81,11 +83,16 @@ impl Store {
     }
 
     /// Removes a domain of a tenant with its order, bundle and answers, and tells the edges; `None` if there is none.
-    pub async fn off_board(&self, name: &Hostname, tenant: &str) -> Result<Option<OffBoarded>, StoreError> {
-        again!(self.remove(name, tenant))
+    pub async fn off_board(
+        &self,
+        name: &Hostname,
+        tenant: &str,
+        actor: &str,
+    ) -> Result<Option<OffBoarded>, StoreError> {
+        again!(self.remove(name, tenant, actor))
     }
 
-    async fn remove(&self, name: &Hostname, tenant: &str) -> Result<Option<OffBoarded>, StoreError> {
+    async fn remove(&self, name: &Hostname, tenant: &str, actor: &str) -> Result<Option<OffBoarded>, StoreError> {
         let (cursor, answers): (Option<i64>, Vec<(String, String, i64)>) = in_transaction!(self, transaction => {
             let cursor = next_cursor!(transaction);
             let held = sqlx::query(HOLD_OF_TENANT).bind(name.as_str()).bind(tenant)
@@ -98,6 +105,8 @@ impl Store {
             sqlx::query(REMOVE_DOMAIN).bind(name.as_str()).execute(&mut *transaction).await?;
             let told = sqlx::query(GONE).bind(cursor).bind(name.as_str())
                 .execute(&mut *transaction).await?.rows_affected();
+            let removed = Told { actor, action: "domain.removed", tenant, name: name.as_str(), detail: Detail::new() };
+            tell!(transaction, removed);
             ((told > 0).then_some(cursor), answers)
         });
         let answer = |(token, key_authorization, expires_at)| Challenge {

@@ -4,10 +4,12 @@ use std::hash::{BuildHasher, RandomState};
 
 use contract::Hostname;
 use contract::api::{CertificateInfo, Domain, State};
+use contract::journal::Detail;
 
+use super::journal::{Told, tell};
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write};
 use crate::budget::registered_domain;
-use crate::order::Job;
+use crate::order::{Job, Stage};
 
 #[derive(Debug, PartialEq)]
 pub enum Registered {
@@ -54,11 +56,14 @@ pub(super) const INSERT: &str = "INSERT INTO domains \
 pub(super) const TENANT: &str = "SELECT tenant FROM domains WHERE name = ?";
 pub(super) const NAMES: &str = "SELECT COUNT(*) FROM domains WHERE registered = ?";
 pub(super) const JOIN_LIST: &str = "UPDATE domains SET list_id = ? WHERE name = ? AND tenant = ?";
+const EXPEDITE: &str = "UPDATE jobs SET place = ? WHERE domain = ? AND stage = ?";
+const HAS_JOB: &str = "SELECT version FROM jobs WHERE domain = ?";
 const UNSORTED: &str = "SELECT name FROM domains WHERE registered = '' LIMIT ?";
 const SORT: &str = "UPDATE domains SET registered = ? WHERE name = ?";
 const HOLD: &str = "UPDATE domains SET created_at = created_at WHERE name = ?";
 pub(super) const INSERT_JOB: &str = "INSERT INTO jobs \
-    (domain, version, due_at, step, body, issuer, stage, lane, place) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    (domain, version, due_at, step, body, issuer, stage, lane, place, created_at) \
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// An order, numbered above all that edges may have of its domain, whose row is held: nobody announces one meanwhile.
 macro_rules! insert_job {
@@ -79,6 +84,7 @@ macro_rules! insert_job {
             .bind($job.stage() as i64)
             .bind($job.lane as i64)
             .bind(to_sql($job.place()))
+            .bind(to_sql($job.created_at))
             .execute(&mut *$transaction)
             .await
     }};
@@ -89,7 +95,7 @@ pub(super) use insert_job;
 /// A domain and its first order, where it is new and its registered domain has room. Several at once may go a few
 /// beyond that: it is a bound against fan-out, not a price.
 macro_rules! insert_new {
-    ($transaction:ident, $tenant:expr, $job:expr, $names_max:expr, $list:expr) => {{
+    ($transaction:ident, $tenant:expr, $job:expr, $names_max:expr, $list:expr, $actor:expr) => {{
         use $crate::store::domains::{INSERT, JOIN_LIST, NAMES, Registration, TENANT, is_duplicate, word};
         let (tenant, job, list): (&str, &Job, Option<&str>) = ($tenant, $job, $list);
         let name = job.domain.as_str();
@@ -129,6 +135,8 @@ macro_rules! insert_new {
                 match inserted {
                     Ok(_) => {
                         insert_job!($transaction, job)?;
+                        let detail = [("issuer".to_owned(), job.issuer.clone().into())].into();
+                        tell!($transaction, Told { actor: $actor, action: "domain.registered", tenant, name, detail });
                         Registration::New
                     }
                     // Somebody else was faster, and is done.
@@ -173,8 +181,14 @@ impl Store {
 
     /// A domain and its first order, both or neither. The store numbers what orders bring. With `names_max` 0 there is no
     /// bound.
-    pub async fn register(&self, tenant: &str, job: &Job, names_max: u64) -> Result<Registered, StoreError> {
-        let done = again!(self.insert(tenant, job, names_max))?;
+    pub async fn register(
+        &self,
+        tenant: &str,
+        job: &Job,
+        names_max: u64,
+        actor: &str,
+    ) -> Result<Registered, StoreError> {
+        let done = again!(self.insert(tenant, job, names_max, actor))?;
         if matches!(done, Registration::TooMany) {
             return Ok(Registered::TooMany);
         }
@@ -182,8 +196,8 @@ impl Store {
         Ok(if matches!(done, Registration::New) { Registered::New(domain) } else { Registered::Known(domain) })
     }
 
-    async fn insert(&self, tenant: &str, job: &Job, names_max: u64) -> Result<Registration, StoreError> {
-        Ok(in_transaction!(self, transaction => insert_new!(transaction, tenant, job, names_max, None)))
+    async fn insert(&self, tenant: &str, job: &Job, names_max: u64, actor: &str) -> Result<Registration, StoreError> {
+        Ok(in_transaction!(self, transaction => insert_new!(transaction, tenant, job, names_max, None, actor)))
     }
 
     /// An order for a domain that is known; `false` if it has one already, or is gone.
@@ -202,6 +216,42 @@ impl Store {
                 Err(error) if is_duplicate(&error) => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
+        });
+        Ok(true)
+    }
+
+    /// An order that somebody asks for: a new one, or the one that waits for another try is tried now; one that is under way or
+    /// in line is left alone. `false` if there is no such domain.
+    pub async fn order_now(
+        &self,
+        job: &Job,
+        actor: &str,
+        action: &'static str,
+        detail: &Detail,
+    ) -> Result<bool, StoreError> {
+        again!(self.order_now_once(job, actor, action, detail))
+    }
+
+    async fn order_now_once(
+        &self,
+        job: &Job,
+        actor: &str,
+        action: &'static str,
+        detail: &Detail,
+    ) -> Result<bool, StoreError> {
+        let name = job.domain.as_str();
+        in_transaction!(self, transaction => {
+            sqlx::query(HOLD).bind(name).execute(&mut *transaction).await?;
+            let tenant: Option<String> = sqlx::query_scalar(TENANT).bind(name).fetch_optional(&mut *transaction).await?;
+            let Some(tenant) = tenant else { return Ok(false) };
+            let hurried = sqlx::query(EXPEDITE)
+                .bind(to_sql(job.due_at)).bind(name).bind(Stage::ToCheck as i64).execute(&mut *transaction).await?;
+            let waits: Option<i64> =
+                sqlx::query_scalar(HAS_JOB).bind(name).fetch_optional(&mut *transaction).await?;
+            if hurried.rows_affected() == 0 && waits.is_none() {
+                insert_job!(transaction, job)?;
+            }
+            tell!(transaction, Told { actor, action, tenant: &tenant, name, detail: detail.clone() });
         });
         Ok(true)
     }

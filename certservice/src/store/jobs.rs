@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 
-use contract::api::CertificateInfo;
+use contract::api::{CertificateInfo, State};
+use contract::journal::Detail;
 use contract::{Bundle, Challenge, Hostname};
 
 use super::budgets::spend;
 use super::changes::{ANNOUNCE, next_cursor};
-use super::domains::word;
+use super::domains::{TENANT, word};
+use super::journal::{Told, tell};
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write, writing};
 use crate::budget::{Shortage, Spend};
 use crate::order::{Job, Lane, Stage, Status};
@@ -41,7 +43,6 @@ const HOLD: &str = "UPDATE jobs SET holder = ?, held_until = ? \
 const KEEP: &str = "UPDATE jobs SET held_until = ? WHERE holder = ?";
 const LEAVE: &str = "UPDATE jobs SET holder = '', held_until = 0 WHERE holder = ?";
 const RELEASE: &str = "UPDATE jobs SET holder = '', held_until = 0 WHERE domain = ? AND version = ? AND holder = ?";
-const EXPEDITE: &str = "UPDATE jobs SET place = ? WHERE domain = ? AND stage = ?";
 const HURRY: &str = "UPDATE jobs SET lane = ? WHERE domain = ? AND lane > ?";
 const UPDATE: &str = "UPDATE jobs SET version = version + 1, due_at = ?, step = ?, body = ?, stage = ?, place = ?, \
     holder = ?, held_until = ? WHERE domain = ? AND version = ? AND holder = ?";
@@ -126,12 +127,6 @@ impl Store {
             .execute(pool).await.map(drop)?)
     }
 
-    /// An order that waits for another try is tried now; one that is under way or in line is left alone.
-    pub async fn expedite(&self, domain: &Hostname, now: u64) -> Result<(), StoreError> {
-        writing!(self, pool => sqlx::query(EXPEDITE)
-            .bind(to_sql(now)).bind(domain.as_str()).bind(Stage::ToCheck as i64).execute(pool).await.map(drop)?)
-    }
-
     /// Somebody has come for the domain and waits: its order, if there is one, goes first.
     pub async fn hurry(&self, domain: &Hostname) -> Result<(), StoreError> {
         let lane = Lane::Visitor as i64;
@@ -198,6 +193,10 @@ impl Store {
                     .bind(name).bind(&answer.token).bind(&answer.key_authorization).bind(to_sql(answer.expires_at))
                     .execute(&mut *transaction).await?;
             }
+            if let Some(detail) = turn(&stored.job.status, &job.status) {
+                let tenant: String = sqlx::query_scalar(TENANT).bind(name).fetch_one(&mut *transaction).await?;
+                tell!(transaction, Told { actor: OURSELVES, action: "domain.state", tenant: &tenant, name, detail });
+            }
         });
         Ok(Ok(()))
     }
@@ -224,6 +223,14 @@ impl Store {
             shown: write("the certificate", name, shown)?,
             began_at: to_sql(bundle.not_before),
             ends_at: to_sql(bundle.not_after),
+            told: [
+                ("issuer".to_owned(), bundle.issuer.clone().into()),
+                ("not_after".to_owned(), bundle.not_after.into()),
+                ("revision".to_owned(), bundle.revision.into()),
+                ("serial".to_owned(), shown.serial.clone().into()),
+                ("sha256".to_owned(), shown.sha256.clone().into()),
+            ]
+            .into(),
             next,
         };
         again!(self.end(stored, job, Some(&issued))).map(from_sql)
@@ -242,7 +249,7 @@ impl Store {
                 .execute(&mut *transaction).await?.rows_affected();
             check(written, &job.domain)?;
             sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
-            if let Some(Issued { revision, bundle, shown, began_at, ends_at, next }) = issued {
+            if let Some(Issued { revision, bundle, shown, began_at, ends_at, next, .. }) = issued {
                 sqlx::query(REPLACE_BUNDLE).bind(name).bind(bundle).execute(&mut *transaction).await?;
                 sqlx::query(SHOW_CERTIFICATE)
                     .bind(shown).bind(to_sql(next.renew_at)).bind(to_sql(next.urgent_at))
@@ -251,6 +258,10 @@ impl Store {
                     .execute(&mut *transaction).await?;
                 sqlx::query(ANNOUNCE).bind(cursor).bind(name).bind(revision).execute(&mut *transaction).await?;
             }
+            let tenant: String = sqlx::query_scalar(TENANT).bind(name).fetch_one(&mut *transaction).await?;
+            let action = if issued.is_some() { "certificate.issued" } else { "domain.state" };
+            let detail = issued.map_or_else(|| shown_as(&job.status), |issued| issued.told.clone());
+            tell!(transaction, Told { actor: OURSELVES, action, tenant: &tenant, name, detail });
             cursor
         }))
     }
@@ -263,6 +274,7 @@ struct Issued<'a> {
     shown: String,
     began_at: i64,
     ends_at: i64,
+    told: Detail,
     next: &'a Next,
 }
 
@@ -276,6 +288,27 @@ pub struct Next {
     pub ari_id: Option<String>,
     /// When the CA is asked for a better time.
     pub ask_at: Option<u64>,
+}
+
+/// Who works on orders, in the journal.
+const OURSELVES: &str = "certservice";
+
+fn shown_as(status: &Status) -> Detail {
+    let Status { state, code, says, who, .. } = status;
+    let value = |part: serde_json::Result<serde_json::Value>| part.unwrap_or_default();
+    [
+        ("code".to_owned(), code.clone().into()),
+        ("says".to_owned(), says.clone().into()),
+        ("state".to_owned(), value(serde_json::to_value(state))),
+        ("who".to_owned(), value(serde_json::to_value(who))),
+    ]
+    .into()
+}
+
+/// What is told of a status that follows another: that it is another state, or another thing that somebody must do.
+fn turn(before: &Status, after: &Status) -> Option<Detail> {
+    let acts = matches!(after.state, State::ActionNeeded | State::Blocked) && before.code != after.code;
+    (before.state != after.state || acts).then(|| shown_as(after))
 }
 
 fn check(written: u64, domain: &Hostname) -> Result<(), StoreError> {

@@ -4,8 +4,10 @@ use std::hash::{BuildHasher, RandomState};
 
 use contract::Hostname;
 use contract::api::{DomainCount, DomainList, ListError};
+use contract::journal::Detail;
 
 use super::domains::{Registration, insert_job, insert_new, is_duplicate};
+use super::journal::{Told, tell};
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write, writing};
 use crate::intake::{Format, Refusal, Wanted};
 use crate::order::Job;
@@ -23,6 +25,8 @@ pub struct NewList<'a> {
     pub format: Format,
     /// For what lines leave out.
     pub others: &'a Wanted,
+    /// Who sends it.
+    pub actor: &'a str,
 }
 
 /// Lines of a list, the first of which has the number `first_line`.
@@ -34,6 +38,7 @@ pub struct Part {
     pub own_tenant: String,
     pub format: Format,
     pub others: Wanted,
+    pub actor: String,
 }
 
 /// What a part came to.
@@ -47,14 +52,14 @@ pub struct PartDone {
 }
 
 const BEGIN: &str = "INSERT INTO lists \
-    (id, own_tenant, idem_key, format, others, created_at, arrived, line_count, done, registered, known, refused) \
-    VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0)";
+    (id, own_tenant, idem_key, format, others, created_at, arrived, line_count, done, registered, known, refused, actor) \
+    VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, ?)";
 const OF_KEY: &str = "SELECT id FROM lists WHERE idem_key = ?";
 const ADD: &str = "INSERT INTO list_parts (list_id, first_line, body) VALUES (?, ?, ?)";
 const ARRIVED: &str = "UPDATE lists SET arrived = 1, line_count = ? WHERE id = ?";
 const REMOVE: &str = "DELETE FROM lists WHERE id = ?";
 const FORGET: &str = "DELETE FROM lists WHERE created_at < ? OR (arrived = 0 AND created_at < ?)";
-const NEXT: &str = "SELECT list_parts.list_id, first_line, body, own_tenant, format, others FROM list_parts \
+const NEXT: &str = "SELECT list_parts.list_id, first_line, body, own_tenant, format, others, actor FROM list_parts \
     JOIN lists ON lists.id = list_parts.list_id WHERE arrived = 1 ORDER BY created_at, list_id, first_line LIMIT 1";
 const TAKE: &str = "DELETE FROM list_parts WHERE list_id = ? AND first_line = ?";
 const COUNT: &str = "UPDATE lists SET done = done + ?, registered = registered + ?, known = known + ?, refused = refused + ? \
@@ -74,9 +79,7 @@ impl Store {
         let key = new.key.map(|key| format!("{}/{key}", new.own_tenant));
         let id = format!("{:016x}", RandomState::new().hash_one(now));
         let others = write("the list", &id, new.others)?;
-        let begun = writing!(self, pool => sqlx::query(BEGIN)
-            .bind(&id).bind(new.own_tenant).bind(&key).bind(new.format.as_str()).bind(&others).bind(to_sql(now))
-            .execute(pool).await.map(drop)?);
+        let begun = again!(self.begin(&id, new, key.as_deref(), &others, now));
         match begun {
             Ok(()) => Ok((id, true)),
             Err(StoreError::Database(error)) if is_duplicate(&error) => {
@@ -85,6 +88,24 @@ impl Store {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn begin(
+        &self,
+        id: &str,
+        new: &NewList<'_>,
+        key: Option<&str>,
+        others: &str,
+        now: u64,
+    ) -> Result<(), StoreError> {
+        let NewList { own_tenant: tenant, format, actor, .. } = *new;
+        in_transaction!(self, transaction => {
+            sqlx::query(BEGIN)
+                .bind(id).bind(tenant).bind(key).bind(format.as_str()).bind(others).bind(to_sql(now)).bind(actor)
+                .execute(&mut *transaction).await?;
+            tell!(transaction, Told { actor, action: "import.begun", tenant, name: id, detail: Detail::new() });
+        });
+        Ok(())
     }
 
     pub async fn add_part(&self, list: &str, first_line: u64, body: &str) -> Result<(), StoreError> {
@@ -108,12 +129,12 @@ impl Store {
     }
 
     pub async fn next_part(&self) -> Result<Option<Part>, StoreError> {
-        let row: Option<(String, i64, String, String, String, String)> =
+        let row: Option<(String, i64, String, String, String, String, String)> =
             on!(self, pool => sqlx::query_as(NEXT).fetch_optional(pool).await?);
-        let Some((list, first_line, body, own_tenant, format, others)) = row else { return Ok(None) };
+        let Some((list, first_line, body, own_tenant, format, others, actor)) = row else { return Ok(None) };
         let others = parse("the list", &list, &others)?;
         let format = if format == Format::Csv.as_str() { Format::Csv } else { Format::Ndjson };
-        Ok(Some(Part { list, first_line: from_sql(first_line), body, own_tenant, format, others }))
+        Ok(Some(Part { list, first_line: from_sql(first_line), body, own_tenant, format, others, actor }))
     }
 
     /// Registers the domains of a part and takes it off the list, all in one; `false` if somebody else has.
@@ -143,7 +164,7 @@ impl Store {
             let mut errors: Vec<(u64, &str, Refusal)> =
                 done.refused.iter().map(|(line, refusal)| (*line, "", refusal.clone())).collect();
             for (line, tenant, job) in &done.new {
-                match insert_new!(transaction, tenant, job, done.names_max, list) {
+                match insert_new!(transaction, tenant, job, done.names_max, list, &part.actor) {
                     Registration::New => new += 1,
                     Registration::Known { tenant: theirs } if theirs == *tenant => known += 1,
                     Registration::Known { .. } => {

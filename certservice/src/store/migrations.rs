@@ -11,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -46,6 +46,11 @@ const MIGRATIONS: [Migration; 7] = [
         version: 7,
         sqlite: include_str!("migrations/0007.sqlite.sql"),
         mysql: include_str!("migrations/0007.mysql.sql"),
+    },
+    Migration {
+        version: 8,
+        sqlite: include_str!("migrations/0008.sqlite.sql"),
+        mysql: include_str!("migrations/0008.mysql.sql"),
     },
 ];
 

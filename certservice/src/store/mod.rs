@@ -3,7 +3,9 @@
 mod budgets;
 mod changes;
 mod domains;
+mod forecast;
 mod jobs;
+mod journal;
 mod lists;
 mod migrations;
 mod open;
@@ -21,7 +23,9 @@ use sqlx::{MySqlPool, SqlitePool};
 pub use self::budgets::IssuerState;
 pub use self::changes::OffBoarded;
 pub use self::domains::{Filter, Registered};
+pub use self::forecast::{LEFT_BOUNDS, Queue};
 pub use self::jobs::{Claim, Next, Stored};
+pub use self::journal::Told;
 pub use self::lists::{NewList, Part, PartDone};
 pub use self::renewals::{Renewal, Suggested};
 

@@ -2,6 +2,7 @@
 
 mod budgets;
 mod changes;
+mod journal;
 mod lists;
 mod migrations;
 mod renewals;
@@ -135,10 +136,12 @@ async fn a_domain_and_its_first_order_come_together_and_once() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
         store.ready().await.unwrap();
-        let Registered::New(domain) = store.register("shop", &job("a.example"), 0).await.unwrap() else { panic!() };
+        let Registered::New(domain) = store.register("shop", &job("a.example"), 0, "test").await.unwrap() else {
+            panic!()
+        };
         assert_eq!((domain.tenant.as_str(), domain.state, domain.created_at), ("shop", State::Working, NOW));
         assert_eq!(domain.next_check_at, Some(NOW));
-        let again = store.register("other", &job("a.example"), 0).await.unwrap();
+        let again = store.register("other", &job("a.example"), 0, "test").await.unwrap();
         assert_eq!(again, Registered::Known(domain.clone()));
         assert_eq!(store.domain(&name("a.example")).await.unwrap(), Some(domain));
         assert_eq!(store.domain(&name("b.example")).await.unwrap(), None);
@@ -153,7 +156,7 @@ async fn registering_at_once_makes_one_order() {
         let store = Store::open(&fresh.url).await.unwrap();
         let tasks = (0..16).map(|_| {
             let store = store.clone();
-            tokio::spawn(async move { store.register("shop", &job("a.example"), 0).await.unwrap() })
+            tokio::spawn(async move { store.register("shop", &job("a.example"), 0, "test").await.unwrap() })
         });
         let mut new = 0;
         for task in tasks.collect::<Vec<_>>() {
@@ -169,7 +172,7 @@ async fn an_order_is_due_in_its_turn() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
         for (domain, due_at) in [("c.example", 30), ("a.example", 10), ("b.example", 20)] {
-            store.register("shop", &Job { due_at, ..job(domain) }, 0).await.unwrap();
+            store.register("shop", &Job { due_at, ..job(domain) }, 0, "test").await.unwrap();
         }
         let due = async |now, limit| -> Vec<String> {
             due(&store, now, limit).await.iter().map(|stored| stored.job.domain.to_string()).collect()
@@ -185,7 +188,7 @@ async fn an_order_is_due_in_its_turn() {
 async fn saving_shows_the_state_and_replaces_the_answers() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
-        store.register("shop", &job("a.example"), 0).await.unwrap();
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
         let stored = only_job(&store).await;
         let says = "CA says: “no” \u{1F512}".to_owned();
         let status = Status { state: State::ActionNeeded, code: "x".into(), says, ..stored.job.status.clone() };
@@ -214,7 +217,7 @@ async fn saving_shows_the_state_and_replaces_the_answers() {
 async fn an_order_that_somebody_else_changed_is_not_overwritten() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
-        store.register("shop", &job("a.example"), 0).await.unwrap();
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
         let (mine, theirs) = (only_job(&store).await, only_job(&store).await);
         let changed = Job { due_at: NOW + 7, answers: vec![answer("a.example", "t")], ..mine.job.clone() };
         let theirs = store.save(theirs, changed.clone(), Some(FAR)).await.unwrap();
@@ -233,7 +236,7 @@ async fn an_order_that_somebody_else_changed_is_not_overwritten() {
 async fn finishing_serves_the_bundle_and_ends_the_order() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
-        store.register("shop", &job("a.example"), 0).await.unwrap();
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
         let stored = only_job(&store).await;
         let answered = Job { answers: vec![answer("a.example", "t")], ..stored.job.clone() };
         let stored = store.save(stored, answered, Some(FAR)).await.unwrap();
@@ -261,7 +264,7 @@ async fn orders_of_neighbouring_names_go_on_side_by_side() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
         for n in 0..32 {
-            store.register("shop", &job(&format!("n{n}.example")), 0).await.unwrap();
+            store.register("shop", &job(&format!("n{n}.example")), 0, "test").await.unwrap();
         }
         let due = due(&store, FAR, 100).await;
         let tasks = due.into_iter().map(|mut stored| {
@@ -288,7 +291,7 @@ async fn orders_of_neighbouring_names_go_on_side_by_side() {
 async fn stopping_ends_the_order_and_says_why() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
-        store.register("shop", &job("a.example"), 0).await.unwrap();
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
         let stored = only_job(&store).await;
         let status = Status { state: State::Blocked, code: "name_refused".into(), ..stored.job.status.clone() };
         store.stop(&stored, &Job { status, ..stored.job.clone() }).await.unwrap();
@@ -305,7 +308,7 @@ async fn pages_come_in_order_of_name_and_keep_tenants_apart() {
         let store = Store::open(&fresh.url).await.unwrap();
         for (domain, tenant) in [("c.example", "one"), ("a.example", "one"), ("b.example", "two"), ("d.example", "one")]
         {
-            store.register(tenant, &job(domain), 0).await.unwrap();
+            store.register(tenant, &job(domain), 0, "test").await.unwrap();
         }
         let page = async |tenant, after, limit| -> Vec<String> {
             store
@@ -328,7 +331,7 @@ async fn pages_come_in_order_of_name_and_keep_tenants_apart() {
 async fn opening_again_finds_what_was_stored_and_a_newer_schema_is_refused() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
-        store.register("shop", &job("a.example"), 0).await.unwrap();
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
         store.close().await;
         let store = Store::open(&fresh.url).await.unwrap();
         only_job(&store).await;
@@ -344,7 +347,7 @@ async fn opening_again_finds_what_was_stored_and_a_newer_schema_is_refused() {
 async fn the_sqlite_files_are_ours_alone() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&StoreUrl::Sqlite(folder.path().join("test.db"))).await.unwrap();
-    store.register("shop", &job("a.example"), 0).await.unwrap();
+    store.register("shop", &job("a.example"), 0, "test").await.unwrap();
     for file in std::fs::read_dir(folder.path()).unwrap() {
         let file = file.unwrap();
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");

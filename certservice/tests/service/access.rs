@@ -14,6 +14,7 @@ const EDGE: &str = "edge-token";
 const APP: &str = "app-token";
 const OTHER_APP: &str = "other-app-token";
 const OPERATOR: &str = "operator-token";
+const VIEWER: &str = "viewer-token";
 
 fn tokens() -> String {
     let table = |role: &str, token: &str| {
@@ -25,34 +26,40 @@ fn tokens() -> String {
         table("role = \"app\"\ntenant = \"one\"", APP),
         table("role = \"app\"\ntenant = \"two\"", OTHER_APP),
         table("role = \"operator\"", OPERATOR),
+        table("role = \"viewer\"", VIEWER),
     ]
     .concat()
 }
 
-const CALLERS: [Option<&str>; 5] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR)];
+const CALLERS: [Option<&str>; 6] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR), Some(VIEWER)];
 
 /// What each route answers to each of `CALLERS` on the Unix socket.
-const TABLE: [(&str, &str, [u16; 5]); 20] = [
-    ("GET", "/v1/domains", [401, 401, 403, 200, 200]),
-    ("HEAD", "/v1/domains", [401, 401, 403, 200, 200]),
-    ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200]),
-    ("PUT", "/v1/domains/live.example", [401, 401, 403, 200, 200]),
-    ("POST", "/v1/domains/live.example:check", [401, 401, 403, 200, 200]),
-    ("POST", "/v1/imports", [401, 401, 403, 415, 415]),
-    ("GET", "/v1/imports/none", [401, 401, 403, 404, 404]),
-    ("GET", "/v1/bundles/live.example", [401, 401, 200, 403, 403]),
-    ("GET", "/v1/challenges/live.example", [401, 401, 404, 403, 403]),
-    ("GET", "/v1/challenges/live.example/t", [401, 401, 404, 403, 403]),
-    ("GET", "/v1/ticket-keys", [401, 401, 200, 403, 403]),
-    ("GET", "/v1/changes", [401, 401, 200, 403, 403]),
-    ("GET", "/v1/budgets", [401, 401, 403, 403, 200]),
-    ("GET", "/v1/edges", [401, 401, 403, 403, 200]),
-    ("GET", "/healthz", [200, 401, 403, 403, 200]),
-    ("GET", "/readyz", [200, 401, 403, 403, 200]),
-    ("GET", "/metrics", [200, 401, 403, 403, 200]),
-    ("GET", "/v2/anything", [401, 401, 404, 404, 404]),
-    ("DELETE", "/v1/bundles/live.example", [401, 401, 405, 405, 405]),
-    ("DELETE", "/v1/domains/live.example", [401, 401, 403, 204, 404]),
+const TABLE: [(&str, &str, [u16; 6]); 25] = [
+    ("GET", "/v1/domains", [401, 401, 403, 200, 200, 200]),
+    ("HEAD", "/v1/domains", [401, 401, 403, 200, 200, 200]),
+    ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200, 200]),
+    ("PUT", "/v1/domains/live.example", [401, 401, 403, 200, 200, 403]),
+    ("POST", "/v1/domains/live.example:check", [401, 401, 403, 200, 200, 403]),
+    ("POST", "/v1/imports", [401, 401, 403, 415, 415, 403]),
+    ("GET", "/v1/imports/none", [401, 401, 403, 404, 404, 404]),
+    ("GET", "/v1/bundles/live.example", [401, 401, 200, 403, 403, 403]),
+    ("GET", "/v1/challenges/live.example", [401, 401, 404, 403, 403, 403]),
+    ("GET", "/v1/challenges/live.example/t", [401, 401, 404, 403, 403, 403]),
+    ("GET", "/v1/ticket-keys", [401, 401, 200, 403, 403, 403]),
+    ("GET", "/v1/changes", [401, 401, 200, 403, 403, 403]),
+    ("GET", "/v1/budgets", [401, 401, 403, 403, 200, 200]),
+    ("GET", "/v1/forecast", [401, 401, 403, 403, 200, 200]),
+    ("GET", "/v1/audit", [401, 401, 403, 403, 200, 200]),
+    ("POST", "/v1/audit", [401, 401, 405, 405, 405, 405]),
+    ("DELETE", "/v1/audit", [401, 401, 405, 405, 405, 405]),
+    ("POST", "/v1/domains/live.example:renew", [401, 401, 403, 202, 202, 403]),
+    ("GET", "/v1/edges", [401, 401, 403, 403, 200, 200]),
+    ("GET", "/healthz", [200, 401, 403, 403, 200, 200]),
+    ("GET", "/readyz", [200, 401, 403, 403, 200, 200]),
+    ("GET", "/metrics", [200, 401, 403, 403, 200, 200]),
+    ("GET", "/v2/anything", [401, 401, 404, 404, 404, 404]),
+    ("DELETE", "/v1/bundles/live.example", [401, 401, 405, 405, 405, 405]),
+    ("DELETE", "/v1/domains/live.example", [401, 401, 403, 204, 404, 403]),
 ];
 
 #[test]
@@ -198,6 +205,44 @@ fn self_signed(key: &openssl::pkey::PKey<openssl::pkey::Private>) -> openssl::x5
     certificate.set_not_after(&openssl::asn1::Asn1Time::days_from_now(1).unwrap()).unwrap();
     certificate.sign(key, openssl::hash::MessageDigest::sha256()).unwrap();
     certificate.build()
+}
+
+#[test]
+fn the_journal_names_who_changed_what_and_tells_when_it_was_touched() {
+    let mut service = CertService::started(&format!("{INTERNAL}{}", tokens()));
+    assert_eq!(service.call("PUT", "/v1/domains/a.example", Some(APP), "").status, 201);
+    assert_eq!(service.call("PUT", "/v1/domains/b.example", Some(OPERATOR), "").status, 201);
+    assert_eq!(service.call("PUT", "/v1/domains/c.example", Some(VIEWER), "").status, 403);
+    assert_eq!(service.call("DELETE", "/v1/domains/b.example", Some(OPERATOR), "").status, 204);
+    let page = |service: &CertService| -> contract::journal::Page {
+        serde_json::from_slice(&service.call("GET", "/v1/audit", Some(VIEWER), "").body).unwrap()
+    };
+    let issued = |page: &contract::journal::Page| page.entries.iter().any(|e| e.action == "certificate.issued");
+    let page_then = wait_for("the certificate", || Some(page(&service)).filter(issued));
+    let hash = contract::bundle::sha256(APP.as_bytes());
+    let app: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    let of = |action: &str, name: &str| {
+        let mut found = page_then.entries.iter().filter(|entry| entry.action == action && entry.name == name);
+        found.next().unwrap_or_else(|| panic!("{action} of {name}")).actor.clone()
+    };
+    assert_eq!(of("domain.registered", "a.example"), format!("app/one:{app}"));
+    assert!(of("domain.removed", "b.example").starts_with("operator:"));
+    assert_eq!(of("certificate.issued", "a.example"), "certservice");
+    let text = format!("{page_then:?}");
+    assert!([APP, OPERATOR, VIEWER].iter().all(|token| !text.contains(token)), "a token stands in the journal");
+    // Somebody who can write to the database, and does.
+    service.kill();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(service.path("data/certservice.db"));
+    runtime.block_on(async {
+        let mut connection = <sqlx::SqliteConnection as sqlx::Connection>::connect_with(&options).await.unwrap();
+        let lie = "UPDATE journal SET actor = 'nobody' WHERE action = 'domain.removed'";
+        assert_eq!(sqlx::query(lie).execute(&mut connection).await.unwrap().rows_affected(), 1);
+    });
+    service.start();
+    let mut head = contract::journal::Head::default();
+    let broken = page(&service).entries.iter().find_map(|entry| head.follow(entry).err());
+    assert!(matches!(broken, Some(contract::journal::Broken::Changed(_))), "{broken:?}");
 }
 
 #[test]

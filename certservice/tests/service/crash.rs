@@ -137,7 +137,7 @@ pub fn crash_everywhere(service: &CertService, issuer: &str) -> usize {
         let folder = service.folder.path();
         let (over, bundle) = runtime.block_on(async {
             let life = Life::begin(folder).await;
-            life.store.register("shop", &Job::new(domain.clone(), issuer.into(), 0, 0), 0).await.unwrap();
+            life.store.register("shop", &Job::new(domain.clone(), issuer.into(), 0, 0), 0, "test").await.unwrap();
             let over = life.live(half_steps).await;
             let before = life.known().await;
             drop(life);

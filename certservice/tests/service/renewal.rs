@@ -83,3 +83,61 @@ fn mysql_serves_as_well() {
     }
     run(format!("DROP DATABASE {name}"));
 }
+
+#[test]
+fn a_forecast_says_what_would_end_and_alerts_have_their_numbers() {
+    let settings = format!("{INTERNAL}[[issuers]]\nname = \"short\"\nkind = \"internal\"\nvalidity_days = 2\n");
+    let service = CertService::started(&settings);
+    assert_eq!(service.put("long.example", "").status, 201);
+    assert_eq!(service.put("short.example", r#"{"issuer": "short"}"#).status, 201);
+    for name in ["long.example", "short.example"] {
+        service.wait_live(name);
+    }
+    let forecast = |seconds: u64| -> contract::api::Forecast {
+        let answer = service.get(&format!("/v1/forecast?ca_down_seconds={seconds}"));
+        serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("{}", answer.text()))
+    };
+    let now = forecast(0);
+    assert_eq!((now.ended, now.outage.would_end, now.days.len()), (0, 0, 60));
+    assert_eq!(now.days.iter().map(|day| day.renewals).sum::<u64>(), 2);
+    assert_eq!(now.issuers.iter().map(|issuer| issuer.certificates).collect::<Vec<_>>(), [1, 1]);
+    let end = service.domain("short.example").certificate.unwrap().not_after;
+    assert_eq!(now.soonest_end, Some(end));
+    let down = forecast(3 * 86_400).outage;
+    assert_eq!((down.would_end, down.held_up), (1, 1));
+    assert_eq!((down.first[0].name.as_str(), down.first[0].ends_at), ("short.example", end));
+    assert_eq!(forecast(40 * 86_400).outage.would_end, 2);
+    assert_eq!(service.get("/v1/forecast?ca_down_seconds=99999999999").status, 400);
+
+    let metrics = service.get("/metrics").text().to_owned();
+    let value = |line: &str| {
+        let of = metrics.lines().find_map(|have| have.strip_prefix(line));
+        of.unwrap_or_else(|| panic!("{line} is not in\n{metrics}")).trim().parse::<i64>().unwrap()
+    };
+    assert_eq!(value("latchkey_certservice_domains{state=\"live\"}"), 2);
+    assert_eq!(value("latchkey_certservice_remaining_lifetime_ratio_bucket{le=\"0.5\"}"), 0);
+    assert_eq!(value("latchkey_certservice_remaining_lifetime_ratio_bucket{le=\"+Inf\"}"), 2);
+    let soonest = value("latchkey_certservice_soonest_end_seconds");
+    assert!((86_400..=2 * 86_400).contains(&soonest), "{soonest}");
+    for lane in ["visitor", "renewal", "new", "bulk"] {
+        assert_eq!(value(&format!("latchkey_certservice_queue{{lane=\"{lane}\"}}")), 0);
+        assert_eq!(value(&format!("latchkey_certservice_queue_oldest_seconds{{lane=\"{lane}\"}}")), 0);
+    }
+}
+
+/// Each metric that an alert looks at is one that we have.
+#[test]
+fn the_shipped_alerts_name_metrics_that_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let rules = read("deploy/prometheus/latchkey.rules.yml");
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let named: std::collections::BTreeSet<&str> =
+        rules.split(|c| !is_name(c)).filter(|word| word.starts_with("latchkey_")).collect();
+    let known = read("certservice/src/observe/mod.rs");
+    let missing: Vec<_> = named.iter().filter(|name| !known.contains(&format!("\"{name}\""))).collect();
+    assert!(named.len() >= 8 && missing.is_empty(), "{missing:?} of {named:?}");
+    let alerts = rules.lines().filter(|line| line.trim_start().starts_with("- alert: ")).count();
+    let of = |key: &str| rules.lines().filter(|line| line.trim_start().starts_with(key)).count();
+    assert_eq!((of("expr: "), of("labels: "), of("summary: ")), (alerts, alerts, alerts));
+}

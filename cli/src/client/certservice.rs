@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use contract::Hostname;
-use contract::api::{BudgetPage, CheckReport, Domain, DomainList, DomainPage, PutDomain, RevokeDomain, RevokeReason};
+use contract::api::{
+    BudgetPage, CheckReport, Domain, DomainList, DomainPage, Forecast, PutDomain, RevokeDomain, RevokeReason,
+};
+use contract::journal::Page;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client};
 use serde::{Deserialize, Serialize};
@@ -142,6 +145,16 @@ impl CertService {
 
     pub async fn list(&self, id: &str) -> Result<DomainList, ClientError> {
         self.target.json(self.client.get(self.target.url(&format!("/v1/imports/{id}")))).await
+    }
+
+    pub async fn forecast(&self, ca_down_seconds: u64) -> Result<Forecast, ClientError> {
+        let url = self.target.url(&format!("/v1/forecast?ca_down_seconds={ca_down_seconds}"));
+        self.target.json(self.client.get(url)).await
+    }
+
+    /// Entries of the journal after one, and its head.
+    pub async fn journal(&self, after: u64) -> Result<Page, ClientError> {
+        self.target.json(self.client.get(self.target.url(&format!("/v1/audit?after={after}")))).await
     }
 
     /// What the CAs' limits leave; also what is counted by a domain, where one is named.

@@ -1,9 +1,11 @@
 //! One file a noun. Each command says what it did for a person, or prints JSON.
 
+mod audit;
 mod budget;
 mod config;
 mod domain;
 mod edge;
+mod forecast;
 mod issue;
 mod plugin;
 mod redirects;
@@ -20,6 +22,8 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Import { certservice, action: ImportAction::Show { id } } => {
             issue::show_one(&certservice, &id, args.json).await
         }
+        Command::Forecast { certservice, ca_down } => forecast::run(&certservice, ca_down, args.json).await,
+        Command::Audit { certservice, action } => audit::run(&certservice, action, args.json).await,
         Command::Budget { certservice, action: BudgetAction::Ls { domain } } => {
             budget::list(&certservice, domain.as_ref(), args.json).await
         }

@@ -18,7 +18,7 @@ fn names(claimed: &[Stored]) -> Vec<&str> {
 async fn an_order_has_one_holder_until_that_one_is_silent() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
-        store.register("shop", &job("a.example"), 0).await.unwrap();
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
         let take = async |holder, now| store.claim(claim(holder, Stage::ToCheck, now + 30), now, 10).await.unwrap();
         let mine = take("one", NOW).await;
         assert_eq!(names(&mine), ["a.example"]);
@@ -47,7 +47,7 @@ async fn instances_that_grab_at_once_share_the_orders() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
         for n in 0..40 {
-            store.register("shop", &job(&format!("n{n}.example")), 0).await.unwrap();
+            store.register("shop", &job(&format!("n{n}.example")), 0, "test").await.unwrap();
         }
         let grab = |n: u32| {
             let store = store.clone();
@@ -75,13 +75,13 @@ async fn lanes_go_in_their_order_and_a_visitor_goes_first() {
         let store = Store::open(&fresh.url).await.unwrap();
         let lanes = [("bulk.example", Lane::Bulk, 1), ("new.example", Lane::New, 2), ("old.example", Lane::New, 3)];
         for (name, lane, due_at) in lanes {
-            store.register("shop", &Job { lane, due_at, ..job(name) }, 0).await.unwrap();
+            store.register("shop", &Job { lane, due_at, ..job(name) }, 0, "test").await.unwrap();
         }
         let renewals = [("late.example", NOW + 9), ("soon.example", NOW + 5)];
         for (name, deadline) in renewals {
             let step = Step::InLine { checked_at: NOW };
             let job = Job { deadline, step, ..Job::new(super::name(name), "ca".into(), 1, NOW) };
-            store.register("shop", &job, 0).await.unwrap();
+            store.register("shop", &job, 0, "test").await.unwrap();
         }
         let order = async |stage| {
             let claimed = store.claim(claim("test", stage, NOW + 30), NOW, 10).await.unwrap();
@@ -101,7 +101,7 @@ async fn an_order_and_its_cost_are_stored_together_or_not_at_all() {
         let store = Store::open(&fresh.url).await.unwrap();
         store.know_issuers(&["ca".to_owned()]).await.unwrap();
         store.know_issuers(&["ca".to_owned()]).await.unwrap();
-        store.register("shop", &job("a.example"), 0).await.unwrap();
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
         let stored = only_job(&store).await;
         let spends = Limits::lets_encrypt().order(&stored.job.domain, Kind::New);
         let leaving = Job { step: Step::Ordering, spent: true, ..stored.job.clone() };
@@ -140,7 +140,7 @@ async fn instances_that_spend_at_once_never_spend_too_much() {
         store.know_issuers(&["ca".to_owned()]).await.unwrap();
         let limits = Limits { orders: Some(crate::budget::Limit::new(5, 3600)), ..Limits::none() };
         for n in 0..12 {
-            store.register("shop", &job(&format!("n{n}.example")), 0).await.unwrap();
+            store.register("shop", &job(&format!("n{n}.example")), 0, "test").await.unwrap();
         }
         let spend = |stored: Stored| {
             let store = store.clone();

@@ -21,7 +21,7 @@ async fn finish(store: &Store, domain: &str) -> u64 {
 }
 
 async fn issue(store: &Store, domain: &str) -> u64 {
-    store.register("shop", &job(domain), 0).await.unwrap();
+    store.register("shop", &job(domain), 0, "test").await.unwrap();
     finish(store, domain).await
 }
 
@@ -39,7 +39,7 @@ fn change(cursor: u64, domain: &str, revision: impl Into<Option<u64>>) -> Change
 async fn a_domain_stands_in_the_feed_once_with_its_latest_change() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
-        store.register("shop", &job("waits.example"), 0).await.unwrap();
+        store.register("shop", &job("waits.example"), 0, "test").await.unwrap();
         let nothing = ChangePage { changes: vec![], cursor: 0, more: false };
         assert_eq!((store.changes(0, 10).await.unwrap(), store.changes_head().await.unwrap()), (nothing, 0));
         assert_eq!(issue(&store, "a.example").await, 1);
@@ -76,7 +76,7 @@ async fn pages_follow_each_other_and_a_cursor_from_the_future_is_sent_back() {
 async fn an_order_that_was_taken_over_announces_nothing() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
-        store.register("shop", &job("a.example"), 0).await.unwrap();
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
         let stale = only_job(&store).await;
         store.save(stale.clone(), Job { due_at: NOW + 1, ..stale.job.clone() }, Some(FAR)).await.unwrap();
         let finished = store.finish(&stale, &stale.job, &bundle("a.example", 1), &shown(1), &soon(NOW)).await;
@@ -99,12 +99,12 @@ async fn an_off_boarded_domain_leaves_its_last_revision_only() {
         let answered = Job { answers: vec![answer("a.example", "t")], ..stored.job.clone() };
         let working = store.save(stored, answered, Some(FAR)).await.unwrap();
 
-        assert_eq!(store.off_board(&a, "other").await.unwrap(), None);
-        assert_eq!(store.off_board(&name("none.example"), "shop").await.unwrap(), None);
+        assert_eq!(store.off_board(&a, "other", "test").await.unwrap(), None);
+        assert_eq!(store.off_board(&name("none.example"), "shop", "test").await.unwrap(), None);
         assert!(store.domain(&a).await.unwrap().is_some());
         let gone = OffBoarded { cursor: Some(4), answers: vec![answer("a.example", "t")] };
-        assert_eq!(store.off_board(&a, "shop").await.unwrap(), Some(gone));
-        assert_eq!(store.off_board(&a, "shop").await.unwrap(), None);
+        assert_eq!(store.off_board(&a, "shop", "test").await.unwrap(), Some(gone));
+        assert_eq!(store.off_board(&a, "shop", "test").await.unwrap(), None);
 
         assert_eq!((store.domain(&a).await.unwrap(), store.bundle(&a).await.unwrap()), (None, None));
         assert_eq!(store.challenge(&a, "t").await.unwrap(), None);
@@ -125,9 +125,9 @@ async fn a_domain_that_comes_back_goes_on_above_its_last_revision() {
         let a = name("a.example");
         issue(&store, "a.example").await;
         renew(&store, "a.example").await;
-        store.off_board(&a, "shop").await.unwrap().unwrap();
+        store.off_board(&a, "shop", "test").await.unwrap().unwrap();
 
-        store.register("another", &job("a.example"), 0).await.unwrap();
+        store.register("another", &job("a.example"), 0, "test").await.unwrap();
         let stored = only_job(&store).await;
         assert_eq!((stored.job.revision, stored.job.renews, &*stored.job.status.code), (3, false, "queued"));
         // Refused, and lifted by an operator: it counts all the same.
@@ -142,13 +142,13 @@ async fn a_domain_that_comes_back_goes_on_above_its_last_revision() {
 async fn who_works_on_an_order_that_is_gone_can_not_take_a_later_one_for_it() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
-        store.register("shop", &job("a.example"), 0).await.unwrap();
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
         let old = only_job(&store).await;
         // No edge was told of it, so none has to be told that it is gone.
-        let gone = store.off_board(&name("a.example"), "shop").await.unwrap();
+        let gone = store.off_board(&name("a.example"), "shop", "test").await.unwrap();
         assert_eq!(gone, Some(OffBoarded { cursor: None, answers: vec![] }));
         assert_eq!(store.changes(0, 10).await.unwrap().changes, []);
-        store.register("another", &job("a.example"), 0).await.unwrap();
+        store.register("another", &job("a.example"), 0, "test").await.unwrap();
         assert!(matches!(store.save(old.clone(), old.job.clone(), Some(FAR)).await, Err(StoreError::Conflict(_))));
         assert!(matches!(store.stop(&old, &old.job).await, Err(StoreError::Conflict(_))));
     }
@@ -165,7 +165,7 @@ async fn write_at_random(store: Store, writer: u32) {
         let served = store.served_revision(&name(&domain)).await.unwrap();
         match (served, random % 5) {
             (None, _) => drop(issue(&store, &domain).await),
-            (Some(_), 0) => drop(store.off_board(&name(&domain), "shop").await.unwrap().unwrap()),
+            (Some(_), 0) => drop(store.off_board(&name(&domain), "shop", "test").await.unwrap().unwrap()),
             (Some(_), _) => drop(renew(&store, &domain).await),
         }
     }
@@ -227,7 +227,7 @@ async fn meddle(store: Store, mut random: u32) {
         let domain = format!("n{}.example", random >> 31);
         let stored = due(&store, FAR, 10).await.into_iter().find(|s| s.job.domain.as_str() == domain);
         let done = match (random >> 20 & 15, stored) {
-            (0, _) => store.off_board(&name(&domain), "shop").await.map(drop),
+            (0, _) => store.off_board(&name(&domain), "shop", "test").await.map(drop),
             (1 | 2, _) => store.enqueue(&Job::new(name(&domain), "ca".into(), 1, NOW)).await.map(drop),
             (3, Some(stored)) => store.stop(&stored, &stored.job).await,
             (4..7, Some(stored)) => {
@@ -238,7 +238,7 @@ async fn meddle(store: Store, mut random: u32) {
                 let (job, revision) = (issued(&stored.job), stored.job.revision);
                 store.finish(&stored, &job, &bundle(&domain, revision), &shown(revision), &soon(NOW)).await.map(drop)
             }
-            (_, None) => store.register("shop", &job(&domain), 0).await.map(drop),
+            (_, None) => store.register("shop", &job(&domain), 0, "test").await.map(drop),
         };
         // Somebody else was faster.
         let beaten = matches!(done, Err(StoreError::Conflict(_) | StoreError::Database(sqlx::Error::RowNotFound)));

@@ -3,7 +3,8 @@
 use super::*;
 use crate::intake::{Format, Refusal, Wanted};
 
-const NEW: NewList<'static> = NewList { own_tenant: "shop", key: Some("k"), format: Format::Csv, others: &NOTHING };
+const NEW: NewList<'static> =
+    NewList { own_tenant: "shop", key: Some("k"), format: Format::Csv, others: &NOTHING, actor: "test" };
 static NOTHING: Wanted = Wanted { name: String::new(), tenant: None, issuer: None, www: None };
 
 fn done(names: &[&str]) -> PartDone {
@@ -19,8 +20,8 @@ fn too_many(name: &Hostname) -> Refusal {
 async fn a_list_counts_what_is_new_what_is_known_and_what_is_refused() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
-        store.register("shop", &job("known.example"), 0).await.unwrap();
-        store.register("other", &job("taken.example"), 0).await.unwrap();
+        store.register("shop", &job("known.example"), 0, "test").await.unwrap();
+        store.register("other", &job("taken.example"), 0, "test").await.unwrap();
         let (list, is_new) = store.begin_list(&NEW, NOW).await.unwrap();
         assert!(is_new);
         assert_eq!(store.begin_list(&NEW, NOW + 1).await.unwrap(), (list.clone(), false));
@@ -80,7 +81,7 @@ async fn a_part_that_several_take_counts_once() {
 async fn a_registered_domain_has_as_many_names_as_it_may() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
-        let register = async |name: &str, most| store.register("shop", &job(name), most).await.unwrap();
+        let register = async |name: &str, most| store.register("shop", &job(name), most, "test").await.unwrap();
         for name in ["shop.co.uk", "a.shop.co.uk"] {
             assert!(matches!(register(name, 2).await, Registered::New(_)));
         }
@@ -89,7 +90,7 @@ async fn a_registered_domain_has_as_many_names_as_it_may() {
         assert!(matches!(register("other.co.uk", 2).await, Registered::New(_)));
         assert!(matches!(register("b.shop.co.uk", 3).await, Registered::New(_)));
         assert!(matches!(register("c.shop.co.uk", 0).await, Registered::New(_)));
-        store.off_board(&name("a.shop.co.uk"), "shop").await.unwrap();
+        store.off_board(&name("a.shop.co.uk"), "shop", "test").await.unwrap();
         assert!(matches!(register("d.shop.co.uk", 4).await, Registered::New(_)), "what goes makes room");
     }
 }

@@ -68,7 +68,7 @@ async fn a_migration_that_was_interrupted_runs_again() {
             continue;
         }
         let store = Store::open(&fresh.url).await.unwrap();
-        store.register("shop", &job("a.example"), 0).await.unwrap();
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
         for version in 3..=NEWEST {
             let forget = "DELETE FROM schema_versions WHERE version = ?";
             on!(store, pool => sqlx::query(forget).bind(version).execute(pool).await.map(drop)).unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 
 async fn issue(store: &Store, domain: &str, next: &Next) {
-    store.register("shop", &job(domain), 0).await.unwrap();
+    store.register("shop", &job(domain), 0, "test").await.unwrap();
     let stored = only_job(store).await;
     let done = issued(&stored.job);
     store.finish(&stored, &done, &bundle(domain, 1), &shown(1), next).await.unwrap();
@@ -92,13 +92,13 @@ async fn while_a_ca_is_down_renewals_stay_where_they_are() {
         for n in 0..60 {
             let step = Step::InLine { checked_at: NOW };
             store
-                .register("shop", &Job { step, lane: Lane::Renewal, ..job(&format!("n{n}.example")) }, 0)
+                .register("shop", &Job { step, lane: Lane::Renewal, ..job(&format!("n{n}.example")) }, 0, "test")
                 .await
                 .unwrap();
         }
         for n in [60, 61] {
             let domain = format!("n{n}.example");
-            store.register("shop", &job(&domain), 0).await.unwrap();
+            store.register("shop", &job(&domain), 0, "test").await.unwrap();
             let stored = due(&store, FAR, 100).await.into_iter().find(|s| s.job.domain.as_str() == domain).unwrap();
             let done = issued(&stored.job);
             let next = if n == 60 { soon(NOW) } else { Next { urgent_at: NOW, ..soon(NOW) } };
@@ -106,7 +106,7 @@ async fn while_a_ca_is_down_renewals_stay_where_they_are() {
         }
         assert_eq!(create().await, 1, "what can't wait");
         assert_eq!(create().await, 0);
-        store.off_board(&name("n0.example"), "shop").await.unwrap();
+        store.off_board(&name("n0.example"), "shop", "test").await.unwrap();
         assert_eq!(create().await, 1, "some have left");
     }
 }

@@ -1,0 +1,71 @@
+//! The journal has every change once, in the order in which they became visible, and nothing of what was undone.
+
+use contract::journal::Head;
+
+use super::*;
+
+async fn told(store: &Store) -> Vec<(String, String, String)> {
+    let entries = store.journal(None, 0, 1000).await.unwrap();
+    let mut head = Head::default();
+    entries.iter().for_each(|entry| head.follow(entry).unwrap());
+    assert_eq!(store.journal_page(0, 1).await.unwrap().head, head);
+    entries.into_iter().map(|entry| (entry.actor, entry.action, entry.name)).collect()
+}
+
+#[tokio::test]
+async fn every_change_is_told_with_who_made_it() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        store.register("shop", &job("a.example"), 0, "operator:1").await.unwrap();
+        store.register("shop", &job("a.example"), 0, "operator:2").await.unwrap();
+        let stored = only_job(&store).await;
+        let blocked = Status { state: State::ActionNeeded, code: "no_record".into(), ..stored.job.status.clone() };
+        let asks = Job { status: blocked, ..stored.job.clone() };
+        let late = stored.clone();
+        let stored = store.save(stored, asks.clone(), Some(FAR)).await.unwrap();
+        // The same again is no change.
+        let stored = store.save(stored, Job { due_at: NOW + 9, ..asks }, Some(FAR)).await.unwrap();
+        // What is not stored is not told.
+        assert!(store.finish(&late, &issued(&late.job), &bundle("a.example", 1), &shown(1), &soon(NOW)).await.is_err());
+        let done = issued(&stored.job);
+        store.finish(&stored, &done, &bundle("a.example", 1), &shown(1), &soon(NOW)).await.unwrap();
+        let renewal = Job::new(name("a.example"), "ca".into(), 1, NOW);
+        assert!(store.order_now(&renewal, "app/shop:1", "domain.renewal_asked", &Default::default()).await.unwrap());
+        assert!(store.order_now(&renewal, "app/shop:1", "domain.renewal_asked", &Default::default()).await.unwrap());
+        let none = Job::new(name("none.example"), "ca".into(), 1, NOW);
+        assert!(!store.order_now(&none, "app/shop:1", "domain.renewal_asked", &Default::default()).await.unwrap());
+        assert!(store.off_board(&name("a.example"), "other", "local").await.unwrap().is_none());
+        store.off_board(&name("a.example"), "shop", "local").await.unwrap().unwrap();
+        let entry = |actor: &str, action: &str| (actor.to_owned(), action.to_owned(), "a.example".to_owned());
+        let expected = [
+            entry("operator:1", "domain.registered"),
+            entry("certservice", "domain.state"),
+            entry("certservice", "certificate.issued"),
+            entry("app/shop:1", "domain.renewal_asked"),
+            entry("app/shop:1", "domain.renewal_asked"),
+            entry("local", "domain.removed"),
+        ];
+        assert_eq!(told(&store).await, expected);
+        assert_eq!(store.journal(Some("shop"), 1, 2).await.unwrap().len(), 2);
+        assert_eq!(store.journal(Some("other"), 0, 9).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn instances_that_write_at_once_make_one_chain() {
+    for fresh in fresh().await {
+        let stores = [Store::open(&fresh.url).await.unwrap(), Store::open(&fresh.url).await.unwrap()];
+        let writes = (0..24).map(|n| {
+            let store = stores[n % 2].clone();
+            tokio::spawn(async move {
+                let domain = format!("n{n}.example");
+                store.register("shop", &job(&domain), 0, "local").await.unwrap();
+                store.off_board(&name(&domain), "shop", "local").await.unwrap().unwrap();
+            })
+        });
+        for write in writes.collect::<Vec<_>>() {
+            write.await.unwrap();
+        }
+        assert_eq!(told(&stores[0]).await.len(), 48);
+    }
+}
