@@ -14,11 +14,13 @@ pub mod seal;
 pub mod store;
 
 pub mod notify;
+pub mod webhooks;
 pub mod renew;
 pub mod tickets;
 
 pub mod clock;
 pub mod observe;
+mod https;
 mod instance;
 mod secret_file;
 pub mod service;

@@ -22,6 +22,7 @@ use crate::precheck::{Checks, Precheck};
 use crate::renew::Planner;
 use crate::store::Store;
 use crate::tickets::Turning;
+use crate::webhooks::Sender;
 use crate::{instance, intake, renew, secret_file};
 
 pub struct Service {
@@ -30,6 +31,7 @@ pub struct Service {
     runner: Runner,
     tickets: Turning,
     planner: Planner,
+    senders: Vec<Sender>,
     /// Wakes the search for renewals.
     hurry: Arc<Wake>,
     /// Held as long as the process lives.
@@ -68,6 +70,10 @@ impl Service {
         let names: Vec<_> = config.issuers.into_iter().map(|issuer| issuer.name).collect();
         store.know_issuers(&names).await.map_err(|error| error.to_string())?;
         let (holder, lock) = instance::begin(&config.data_dir, &store).await?;
+        let mut senders = Vec::new();
+        for webhook in config.webhooks {
+            senders.push(Sender::open(store.clone(), webhook, holder.clone()).await?);
+        }
         let planner = Planner::default();
         let plan = Plan { pace, concurrency: config.issuance.concurrency, limits: limits.clone(), holder };
         let runner = Runner::new(store.clone(), hands, metrics.clone(), plan, planner.clone());
@@ -93,7 +99,7 @@ impl Service {
         };
         let hurry = Arc::new(Wake::new());
         let server = Server::bind(&config.listen).await?;
-        Ok(Self { server, api: Arc::new(api), runner, planner, hurry, tickets, _lock: lock })
+        Ok(Self { server, api: Arc::new(api), runner, planner, senders, hurry, tickets, _lock: lock })
     }
 
     /// Where the API is.
@@ -130,6 +136,7 @@ impl Service {
         background.spawn(renew::run(store.clone(), self.planner, hurry, wake));
         background.spawn(intake::run(store.clone(), self.api.rules.clone(), self.api.listed.clone(), wake_orders));
         background.spawn(self.tickets.run());
+        self.senders.into_iter().for_each(|sender| drop(background.spawn(sender.run())));
         background.spawn(self.api.notify.clone().sweep());
         let ended = tokio::select! {
             () = self.server.run(router(self.api), stopping) => Ok(()),

@@ -243,6 +243,27 @@ pub struct EndingCertificate {
     pub ends_at: u64,
 }
 
+/// Answer of `GET /v1/webhooks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookPage {
+    pub webhooks: Vec<WebhookState>,
+    /// The newest entry of the journal.
+    pub head: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookState {
+    pub name: String,
+    /// The last entry of the journal that it has taken, or that was not for it.
+    pub seq: u64,
+    /// In a row.
+    pub failures: u64,
+    /// Unix seconds; when it is tried again.
+    pub due_at: u64,
+    /// Why it failed last; empty where it did not.
+    pub says: String,
+}
+
 /// Answer of `GET /v1/domains`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainPage {

@@ -39,7 +39,7 @@ enum Allowed {
 }
 
 /// The rules. A path stands here as the router has it.
-const RULES: [(&str, &str, Allowed); 19] = [
+const RULES: [(&str, &str, Allowed); 21] = [
     ("GET", "/v1/domains", Allowed::SeeDomains),
     ("GET", "/v1/domains/{name}", Allowed::SeeDomains),
     ("PUT", "/v1/domains/{name}", Allowed::Domains),
@@ -54,6 +54,8 @@ const RULES: [(&str, &str, Allowed); 19] = [
     ("GET", "/v1/changes", Allowed::Edge),
     ("GET", "/v1/audit", Allowed::See),
     ("GET", "/v1/budgets", Allowed::See),
+    ("GET", "/v1/events", Allowed::SeeDomains),
+    ("GET", "/v1/webhooks", Allowed::See),
     ("GET", "/v1/forecast", Allowed::See),
     ("GET", "/v1/edges", Allowed::See),
     ("GET", "/healthz", Allowed::Watch),

@@ -247,7 +247,7 @@ pub(super) async fn json_body<T: DeserializeOwned + Default>(
 }
 
 /// The tenant that the caller speaks for; an operator may leave it open.
-fn tenant(caller: &Caller, wanted: Option<String>) -> Result<Option<String>, ApiError> {
+pub(super) fn tenant(caller: &Caller, wanted: Option<String>) -> Result<Option<String>, ApiError> {
     match (caller.tenant(), wanted) {
         (Some(own), Some(wanted)) if own != wanted => {
             let says = format!("this token is for tenant `{own}` only");

@@ -6,6 +6,7 @@ mod budgets;
 mod changes;
 mod domains;
 mod edges;
+mod events;
 mod forecast;
 mod health;
 mod listen;
@@ -13,6 +14,7 @@ mod lists;
 mod problem;
 mod progress;
 mod verbs;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -73,6 +75,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/changes", get(changes::list))
         .route("/v1/audit", get(audit::list))
         .route("/v1/budgets", get(budgets::list))
+        .route("/v1/events", get(events::stream))
+        .route("/v1/webhooks", get(webhooks::list))
         .route("/v1/forecast", get(forecast::get))
         .route("/v1/edges", get(changes::edges))
         .route("/healthz", get(health::healthz))

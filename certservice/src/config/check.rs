@@ -31,10 +31,22 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
     let issuance = check.issuance(&file.issuance);
     let precheck = check.precheck(&file.precheck);
     let tickets = check.tickets(&file.tickets);
+    let webhooks = check.webhooks(&file.webhooks);
     match (listen, store) {
-        (Some(listen), Some(store)) if check.faults.is_empty() => {
-            Ok(Config { data_dir, listen, tokens, store, redis, edges, issuers, domains, issuance, precheck, tickets })
-        }
+        (Some(listen), Some(store)) if check.faults.is_empty() => Ok(Config {
+            data_dir,
+            listen,
+            tokens,
+            store,
+            redis,
+            edges,
+            issuers,
+            domains,
+            issuance,
+            precheck,
+            tickets,
+            webhooks,
+        }),
         _ => Err(in_order(check.faults)),
     }
 }

@@ -26,6 +26,8 @@ pub struct File {
     pub precheck: PrecheckTable,
     #[deserr(default)]
     pub tickets: TicketsTable,
+    #[deserr(default)]
+    pub webhooks: Vec<WebhookTable>,
 }
 
 #[derive(Debug, Deserr)]
@@ -218,6 +220,23 @@ impl Default for PrecheckTable {
     fn default() -> Self {
         Self { addresses: Vec::new(), cnames: Vec::new(), resolver: None, http_port: 80 }
     }
+}
+
+/// Who is told of changes.
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct WebhookTable {
+    /// By it is remembered how far it has come.
+    pub name: String,
+    pub url: String,
+    /// At least 16 bytes; what is sent is signed with it.
+    pub secret_file: String,
+    /// Only what is this tenant's.
+    #[deserr(default)]
+    pub tenant: Option<String>,
+    /// Extra roots for `url`.
+    #[deserr(default)]
+    pub root_file: Option<String>,
 }
 
 /// The keys of session tickets.

@@ -2,6 +2,7 @@
 
 mod check;
 mod check_issuers;
+mod check_webhooks;
 pub mod file;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,7 @@ pub struct Config {
     pub precheck: Precheck,
     /// Of session ticket keys.
     pub tickets: crate::tickets::Pace,
+    pub webhooks: Vec<Webhook>,
 }
 
 #[derive(Debug)]
@@ -124,6 +126,18 @@ pub struct Acme {
 pub struct Eab {
     pub kid: String,
     pub hmac_key: Secret,
+}
+
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    pub name: String,
+    pub url: String,
+    pub secret: Secret,
+    pub tenant: Option<String>,
+    /// PEM; believed instead of the system's roots.
+    pub root: Option<Vec<u8>>,
+    /// `http`, to this machine.
+    pub plain: bool,
 }
 
 #[derive(Debug, Clone, Copy)]

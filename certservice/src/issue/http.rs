@@ -10,17 +10,14 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
-use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::limited;
+use crate::https;
 
 /// One exchange with the CA, from sending to the last byte of the answer.
 const EXCHANGE_SECONDS_MAX: u64 = 30;
@@ -43,16 +40,9 @@ pub(super) struct AcmeHttp(Client<HttpsConnector<HttpConnector>, BodyWrapper<Byt
 impl AcmeHttp {
     /// Believes the system's roots or, where one is given, only that.
     pub(super) fn new(root_pem: Option<&[u8]>) -> Result<Self, String> {
-        let builder = HttpsConnectorBuilder::new();
-        let connector = match root_pem {
-            None => builder
-                .with_provider_and_native_roots(default_provider())
-                .map_err(|error| format!("the system's root certificates can't be read: {error}"))?
-                .https_only(),
-            Some(pem) => builder.with_tls_config(trusting(pem)?).https_only(),
-        };
+        let connector = https::connector(root_pem, false)?;
         let mut client = Client::builder(TokioExecutor::new());
-        Ok(Self(client.pool_idle_timeout(Duration::from_secs(30)).build(connector.enable_http1().build())))
+        Ok(Self(client.pool_idle_timeout(Duration::from_secs(30)).build(connector)))
     }
 
     async fn exchange(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
@@ -81,20 +71,6 @@ impl HttpClient for AcmeHttp {
             tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(late()))
         })
     }
-}
-
-fn trusting(pem: &[u8]) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let added = certificate.map_err(|e| e.to_string()).and_then(|c| roots.add(c).map_err(|e| e.to_string()));
-        added.map_err(|error| format!("root_file holds a certificate that can't be used: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err("root_file holds no certificate (`-----BEGIN CERTIFICATE-----`)".to_owned());
-    }
-    let config = ClientConfig::builder_with_provider(default_provider().into());
-    let config = config.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// Seconds, or a date, which is taken as the longest pause that the CA's own `Date` allows for.

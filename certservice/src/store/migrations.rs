@@ -11,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 9] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -51,6 +51,11 @@ const MIGRATIONS: [Migration; 8] = [
         version: 8,
         sqlite: include_str!("migrations/0008.sqlite.sql"),
         mysql: include_str!("migrations/0008.mysql.sql"),
+    },
+    Migration {
+        version: 9,
+        sqlite: include_str!("migrations/0009.sqlite.sql"),
+        mysql: include_str!("migrations/0009.mysql.sql"),
     },
 ];
 

@@ -11,6 +11,7 @@ mod migrations;
 mod open;
 mod renewals;
 mod ticket_keys;
+mod webhooks;
 #[cfg(test)]
 mod tests;
 

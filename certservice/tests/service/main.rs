@@ -6,6 +6,7 @@ mod changes;
 mod ca;
 mod crash;
 mod edge;
+mod events;
 mod http;
 mod imports;
 mod internal;

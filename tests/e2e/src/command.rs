@@ -40,6 +40,43 @@ async fn an_operator_registers_and_follows_a_domain() {
 }
 
 #[tokio::test]
+async fn an_operator_brings_a_list_to_certificates_looks_ahead_and_audits() {
+    let world = World::start(Plan::default()).await;
+    let list = world.fleet.folder.write("domains.csv", "name\na.example\nb.example,acme\nnot a name\n").unwrap();
+    let list = list.display().to_string();
+    let issued = latchkey(&world, &["issue", "--from", &list]).await;
+    let told = stdout(&issued);
+    assert_eq!(issued.status.code(), Some(1), "one line is faulty: {told}{}", stderr(&issued));
+    assert!(told.contains("2 new, 0 known, 1 refused") && told.contains("line 4: "), "{told}");
+    assert!(told.contains("2  live (issued)"), "{told}");
+    let again = latchkey(&world, &["issue", "--from", &list, "--json"]).await;
+    let again: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!((&again["registered"], &again["lines"]), (&2.into(), &4.into()), "it is the same list");
+    let id = again["id"].as_str().unwrap();
+    assert!(stdout(&latchkey(&world, &["import", "show", id]).await).contains("4 lines"));
+
+    let forecast = latchkey(&world, &["forecast", "--ca-down", "3d"]).await;
+    assert!(forecast.status.success(), "{}", stderr(&forecast));
+    assert!(stdout(&forecast).contains("0 certificates would end"), "{}", stdout(&forecast));
+    let grim = latchkey(&world, &["forecast", "--ca-down", "364d"]).await;
+    assert_eq!(grim.status.code(), Some(1));
+    assert!(stdout(&grim).contains("2 certificates would end") && stdout(&grim).contains("a.example"));
+
+    let journal = stdout(&latchkey(&world, &["audit", "ls", "--name", "b.example"]).await);
+    assert!(journal.contains("domain.registered") && journal.contains("by operator:"), "{journal}");
+    let verified = stdout(&latchkey(&world, &["audit", "verify", "--json"]).await);
+    let head: serde_json::Value = serde_json::from_str(&verified).unwrap();
+    let head = format!("{}:{}", head["seq"], head["hash"].as_str().unwrap());
+    let still = latchkey(&world, &["audit", "verify", "--head", &head]).await;
+    assert!(still.status.success() && stdout(&still).contains("none changed"), "{}", stderr(&still));
+    let other = latchkey(&world, &["audit", "verify", "--head", &format!("2:{}", "0".repeat(64))]).await;
+    assert_eq!(other.status.code(), Some(1));
+    assert!(stderr(&other).contains("entry 2"), "{}", stderr(&other));
+    let beyond = latchkey(&world, &["audit", "verify", "--head", &format!("999:{}", "0".repeat(64))]).await;
+    assert!(stderr(&beyond).contains("before entry 999"), "{}", stderr(&beyond));
+}
+
+#[tokio::test]
 async fn an_operator_sees_every_fault_with_its_place() {
     let world = World::start(Plan::default()).await;
     let text = "{\n  \"upstreams\": {\"a\": {\"url\": \"http://127.0.0.1:1\"}},\n  \"sites\": [\n    \

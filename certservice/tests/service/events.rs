@@ -1,0 +1,132 @@
+//! What other systems hear of: server-sent events and webhooks, with listeners that fail.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use certservice::webhooks::signature;
+use contract::journal::Entry;
+
+use crate::process::{CertService, INTERNAL, wait_for};
+
+const SECRET: &str = "a-secret-of-sixteen";
+
+/// Data of each event, as they come.
+fn listen(service: &CertService, query: &str, header: &str) -> Receiver<Entry> {
+    let mut stream = UnixStream::connect(service.path("cs.sock")).unwrap();
+    write!(stream, "GET /v1/events{query} HTTP/1.1\r\nHost: x\r\n{header}\r\n").unwrap();
+    let (send, receive) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines() {
+            let Ok(line) = line else { return };
+            if let Some(data) = line.strip_prefix("data: ")
+                && send.send(serde_json::from_str(data).unwrap()).is_err()
+            {
+                return;
+            }
+        }
+    });
+    receive
+}
+
+fn next(events: &Receiver<Entry>) -> Entry {
+    events.recv_timeout(Duration::from_secs(60)).unwrap()
+}
+
+#[test]
+fn a_listener_hears_of_each_change_and_goes_on_where_it_was() {
+    let service = CertService::started(INTERNAL);
+    let all = listen(&service, "?after=0", "");
+    assert_eq!(service.put("a.example", r#"{"tenant": "one"}"#).status, 201);
+    let (first, second) = (next(&all), next(&all));
+    assert_eq!((first.seq, first.action.as_str(), first.name.as_str()), (1, "domain.registered", "a.example"));
+    assert_eq!((second.seq, second.action.as_str()), (2, "certificate.issued"));
+    let (rest, other) = (listen(&service, "", "Last-Event-ID: 1\r\n"), listen(&service, "?after=0&tenant=two", ""));
+    assert_eq!(next(&rest), second);
+    assert_eq!(service.put("b.example", r#"{"tenant": "two"}"#).status, 201);
+    assert_eq!((next(&other).name.as_str(), next(&rest).seq), ("b.example", 3));
+    assert_eq!(service.get("/v1/events?tenant=a%20b").status, 400);
+}
+
+/// The event, its timestamp, its signature, its body.
+type Delivery = (Entry, u64, String, Vec<u8>);
+
+/// Takes requests and answers each with the next of `statuses`, then with 200; passes on what it took.
+fn receiver(statuses: &'static [u16]) -> (String, Receiver<Delivery>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let (send, receive) = channel();
+    std::thread::spawn(move || {
+        let mut statuses = statuses.iter();
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            loop {
+                let (mut length, mut timestamp, mut signed, mut lines) = (0, 0, String::new(), 0);
+                loop {
+                    let mut line = String::new();
+                    if stream.read_line(&mut line).unwrap_or(0) == 0 {
+                        break;
+                    }
+                    lines += 1;
+                    let line = line.trim();
+                    match line.to_ascii_lowercase().split_once(": ") {
+                        Some(("content-length", value)) => length = value.parse().unwrap(),
+                        Some(("latchkey-timestamp", value)) => timestamp = value.parse().unwrap(),
+                        Some(("latchkey-signature", value)) => signed = value.to_owned(),
+                        _ => {}
+                    }
+                    if line.is_empty() {
+                        break;
+                    }
+                }
+                if lines == 0 {
+                    break;
+                }
+                let mut body = vec![0; length];
+                stream.read_exact(&mut body).unwrap();
+                let entry = serde_json::from_slice(&body).unwrap();
+                let status = *statuses.next().unwrap_or(&200);
+                if status == 200 {
+                    send.send((entry, timestamp, signed, body)).unwrap();
+                }
+                write!(stream.get_mut(), "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n").unwrap();
+            }
+        }
+    });
+    (url, receive)
+}
+
+#[test]
+fn a_webhook_is_told_in_order_and_signed_and_again_where_it_failed() {
+    let (url, told) = receiver(&[500, 302]);
+    let mut service = CertService::new("");
+    std::fs::write(service.path("secret"), SECRET).unwrap();
+    let hook = format!("[[webhooks]]\nname = \"crm\"\nurl = \"{url}\"\nsecret_file = \"secret\"\ntenant = \"one\"\n");
+    service.configure("[listen]\naddress = \"unix:cs.sock\"\n", &format!("{INTERNAL}{hook}"));
+    service.start();
+    assert_eq!(service.put("other.example", r#"{"tenant": "two"}"#).status, 201);
+    assert_eq!(service.put("a.example", r#"{"tenant": "one"}"#).status, 201);
+    let next = || told.recv_timeout(Duration::from_secs(120)).unwrap();
+    let (entry, timestamp, signed, body) = next();
+    assert_eq!((entry.action.as_str(), entry.name.as_str()), ("domain.registered", "a.example"));
+    assert_eq!(signed, signature(SECRET, timestamp, &body));
+    let last = next().0;
+    assert_eq!(last.action, "certificate.issued");
+    let done = wait_for("the cursor", || {
+        let state = service.get("/v1/webhooks").json()["webhooks"][0].clone();
+        (state["seq"] == last.seq).then_some(state)
+    });
+    assert_eq!(
+        (done["name"].as_str(), done["says"].as_str(), done["failures"].as_u64()),
+        (Some("crm"), Some(""), Some(0))
+    );
+    // After a restart it goes on, and says nothing twice that was taken.
+    service.kill();
+    service.start();
+    assert_eq!(service.put("b.example", r#"{"tenant": "one"}"#).status, 201);
+    let (registered, issued) = (next().0, next().0);
+    assert_eq!((registered.name.as_str(), issued.action.as_str()), ("b.example", "certificate.issued"));
+    assert!(!service.log().contains(SECRET));
+}
