@@ -18,6 +18,7 @@ pub mod webhooks;
 pub mod renew;
 pub mod tickets;
 
+pub mod doctor;
 pub mod clock;
 pub mod observe;
 mod https;

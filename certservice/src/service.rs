@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{Api, Progress, Server, router};
 use crate::config::{Config, Listen};
+use crate::doctor::Doctor;
 use crate::intake::Rules;
 use crate::issue::Issuer;
 use crate::notify::Notify;
@@ -52,6 +53,7 @@ impl Service {
             let opened = Issuer::open(issuer, &config.data_dir);
             issuers.insert(issuer.name.clone(), opened.map_err(|says| format!("issuer `{}`: {says}", issuer.name))?);
         }
+        let doctor = Doctor::new(&config, store.clone(), notify.clone(), checks.clone())?;
         let progress = Progress::new(config.edges.iter().map(Recipient::kid));
         let tickets = Turning {
             store: store.clone(),
@@ -90,6 +92,7 @@ impl Service {
             tokens: config.tokens,
             local: matches!(config.listen, Listen::Unix(_)),
             rules,
+            doctor,
             listed: Arc::new(Wake::new()),
             progress,
             checks,

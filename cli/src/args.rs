@@ -46,6 +46,11 @@ pub enum Command {
         #[command(subcommand)]
         action: ImportAction,
     },
+    /// Whether what CertService lives on is well: database, disk, clock, CAs, DNS, Redis, ports. Exit code 1: something is not.
+    Doctor {
+        #[command(flatten)]
+        certservice: CertServiceArgs,
+    },
     /// What renewals will take, and what an outage of the CAs would do. Exit code 1: certificates would end, or have ended.
     Forecast {
         #[command(flatten)]

@@ -264,6 +264,27 @@ pub struct WebhookState {
     pub says: String,
 }
 
+/// Answer of `GET /v1/doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoctorReport {
+    /// Unix seconds.
+    pub checked_at: u64,
+    pub passed: bool,
+    pub checks: Vec<DoctorCheck>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoctorCheck {
+    /// `store`, `disk`, `redis`, `dns`, `ca NAME`, `clock`, `port NUMBER of ADDRESS`, `keys`, `certificates`.
+    pub id: String,
+    /// Absent where it can't be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ok: Option<bool>,
+    pub says: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
 /// Answer of `GET /v1/domains`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainPage {

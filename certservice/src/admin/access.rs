@@ -32,6 +32,7 @@ enum Allowed {
     /// The same, and viewer for all.
     SeeDomains,
     Edge,
+    Operator,
     /// Operator and viewer.
     See,
     /// The same, and whoever can open the Unix socket.
@@ -39,7 +40,7 @@ enum Allowed {
 }
 
 /// The rules. A path stands here as the router has it.
-const RULES: [(&str, &str, Allowed); 21] = [
+const RULES: [(&str, &str, Allowed); 22] = [
     ("GET", "/v1/domains", Allowed::SeeDomains),
     ("GET", "/v1/domains/{name}", Allowed::SeeDomains),
     ("PUT", "/v1/domains/{name}", Allowed::Domains),
@@ -54,6 +55,7 @@ const RULES: [(&str, &str, Allowed); 21] = [
     ("GET", "/v1/changes", Allowed::Edge),
     ("GET", "/v1/audit", Allowed::See),
     ("GET", "/v1/budgets", Allowed::See),
+    ("GET", "/v1/doctor", Allowed::Operator),
     ("GET", "/v1/events", Allowed::SeeDomains),
     ("GET", "/v1/webhooks", Allowed::See),
     ("GET", "/v1/forecast", Allowed::See),
@@ -73,6 +75,7 @@ impl Allowed {
             Self::Domains => matches!(grant, Grant::App { .. } | Grant::Operator),
             Self::SeeDomains => matches!(grant, Grant::App { .. } | Grant::Operator | Grant::Viewer),
             Self::Edge => *grant == Grant::Edge,
+            Self::Operator => *grant == Grant::Operator,
             Self::See | Self::Watch => matches!(grant, Grant::Operator | Grant::Viewer),
         }
     }
@@ -82,6 +85,7 @@ impl Allowed {
             Self::Domains => "role app or operator",
             Self::SeeDomains => "role app, operator or viewer",
             Self::Edge => "role edge",
+            Self::Operator => "role operator",
             Self::See => "role operator or viewer",
             Self::Watch => "role operator or viewer, or the Unix socket",
         }

@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod budgets;
 mod changes;
+mod doctor;
 mod domains;
 mod edges;
 mod events;
@@ -31,6 +32,7 @@ pub use self::listen::Server;
 pub use self::progress::Progress;
 use crate::budget::Limits;
 use crate::config::Token;
+use crate::doctor::Doctor;
 use crate::intake::Rules;
 use crate::notify::Notify;
 use crate::observe::Metrics;
@@ -53,6 +55,7 @@ pub struct Api {
     pub rules: Rules,
     pub progress: Progress,
     pub checks: Checks,
+    pub doctor: Doctor,
     pub hands: Arc<Hands>,
     /// By issuer.
     pub limits: HashMap<String, Limits>,
@@ -75,6 +78,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/changes", get(changes::list))
         .route("/v1/audit", get(audit::list))
         .route("/v1/budgets", get(budgets::list))
+        .route("/v1/doctor", get(doctor::get))
         .route("/v1/events", get(events::stream))
         .route("/v1/webhooks", get(webhooks::list))
         .route("/v1/forecast", get(forecast::get))

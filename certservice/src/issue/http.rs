@@ -16,8 +16,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 
-use super::limited;
-use crate::https;
+use crate::{clock, https};
 
 /// One exchange with the CA, from sending to the last byte of the answer.
 const EXCHANGE_SECONDS_MAX: u64 = 30;
@@ -78,23 +77,9 @@ fn retry_after(parts: &http::response::Parts) -> Option<u64> {
     let text = parts.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let seconds = match text.parse() {
         Ok(seconds) => seconds,
-        Err(_) => http_date(text)?.saturating_sub(crate::clock::now()),
+        Err(_) => clock::http_date(text)?.saturating_sub(clock::now()),
     };
     Some(seconds.min(RETRY_AFTER_SECONDS_MAX))
-}
-
-/// An IMF-fixdate (RFC 9110 section 5.6.7) in Unix seconds.
-fn http_date(text: &str) -> Option<u64> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let words: Vec<&str> = text.split([' ', ':']).collect();
-    let &[_, day, month, year, hour, minute, second, "GMT"] = words.as_slice() else {
-        return None;
-    };
-    let number = |word: &str| word.parse::<u64>().ok();
-    let (day, year) = (number(day)?, number(year)?);
-    let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
-    let days = limited::days(year, month, day)?;
-    Some(days * 86_400 + number(hour)? * 3600 + number(minute)? * 60 + number(second)?)
 }
 
 fn is_problem(parts: &http::response::Parts, body: &[u8]) -> bool {

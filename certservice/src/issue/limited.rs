@@ -1,6 +1,8 @@
 //! What a CA says when it refuses for now: which limit, until when, and where to lift a pause. Texts as Let's Encrypt
 //! (Boulder) writes them; of others what they have in common.
 
+use crate::clock;
+
 /// Which orders a refusal holds up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Held {
@@ -40,13 +42,7 @@ fn until(lower: &str) -> Option<u64> {
     let second = words.next()?.trim_end_matches(|c: char| !c.is_ascii_digit()).parse::<u64>().ok()?;
     let sound = (2020..2200).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
     (sound && hour < 24 && minute < 60 && second < 61)
-        .then(|| days(year, month, day).map(|days| days * 86_400 + hour * 3600 + minute * 60 + second))?
-}
-
-/// Days since 1970 in the proleptic Gregorian calendar, counted from March so that the leap day comes last.
-pub(super) fn days(year: u64, month: u64, day: u64) -> Option<u64> {
-    let (y, m) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
-    (365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day).checked_sub(719_469)
+        .then(|| clock::days(year, month, day).map(|days| days * 86_400 + hour * 3600 + minute * 60 + second))?
 }
 
 fn url(text: &str) -> Option<String> {

@@ -132,6 +132,12 @@ impl Notify {
         }
     }
 
+    /// Whether Redis answers; `None` where there is none.
+    pub async fn answers(&self) -> Option<bool> {
+        self.redis.as_ref()?;
+        Some(self.send("ping", redis::cmd("PING")).await)
+    }
+
     /// Whether Redis took it.
     async fn send(&self, operation: &str, command: Cmd) -> bool {
         let Some(mut redis) = self.redis.clone() else {

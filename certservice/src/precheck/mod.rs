@@ -78,6 +78,12 @@ impl Checks {
         }
     }
 
+    /// How many addresses a name has, by the resolver that looks ask.
+    pub async fn addresses_of(&self, name: &Hostname) -> Result<usize, String> {
+        let records = self.precheck.dns.records(name).await.map_err(|error| error.0)?;
+        Ok(records.v4.len() + records.v6.len())
+    }
+
     /// A look whether or not an order waits for it.
     pub async fn look_anyway(&self, issuer: &str, domain: &Hostname) -> Report {
         self.precheck.look(domain, self.issuers.get(issuer).map_or(&[], Vec::as_slice)).await

@@ -34,7 +34,7 @@ fn tokens() -> String {
 const CALLERS: [Option<&str>; 6] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR), Some(VIEWER)];
 
 /// What each route answers to each of `CALLERS` on the Unix socket.
-const TABLE: [(&str, &str, [u16; 6]); 27] = [
+const TABLE: [(&str, &str, [u16; 6]); 28] = [
     ("GET", "/v1/domains", [401, 401, 403, 200, 200, 200]),
     ("HEAD", "/v1/domains", [401, 401, 403, 200, 200, 200]),
     ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200, 200]),
@@ -48,6 +48,7 @@ const TABLE: [(&str, &str, [u16; 6]); 27] = [
     ("GET", "/v1/ticket-keys", [401, 401, 200, 403, 403, 403]),
     ("GET", "/v1/changes", [401, 401, 200, 403, 403, 403]),
     ("GET", "/v1/budgets", [401, 401, 403, 403, 200, 200]),
+    ("GET", "/v1/doctor", [401, 401, 403, 403, 200, 403]),
     ("GET", "/v1/webhooks", [401, 401, 403, 403, 200, 200]),
     ("GET", "/v1/events?after=x", [401, 401, 403, 400, 400, 400]),
     ("GET", "/v1/forecast", [401, 401, 403, 403, 200, 200]),

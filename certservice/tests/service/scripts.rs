@@ -231,3 +231,44 @@ fn an_operator_renews_and_revokes_and_already_replaced_is_no_obstacle() {
     let none = service.call("POST", "/v1/domains/none.example:renew", None, "");
     assert_eq!(none.status, 404);
 }
+
+#[test]
+fn the_doctor_finds_a_ca_that_is_ill_and_a_clock_that_is_wrong() {
+    let mut service = CertService::new("");
+    let ca = Ca::start(service.folder.path());
+    let settings = format!("{QUICK}[precheck]\naddresses = [\"127.0.0.1\"]\n{}", ca.issuer(""));
+    service.configure(LISTEN, &settings);
+    service.start();
+    let look = || -> contract::api::DoctorReport {
+        let answer = service.get("/v1/doctor");
+        serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("{}", answer.text()))
+    };
+    let of = |report: &contract::api::DoctorReport, id: &str| {
+        let check = report.checks.iter().find(|check| check.id == id);
+        check.unwrap_or_else(|| panic!("{id} is not in {report:?}")).clone()
+    };
+    let well = look();
+    for id in ["store", "disk", "ca ca"] {
+        assert_eq!(of(&well, id).ok, Some(true), "{well:?}");
+    }
+    // Nobody listens on this machine's port 80, or an edge of somebody else does; either is told.
+    assert!(of(&well, "port 80 of 127.0.0.1").ok.is_some());
+    assert_eq!(of(&well, "certificates").ok, None);
+    let hour_ago = Script::Answer {
+        status: 200,
+        headers: "Date: Thu, 01 Jan 2026 00:00:00 GMT\r\n",
+        body: r#"{"newOrder": "https://x"}"#.into(),
+    };
+    ca.script("dir", hour_ago);
+    let late = look();
+    assert_eq!(of(&late, "clock").ok, Some(false), "{late:?}");
+    assert!(of(&late, "clock").says.contains("ahead of") && of(&late, "clock").fix.is_some());
+    ca.script("dir", Script::Answer { status: 503, headers: "", body: "<h1>maintenance</h1>".into() });
+    let ill = look();
+    assert!(!ill.passed && of(&ill, "ca ca").says.contains("503"), "{ill:?}");
+    assert!(of(&ill, "ca ca").fix.is_some());
+    ca.script("dir", Script::Lost);
+    assert_eq!(of(&look(), "ca ca").ok, Some(false));
+    ca.script("dir", Script::Answer { status: 200, headers: "", body: "{}".into() });
+    assert!(of(&look(), "ca ca").says.contains("no ACME directory"));
+}

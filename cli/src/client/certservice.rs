@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use contract::Hostname;
 use contract::api::{
-    BudgetPage, CheckReport, Domain, DomainList, DomainPage, Forecast, PutDomain, RevokeDomain, RevokeReason,
+    BudgetPage, CheckReport, DoctorReport, Domain, DomainList, DomainPage, Forecast, PutDomain, RevokeDomain,
+    RevokeReason,
 };
 use contract::journal::Page;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -145,6 +146,10 @@ impl CertService {
 
     pub async fn list(&self, id: &str) -> Result<DomainList, ClientError> {
         self.target.json(self.client.get(self.target.url(&format!("/v1/imports/{id}")))).await
+    }
+
+    pub async fn doctor(&self) -> Result<DoctorReport, ClientError> {
+        self.target.json(self.client.get(self.target.url("/v1/doctor"))).await
     }
 
     pub async fn forecast(&self, ca_down_seconds: u64) -> Result<Forecast, ClientError> {

@@ -3,6 +3,7 @@
 mod audit;
 mod budget;
 mod config;
+mod doctor;
 mod domain;
 mod edge;
 mod forecast;
@@ -22,6 +23,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Import { certservice, action: ImportAction::Show { id } } => {
             issue::show_one(&certservice, &id, args.json).await
         }
+        Command::Doctor { certservice } => doctor::run(&certservice, args.json).await,
         Command::Forecast { certservice, ca_down } => forecast::run(&certservice, ca_down, args.json).await,
         Command::Audit { certservice, action } => audit::run(&certservice, action, args.json).await,
         Command::Budget { certservice, action: BudgetAction::Ls { domain } } => {
