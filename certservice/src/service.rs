@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify as Wake, watch};
 use tokio::task::JoinSet;
 
-use crate::admin::{Api, Progress, Server, router};
+use crate::admin::{Api, Links, Progress, Server, router};
 use crate::config::{Config, Listen};
 use crate::doctor::Doctor;
 use crate::intake::Rules;
@@ -43,7 +43,8 @@ impl Service {
     /// Opens everything and binds the socket; fails where an operator has to act. CAs and Redis may be down.
     pub async fn build(config: Config) -> Result<Self, String> {
         secret_file::make_folder(&config.data_dir)?;
-        let signing_key = Arc::new(signing_key(&config.data_dir)?);
+        let (signing_key, links) = signing_key(&config.data_dir)?;
+        let signing_key = Arc::new(signing_key);
         let metrics = Arc::new(Metrics::new().map_err(|error| error.to_string())?);
         let store = Store::open(&config.store).await.map_err(|error| error.to_string())?;
         let notify = Notify::new(config.redis.as_ref(), store.clone(), signing_key.clone(), metrics.clone())?;
@@ -93,6 +94,7 @@ impl Service {
             local: matches!(config.listen, Listen::Unix(_)),
             rules,
             doctor,
+            links,
             listed: Arc::new(Wake::new()),
             progress,
             checks,
@@ -161,8 +163,9 @@ fn checks(config: &Config, kid: &str) -> Result<Checks, String> {
     Ok(Checks::new(precheck, names))
 }
 
-/// What every edge believes CertService by; made on first start.
-fn signing_key(data_dir: &Path) -> Result<SigningKey, String> {
+/// What every edge believes CertService by, made on first start; and links to the pages of domains, which nobody without it
+/// can make.
+fn signing_key(data_dir: &Path) -> Result<(SigningKey, Links), String> {
     let (private, public) = (data_dir.join("signing.pem"), data_dir.join("signing.pub"));
     if !private.exists() {
         let (_, pem) = SigningKey::generate().map_err(|error| format!("making the signing key failed: {error}"))?;
@@ -172,7 +175,7 @@ fn signing_key(data_dir: &Path) -> Result<SigningKey, String> {
     let key = SigningKey::from_pem(&pem).map_err(|error| format!("{}: {error}", private.display()))?;
     // Written each time: it may have been lost, or belong to an older key.
     secret_file::write_public(&public, &key.public_pem())?;
-    Ok(key)
+    Ok((key, Links::new(pem.as_bytes())))
 }
 
 /// Keeps private keys out of core dumps.

@@ -75,6 +75,9 @@ pub struct Domain {
     /// What has to hold for a certificate, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<DomainStep>,
+    /// Path of a page that shows the same to whoever has the link: nobody can guess it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
 }
 
 /// One thing that has to hold, how it stands, and what to do about it.

@@ -23,6 +23,8 @@ pub enum Caller {
     Local {
         trusted: bool,
     },
+    /// Nobody asked who: the route is for all.
+    Anybody,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +39,12 @@ enum Allowed {
     See,
     /// The same, and whoever can open the Unix socket.
     Watch,
+    /// Whoever has the link: it is the key.
+    Anybody,
 }
 
 /// The rules. A path stands here as the router has it.
-const RULES: [(&str, &str, Allowed); 22] = [
+const RULES: [(&str, &str, Allowed); 23] = [
     ("GET", "/v1/domains", Allowed::SeeDomains),
     ("GET", "/v1/domains/{name}", Allowed::SeeDomains),
     ("PUT", "/v1/domains/{name}", Allowed::Domains),
@@ -60,6 +64,7 @@ const RULES: [(&str, &str, Allowed); 22] = [
     ("GET", "/v1/webhooks", Allowed::See),
     ("GET", "/v1/forecast", Allowed::See),
     ("GET", "/v1/edges", Allowed::See),
+    ("GET", "/p/{name}/{key}", Allowed::Anybody),
     ("GET", "/healthz", Allowed::Watch),
     ("GET", "/readyz", Allowed::Watch),
     ("GET", "/metrics", Allowed::Watch),
@@ -69,9 +74,11 @@ impl Allowed {
     fn covers(self, caller: &Caller) -> bool {
         let grant = match caller {
             Caller::Local { trusted } => return *trusted || self == Self::Watch,
+            Caller::Anybody => return self == Self::Anybody,
             Caller::Token(token) => &token.grant,
         };
         match self {
+            Self::Anybody => true,
             Self::Domains => matches!(grant, Grant::App { .. } | Grant::Operator),
             Self::SeeDomains => matches!(grant, Grant::App { .. } | Grant::Operator | Grant::Viewer),
             Self::Edge => *grant == Grant::Edge,
@@ -88,6 +95,7 @@ impl Allowed {
             Self::Operator => "role operator",
             Self::See => "role operator or viewer",
             Self::Watch => "role operator or viewer, or the Unix socket",
+            Self::Anybody => "nothing",
         }
     }
 }
@@ -103,7 +111,11 @@ impl Caller {
 
     /// As the journal names it. Of the token it has the first digits of its hash: enough to find it in the boot file.
     pub(super) fn actor(&self) -> String {
-        let Self::Token(Token { grant, sha256 }) = self else { return "local".to_owned() };
+        let (grant, sha256) = match self {
+            Self::Token(Token { grant, sha256 }) => (grant, sha256),
+            Self::Local { .. } => return "local".to_owned(),
+            Self::Anybody => return "anybody".to_owned(),
+        };
         let id: String = sha256[..4].iter().map(|byte| format!("{byte:02x}")).collect();
         match grant {
             Grant::App { tenant } => format!("app/{tenant}:{id}"),
@@ -131,10 +143,13 @@ pub(super) async fn check(State(api): State<Arc<Api>>, mut request: Request, nex
 }
 
 fn admit(api: &Api, method: &Method, route: Option<&str>, headers: &HeaderMap) -> Result<Caller, ApiError> {
-    let caller = identify(api, headers)?;
-    // An unknown path or method has no rule; who is known may learn that it is unknown.
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let of_route = || RULES.iter().filter(|rule| Some(rule.1) == route);
+    if of_route().any(|rule| rule.0 == method.as_str() && rule.2 == Allowed::Anybody) {
+        return Ok(Caller::Anybody);
+    }
+    let caller = identify(api, headers)?;
+    // An unknown path or method has no rule; who is known may learn that it is unknown.
     let Some((.., allowed)) = of_route().find(|rule| rule.0 == method.as_str()) else {
         return match (route, of_route().next(), &caller) {
             (_, _, Caller::Local { trusted: false }) => Err(unknown_caller()),
@@ -144,7 +159,7 @@ fn admit(api: &Api, method: &Method, route: Option<&str>, headers: &HeaderMap) -
     };
     match (allowed.covers(&caller), &caller) {
         (true, _) => Ok(caller),
-        (false, Caller::Local { .. }) => Err(unknown_caller()),
+        (false, Caller::Local { .. } | Caller::Anybody) => Err(unknown_caller()),
         (false, Caller::Token(_)) => Err(forbidden(allowed.words())),
     }
 }

@@ -48,7 +48,7 @@ pub(super) async fn put(
                 register_twin(&api, &caller, &entry.tenant, &twin).await?;
             }
             api.wake.notify_one();
-            Ok((StatusCode::CREATED, Json(domain)).into_response())
+            Ok((StatusCode::CREATED, Json(api.links.with(domain))).into_response())
         }
         Registered::Known(domain) if only_new => {
             let says = format!("{} is registered already, and `If-None-Match: *` asks for a new one", domain.name);
@@ -66,7 +66,7 @@ pub(super) async fn put(
             if let Some(twin) = jobs.next() {
                 register_twin(&api, &caller, &domain.tenant, &twin).await?;
             }
-            Ok(Json(lift(&api, &caller, domain).await?).into_response())
+            Ok(Json(api.links.with(lift(&api, &caller, domain).await?)).into_response())
         }
         Registered::TooMany => Err(api.rules.too_many(&entry.name).into()),
     }
@@ -122,7 +122,7 @@ pub(super) async fn get(
     let domain = api.store.domain(&name).await?;
     // Somebody else's domain looks like none.
     let domain = domain.filter(|domain| caller.tenant().is_none_or(|tenant| tenant == domain.tenant));
-    domain.map(Json).ok_or_else(|| unknown_domain(&name))
+    domain.map(|domain| Json(api.links.with(domain))).ok_or_else(|| unknown_domain(&name))
 }
 
 /// Off-boards a domain.

@@ -11,6 +11,7 @@ mod events;
 mod forecast;
 mod health;
 mod listen;
+mod page;
 mod lists;
 mod problem;
 mod progress;
@@ -29,6 +30,7 @@ use tokio::sync::Notify as Wake;
 
 pub use self::access::Caller;
 pub use self::listen::Server;
+pub use self::page::Links;
 pub use self::progress::Progress;
 use crate::budget::Limits;
 use crate::config::Token;
@@ -55,6 +57,7 @@ pub struct Api {
     pub rules: Rules,
     pub progress: Progress,
     pub checks: Checks,
+    pub links: Links,
     pub doctor: Doctor,
     pub hands: Arc<Hands>,
     /// By issuer.
@@ -83,6 +86,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/webhooks", get(webhooks::list))
         .route("/v1/forecast", get(forecast::get))
         .route("/v1/edges", get(changes::edges))
+        .route("/p/{name}/{key}", get(page::get))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))

@@ -313,6 +313,7 @@ fn domain(row: Row) -> Result<Domain, StoreError> {
         next_check_at: next_check_at.map(from_sql),
         certificate,
         steps: steps.unwrap_or_default(),
+        page: None,
     })
 }
 

@@ -34,7 +34,7 @@ fn tokens() -> String {
 const CALLERS: [Option<&str>; 6] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR), Some(VIEWER)];
 
 /// What each route answers to each of `CALLERS` on the Unix socket.
-const TABLE: [(&str, &str, [u16; 6]); 28] = [
+const TABLE: [(&str, &str, [u16; 6]); 29] = [
     ("GET", "/v1/domains", [401, 401, 403, 200, 200, 200]),
     ("HEAD", "/v1/domains", [401, 401, 403, 200, 200, 200]),
     ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200, 200]),
@@ -48,6 +48,7 @@ const TABLE: [(&str, &str, [u16; 6]); 28] = [
     ("GET", "/v1/ticket-keys", [401, 401, 200, 403, 403, 403]),
     ("GET", "/v1/changes", [401, 401, 200, 403, 403, 403]),
     ("GET", "/v1/budgets", [401, 401, 403, 403, 200, 200]),
+    ("GET", "/p/live.example/AAAAAAAAAAAAAAAAAAAAAA", [404, 404, 404, 404, 404, 404]),
     ("GET", "/v1/doctor", [401, 401, 403, 403, 200, 403]),
     ("GET", "/v1/webhooks", [401, 401, 403, 403, 200, 200]),
     ("GET", "/v1/events?after=x", [401, 401, 403, 400, 400, 400]),
@@ -246,6 +247,23 @@ fn the_journal_names_who_changed_what_and_tells_when_it_was_touched() {
     let mut head = contract::journal::Head::default();
     let broken = page(&service).entries.iter().find_map(|entry| head.follow(entry).err());
     assert!(matches!(broken, Some(contract::journal::Broken::Changed(_))), "{broken:?}");
+}
+
+#[test]
+fn a_page_shows_a_domain_to_whoever_has_its_link() {
+    let service = CertService::started(&format!("{INTERNAL}{}", tokens()));
+    assert_eq!(service.call("PUT", "/v1/domains/shop.example", Some(APP), "").status, 201);
+    let domain = || service.call("GET", "/v1/domains/shop.example", Some(APP), "").json();
+    wait_for("the certificate", || (domain()["code"] == "issued").then_some(()));
+    let link = domain()["page"].as_str().unwrap().to_owned();
+    let page = service.call("GET", &link, None, "");
+    assert_eq!(page.status, 200, "{}", page.text());
+    assert!(page.text().contains("<h1>shop.example</h1>") && page.text().contains("served with a certificate"));
+    assert!(!page.text().contains("script") && !page.text().contains("tenant"));
+    assert_eq!(service.call("GET", &link.replace("shop.example", "other.example"), None, "").status, 404);
+    assert_eq!(service.call("POST", &link, None, "").status, 401);
+    assert_eq!(service.call("DELETE", "/v1/domains/shop.example", Some(APP), "").status, 204);
+    assert_eq!(service.call("GET", &link, None, "").status, 404);
 }
 
 #[test]

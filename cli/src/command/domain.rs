@@ -79,6 +79,9 @@ fn print(domain: &Domain, json: bool) {
     row("tenant", domain.tenant.clone());
     row("issuer", domain.issuer.clone());
     row("since", date(domain.created_at));
+    if let Some(page) = &domain.page {
+        row("page", page.clone());
+    }
     if let Some(certificate) = &domain.certificate {
         row("issued by", certificate.issued_by.clone());
         let left = when::span(certificate.not_after.saturating_sub(now()));
