@@ -46,7 +46,7 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
 ];
 
 /// A room, what it must never name, and why.
-const NEVER: [(&str, &[&str], &str); 22] = [
+const NEVER: &[(&str, &[&str], &str)] = &[
     ("proxy/src/accept/", &["Hostname", "http::", "HeaderMap"], "it knows no host names and no HTTP"),
     ("proxy/src/tls/", &["reqwest", "std::fs", "tokio::fs", "TcpStream", "block_on"], "it does not block"),
     ("proxy/src/guard/", &["Hostname", "Supply", "block_on"], "it knows no host names and asks nobody"),
