@@ -238,6 +238,11 @@ pub enum PluginAction {
     },
     /// The plugins that the proxy has.
     Ls,
+    /// Failed calls of a plugin since the proxy started, grouped by what went wrong where.
+    Crashes {
+        /// As the configuration calls it, or sha256:…
+        name: String,
+    },
     /// Start a plugin of your own: a folder with a small policy in Rust, cases that test it, and this release's SDK.
     New {
         /// Lower-case letters, digits and hyphens; the folder's name too.

@@ -34,6 +34,30 @@ pub struct Plugin {
     pub signed_by: Option<String>,
 }
 
+/// Failed calls of a plugin.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Crashes {
+    pub crashes: Vec<Crash>,
+    /// Failed calls that are in no group.
+    pub beyond: u64,
+}
+
+/// Those of one cause.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Crash {
+    pub plugin: String,
+    pub version: String,
+    pub digest: String,
+    pub hook: String,
+    pub reason: String,
+    pub says: String,
+    pub stack: Vec<String>,
+    pub count: u64,
+    /// Unix seconds.
+    pub first_at: u64,
+    pub last_at: u64,
+}
+
 /// The hosts that a proxy is asked for most.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ranking {
@@ -147,6 +171,14 @@ impl Admin {
     pub async fn plugins(&self) -> Result<Vec<Plugin>, ClientError> {
         let answer: Plugins = self.target.json(self.client.get(self.target.url("/v1/plugins"))).await?;
         Ok(answer.plugins)
+    }
+
+    pub async fn crashes(&self, name: &str) -> Result<Crashes, ClientError> {
+        let mut url = self.target.url("/v1/plugins/");
+        // A name is chosen by people.
+        url.extend(name.bytes().map(|byte| format!("%{byte:02X}")));
+        url.push_str("/crashes");
+        self.target.json(self.client.get(url)).await
     }
 
     pub async fn top(&self, by: &str, n: u16) -> Result<Ranking, ClientError> {

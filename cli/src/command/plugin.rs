@@ -11,7 +11,8 @@ use super::{read, write_new};
 use crate::Failure;
 use crate::args::{AdminArgs, PluginAction, ToProxy};
 use crate::author;
-use crate::client::Admin;
+use crate::client::{Admin, Crash};
+use crate::when::date;
 
 pub(super) async fn run(args: &AdminArgs, action: PluginAction, json: bool) -> Result<(), Failure> {
     match action {
@@ -30,6 +31,7 @@ pub(super) async fn run(args: &AdminArgs, action: PluginAction, json: bool) -> R
         }
         PluginAction::Push { file, key } => push(&Admin::new(&args.admin)?, &file, key.as_deref(), json).await,
         PluginAction::Ls => list(&Admin::new(&args.admin)?, json).await,
+        PluginAction::Crashes { name } => crashes(&Admin::new(&args.admin)?, &name, json).await,
         PluginAction::New { name } => {
             let folder = author::new(&name)?;
             if json {
@@ -53,6 +55,25 @@ pub(super) async fn run(args: &AdminArgs, action: PluginAction, json: bool) -> R
         PluginAction::Test(passed) => by_proxy("test", passed, json),
         PluginAction::Bench(passed) => by_proxy("bench", passed, json),
     }
+}
+
+async fn crashes(admin: &Admin, name: &str, json: bool) -> Result<(), Failure> {
+    let found = admin.crashes(name).await?;
+    if json {
+        println!("{}", json!(found));
+        return Ok(());
+    }
+    for crash in &found.crashes {
+        let Crash { version, hook, reason, says, stack, count, first_at, last_at, .. } = crash;
+        println!("{count} × {reason} in {hook} of {name} {version}, {} to {}: {says}", date(*first_at), date(*last_at));
+        stack.iter().for_each(|function| println!("    {function}"));
+    }
+    match (found.crashes.len(), found.beyond) {
+        (0, _) => println!("no call of `{name}` has failed since the proxy started"),
+        (_, 0) => {}
+        (_, beyond) => println!("and {beyond} failed calls of all plugins in no group"),
+    }
+    Ok(())
 }
 
 /// Plugins are run by the program that runs them in production, not by another build of its code.

@@ -112,7 +112,7 @@ impl ConnectionPolicy {
         match answer {
             Ok(answer) => Ok(answer),
             Err(fault) => {
-                crate::observe::plugin_fault(&self.plugin, "connection", &fault);
+                crate::observe::plugin_fault(&self.plugin, &self.binding, "connection", &fault);
                 if self.fail_open { Ok(when_open) } else { Err(Refused::Fault(self.plugin.clone(), fault)) }
             }
         }

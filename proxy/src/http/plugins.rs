@@ -109,7 +109,7 @@ pub(super) fn on_request(ctx: &mut Ctx, request: &mut RequestHeader) -> Decision
             Ok(Action::Respond { status, headers, body }) => return Decision::Respond { status, headers, body },
             Ok(Action::Deny(status)) => return Decision::Deny(status),
             Err(fault) => {
-                plugin_fault(&attached.plugin, "request", &fault);
+                plugin_fault(&attached.plugin, &attached.binding, "request", &fault);
                 if !attached.fail_open {
                     return Decision::Failed;
                 }
@@ -142,7 +142,7 @@ pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut
         match decided {
             Ok(edits) => apply(edits, response),
             Err(fault) => {
-                plugin_fault(&attached.plugin, "response", &fault);
+                plugin_fault(&attached.plugin, &attached.binding, "response", &fault);
                 if !attached.fail_open {
                     return false;
                 }

@@ -5,6 +5,7 @@
 
 pub mod access;
 mod access_log;
+mod crashes;
 mod disk;
 mod top;
 
@@ -17,9 +18,10 @@ use prometheus::{
 };
 
 pub use self::access_log::{AccessLog, AccessLogSettings, Target, Writer};
+pub use self::crashes::{CRASHES, Cause, Crash};
 pub use self::disk::disk_failed;
 pub use self::top::{By, NAMES_MAX, Ranked, TOP};
-use crate::wasm::Fault;
+use crate::wasm::{Binding, Fault};
 
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
@@ -310,8 +312,10 @@ impl Metrics {
     }
 }
 
-/// Counts and logs a failed plugin call.
-pub fn plugin_fault(plugin: &str, hook: &str, fault: &Fault) {
+/// Counts, groups and logs a failed plugin call.
+pub fn plugin_fault(plugin: &str, binding: &Binding, hook: &str, fault: &Fault) {
+    let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    CRASHES.add(Cause::new(plugin, binding.plugin(), hook, fault), now);
     METRICS.plugin_faults.with_label_values(&[plugin, hook, fault.reason()]).inc();
     tracing::warn!(plugin, hook, reason = fault.reason(), "plugin failed: {fault}");
 }

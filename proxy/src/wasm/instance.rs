@@ -1,14 +1,17 @@
 //! One instance of a plugin with one configuration in it.
 
 use wasmtime::component::ResourceAny;
-use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::component::{Plugin, PolicyPre};
 use super::engine::Inner;
 use super::guest::{connection, http};
 use super::limits::{self, Budget, DeadlineExceeded, State};
-use super::types::{Fault, Usage};
+use super::types::{self, Fault, Usage};
 use super::verify::shown;
+
+const FRAMES_MAX: usize = 16;
+const FRAME_CHARS_MAX: usize = 120;
 
 pub(super) struct Instance {
     store: Store<State>,
@@ -82,6 +85,37 @@ fn not_started(store: &Store<State>, error: &wasmtime::Error) -> Fault {
     }
 }
 
+/// The guest's functions, innermost first: what is the same for two crashes of one cause, so no addresses and no hashes of
+/// the compiler.
+fn stack(error: &wasmtime::Error) -> Vec<String> {
+    let Some(trace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
+    // One line a frame: `    0:   0x1234 - module!function::h0123456789abcdef`
+    let text = trace.to_string();
+    let names = text.lines().filter_map(|line| line.split_once('!').map(|(_, name)| name));
+    names.take(FRAMES_MAX).map(|name| shown(&without_hash(name), FRAME_CHARS_MAX)).collect()
+}
+
+/// `std[a543996e6e7dbf1e]::panicking` and `std::panicking::h0123456789abcdef` are `std::panicking`.
+fn without_hash(name: &str) -> String {
+    let is_hash = |text: &str| text.len() >= 14 && text.len() <= 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let name = match name.rsplit_once("::h") {
+        Some((path, hash)) if is_hash(hash) => path,
+        _ => name,
+    };
+    let mut parts = name.split('[');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(']') {
+            Some((hash, rest)) if is_hash(hash) => out.push_str(rest),
+            _ => {
+                out.push('[');
+                out.push_str(part);
+            }
+        }
+    }
+    out
+}
+
 /// What wasmtime reports, in our terms. A trap has a cause that we know better; an error that is not a trap is a value
 /// that the guest returned and that could not be read.
 pub(super) fn fault(store: &Store<State>, error: &wasmtime::Error) -> Fault {
@@ -93,7 +127,7 @@ pub(super) fn fault(store: &Store<State>, error: &wasmtime::Error) -> Fault {
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => Fault::Deadline,
-        Some(trap) => Fault::Trap(trap.to_string()),
+        Some(trap) => Fault::Trap(types::Trap { says: trap.to_string(), stack: stack(error) }),
         None => Fault::Output(shown(&error.root_cause().to_string(), 512)),
     }
 }

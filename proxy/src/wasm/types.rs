@@ -174,11 +174,19 @@ pub struct Usage {
     pub memory_bytes: usize,
 }
 
+/// What a guest died of, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trap {
+    pub says: String,
+    /// Functions, innermost first, without addresses.
+    pub stack: Vec<String>,
+}
+
 /// A plugin failed at a call. Its instance is gone; what happens to the request is the binding's `on_failure`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    #[error("plugin trapped: {0}")]
-    Trap(String),
+    #[error("plugin trapped: {}", .0.says)]
+    Trap(Trap),
     #[error("plugin ran past its deadline, which is counted in instructions")]
     Deadline,
     #[error("plugin asked for more memory than its limit")]
@@ -190,6 +198,14 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Where a trap was; empty for all else.
+    pub fn stack(&self) -> &[String] {
+        match self {
+            Self::Trap(trap) => &trap.stack,
+            _ => &[],
+        }
+    }
+
     /// For a metric label.
     pub fn reason(&self) -> &'static str {
         match self {

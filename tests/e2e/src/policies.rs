@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use support::fleet::Plan;
 use support::program;
 
-use crate::world::{World, output, stderr, stdout};
+use crate::world::{World, guest, output, stderr, stdout};
 
 impl World {
     /// Every host has one plugin with this configuration.
@@ -118,4 +118,38 @@ async fn an_operator_imports_redirects_and_they_work() {
     world.with_policy("redirects", serde_json::from_slice(&imported.stdout).unwrap()).await;
     assert_eq!(world.sent("shop.example", "/k").await, to(307, "/l"));
     assert_eq!(stdout(&imported).lines().count(), 3, "one rule a line");
+}
+
+#[tokio::test]
+async fn failed_calls_are_grouped_by_their_cause() {
+    let world = World::start(Plan::default()).await;
+    world.issue("shop.example").await;
+    let digest = world.fleet.edge.push(&guest("hostile")).await.unwrap();
+    let mut document = world.config();
+    document["plugins"]["hostile"] = json!({"digest": digest});
+    let binding = json!({"plugin": "hostile", "config": {"behaviour": "by-path"}});
+    document["sites"][0]["plugins"] = json!([binding]);
+    world.fleet.edge.apply(&document).await.unwrap();
+    for (path, times) in [("/trap", 3), ("/spin", 1)] {
+        for _ in 0..times {
+            assert_eq!(world.sent("shop.example", path).await, (503, None), "{path}");
+        }
+    }
+    let told = world.fleet.edge.admin.get("/v1/plugins/hostile/crashes").await.unwrap().json().unwrap();
+    let crashes = told["crashes"].as_array().unwrap();
+    let groups: Vec<_> = crashes.iter().map(|crash| (crash["reason"].as_str(), crash["count"].as_u64())).collect();
+    assert_eq!(groups, [(Some("trap"), Some(3)), (Some("deadline"), Some(1))], "{told:#}");
+    let stack = crashes[0]["stack"].as_array().unwrap();
+    let names: Vec<_> = stack.iter().map(|name| name.as_str().unwrap()).collect();
+    assert!(names[0].ends_with("::rust_panic") && names.iter().any(|name| name.contains("on-request")), "{told:#}");
+    assert!(names.contains(&"core::panicking::panic_fmt"), "no hashes of the compiler: {told:#}");
+    assert_eq!((&crashes[0]["hook"], &crashes[0]["digest"]), (&json!("request"), &json!(digest)));
+
+    let mut command = Command::new(program::own("latchkey").unwrap());
+    command.args(["plugin", "crashes", "hostile"]);
+    command.env("LATCHKEY_ADMIN", format!("unix:{}", world.fleet.edge_setup.admin_socket().display()));
+    let shown = stdout(&output(command).await);
+    assert!(shown.contains("3 × trap in request of hostile"), "{shown}");
+    let none = world.fleet.edge.admin.get("/v1/plugins/hsts/crashes").await.unwrap().json().unwrap();
+    assert_eq!(none, json!({"crashes": [], "beyond": 0}));
 }

@@ -24,7 +24,7 @@ use super::apply::DOCUMENT_BYTES_MAX;
 use super::plugins::{UploadError, Uploaded};
 use super::{Control, HandedOver};
 use crate::config::TrustError;
-use crate::observe::METRICS;
+use crate::observe::{CRASHES, METRICS};
 use crate::tls::Tier;
 
 /// Largest component that is read, in bytes; the Wasm host has its own limit below it.
@@ -43,7 +43,8 @@ pub(super) async fn serve(listener: UnixListener, control: Arc<Control>) {
         .route("/v1/revisions/{number}/diff", get(config::diff))
         .route("/v1/revisions/{number}/revert", post(config::revert))
         .route("/v1/plugins", get(list_plugins))
-        .route("/v1/plugins/{digest}", put(put_plugin).layer(DefaultBodyLimit::max(COMPONENT_BYTES_MAX)))
+        .route("/v1/plugins/{plugin}/crashes", get(crashes))
+        .route("/v1/plugins/{plugin}", put(put_plugin).layer(DefaultBodyLimit::max(COMPONENT_BYTES_MAX)))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "unknown_path", "no such path in the admin API", vec![]) })
         .with_state(control)
         .into_make_service_with_connect_info::<Peer>();
@@ -108,6 +109,12 @@ fn handed_over(error: &HandedOver) -> Response {
 async fn list_plugins(State(control): State<Arc<Control>>) -> Response {
     let plugins: Vec<_> = control.plugins.list().iter().map(shown).collect();
     Json(json!({ "plugins": plugins })).into_response()
+}
+
+/// By the name that the configuration gives it, or by its digest. Who never crashed has none, also where nobody knows it.
+async fn crashes(UrlPath(plugin): UrlPath<String>) -> Response {
+    let (crashes, beyond) = CRASHES.of(&plugin);
+    Json(json!({ "crashes": crashes, "beyond": beyond })).into_response()
 }
 
 async fn put_plugin(

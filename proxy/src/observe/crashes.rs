@@ -1,0 +1,150 @@
+//! Failed calls of plugins, grouped by what went wrong where: a thousand crashes of one cause are one line.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use serde::Serialize;
+
+use crate::wasm::{Fault, Plugin};
+
+/// Most groups; what comes beyond them is only counted.
+const GROUPS_MAX: usize = 256;
+const SAYS_CHARS_MAX: usize = 300;
+
+pub static CRASHES: LazyLock<Crashes> = LazyLock::new(Crashes::default);
+
+#[derive(Default)]
+pub struct Crashes(Mutex<Groups>);
+
+#[derive(Default)]
+struct Groups {
+    known: HashMap<Cause, Seen>,
+    beyond: u64,
+}
+
+/// What is the same for all crashes of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct Cause {
+    /// As the configuration calls it.
+    pub plugin: String,
+    /// As the component says.
+    pub version: String,
+    pub digest: String,
+    /// `connection`, `request` or `response`.
+    pub hook: String,
+    /// `trap`, `deadline`, `memory`, `output` or `unavailable`.
+    pub reason: String,
+    /// The host's words, without values.
+    pub says: String,
+    /// Functions of the guest, innermost first.
+    pub stack: Vec<String>,
+}
+
+/// Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    pub count: u64,
+    pub first_at: u64,
+    pub last_at: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Crash {
+    #[serde(flatten)]
+    pub cause: Cause,
+    #[serde(flatten)]
+    pub seen: Seen,
+}
+
+impl Cause {
+    pub fn new(name: &str, plugin: &Plugin, hook: &str, fault: &Fault) -> Self {
+        Self {
+            plugin: name.to_owned(),
+            version: plugin.version().to_owned(),
+            digest: plugin.digest().to_string(),
+            hook: hook.to_owned(),
+            reason: fault.reason().to_owned(),
+            says: without_values(&fault.to_string()),
+            stack: fault.stack().to_vec(),
+        }
+    }
+}
+
+impl Crashes {
+    pub fn add(&self, cause: Cause, now: u64) {
+        // Held for a look-up only. A crash has cost its request a thousand times that.
+        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = groups.known.len() < GROUPS_MAX;
+        match groups.known.get_mut(&cause) {
+            Some(seen) => *seen = Seen { count: seen.count + 1, last_at: now, ..*seen },
+            None if room => drop(groups.known.insert(cause, Seen { count: 1, first_at: now, last_at: now })),
+            None => groups.beyond += 1,
+        }
+    }
+
+    /// Of one plugin, the most frequent first; and how many crashes of any plugin are in no group.
+    pub fn of(&self, plugin: &str) -> (Vec<Crash>, u64) {
+        let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_plugin = groups.known.iter().filter(|(cause, _)| cause.plugin == plugin || cause.digest == plugin);
+        let mut crashes: Vec<_> = of_plugin.map(|(cause, seen)| Crash { cause: cause.clone(), seen: *seen }).collect();
+        crashes.sort_by_key(|crash| std::cmp::Reverse((crash.seen.count, crash.seen.last_at)));
+        (crashes, groups.beyond)
+    }
+}
+
+/// What visitors send must neither make groups without end nor be kept: quoted words and numbers go.
+fn without_values(text: &str) -> String {
+    let mut out = String::new();
+    for (index, part) in text.split('`').enumerate() {
+        if index % 2 == 1 {
+            out.push_str("`…`");
+            continue;
+        }
+        let mut in_number = false;
+        for char in part.chars() {
+            if !char.is_ascii_digit() {
+                out.push(char);
+            } else if !in_number {
+                out.push('#');
+            }
+            in_number = char.is_ascii_digit();
+        }
+    }
+    out.chars().take(SAYS_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(says: &str) -> Cause {
+        let [plugin, version, digest, hook, reason] = ["p", "1", "sha256:0", "request", "trap"].map(str::to_owned);
+        Cause { plugin, version, digest, hook, reason, says: without_values(says), stack: vec!["p!f".into()] }
+    }
+
+    #[test]
+    fn crashes_of_one_cause_are_one_group() {
+        let crashes = Crashes::default();
+        crashes.add(cause("status 7 of `/a`"), 10);
+        crashes.add(cause("status 4711 of `/b`"), 20);
+        crashes.add(cause("another"), 15);
+        let (found, beyond) = crashes.of("p");
+        assert_eq!((found.len(), beyond), (2, 0));
+        assert_eq!(found[0].cause.says, "status # of `…`");
+        assert_eq!(found[0].seen, Seen { count: 2, first_at: 10, last_at: 20 });
+        assert_eq!(crashes.of("sha256:0").0.len(), 2, "by digest as well");
+        assert!(crashes.of("q").0.is_empty());
+    }
+
+    #[test]
+    fn groups_are_bounded_and_what_is_beyond_is_counted() {
+        let crashes = Crashes::default();
+        let letter = |n: usize| char::from_u32('一' as u32 + n as u32).unwrap().to_string();
+        for n in 0..=GROUPS_MAX {
+            crashes.add(cause(&letter(n)), 1);
+        }
+        crashes.add(cause(&letter(0)), 2);
+        let (found, beyond) = crashes.of("p");
+        assert_eq!((found.len(), beyond, found[0].seen.count), (GROUPS_MAX, 1, 2));
+    }
+}
