@@ -73,7 +73,7 @@ async fn a_restart_compiles_nothing_and_believes_only_its_own_files() {
         restart(&mut world).await;
         assert_eq!((count(&world, "rejected").await, count(&world, "compiled").await), (1.0, 1.0), "{name}");
         assert_eq!(count(&world, "cached").await, plugins as f64 - 1.0, "{name}");
-        assert!(world.fleet.edge.process.log().contains("it is removed and compiled again"), "{name}");
+        world.says(&["it is removed and compiled again"]).await;
         assert_eq!(code_files(&world), files, "{name}: made anew, and what is of no use is gone");
         plugins_run(&world).await;
     }

@@ -152,7 +152,7 @@ async fn the_id_on_the_page_of_a_fault_is_in_both_logs_with_its_culprit() {
     assert_eq!((&line["culprit"], &line["status"], &line["query"]), (&json!("upstream"), &json!(502), &json!("q=1")));
     assert!(line["error"].as_str().unwrap().contains("Connect"), "{line:#}");
     assert!(line.get("connect_us").is_none() && line["tries"] == 1, "{line:#}");
-    assert!(world.fleet.edge.process.log().contains(id), "standard error has it too");
+    world.says(&[id]).await;
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ async fn a_plugin_on_disk_whose_signature_is_gone_does_not_run() {
     std::fs::remove_file(file).unwrap();
     world.restart().await;
     assert_eq!(world.loaded().await, 3);
-    assert!(world.fleet.edge.process.log().contains("plugin is not loaded any more: the plugin is not signed"));
+    world.says(&["plugin is not loaded any more: the plugin is not signed"]).await;
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn unsigned_plugins_are_taken_where_the_boot_file_says_so() {
     let mut world = World::start(Plan::default()).await;
     world.fleet.edge_setup.settings = "accept_unsigned = true\n".into();
     world.restart().await;
-    assert!(world.fleet.edge.process.log().contains("plugins without a signature are accepted"));
+    world.says(&["plugins without a signature are accepted"]).await;
     assert_eq!(world.upload(None).await.status, 201);
     let of_another = sign(&[7; 32], &world.trusted_key()).to_string();
     assert_eq!(world.upload(Some(&of_another)).await.status, 403, "one that is given must be good");

@@ -106,6 +106,11 @@ impl World {
         grown.await.unwrap();
     }
 
+    /// Waits until the proxy has logged a line with all `parts`.
+    pub(crate) async fn says(&self, parts: &[&str]) -> String {
+        self.fleet.edge.process.says(parts).await.unwrap()
+    }
+
     /// The proxy answers a known name: it has survived.
     pub(crate) async fn still_serves(&self, host: &str) {
         assert_eq!(self.https(host).await.get(host, "/").await.unwrap().status, 200);

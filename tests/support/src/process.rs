@@ -44,6 +44,16 @@ impl Process {
         std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
+    /// The last line of the log that has all `parts`; waited for, because a log is written beside what it tells.
+    pub async fn says(&self, parts: &[&str]) -> Result<String> {
+        until(format!("{} to log {parts:?}", self.name), PATIENCE, async || {
+            let log = self.log();
+            let line = log.lines().rfind(|line| parts.iter().all(|part| line.contains(part)));
+            line.map(str::to_owned).context(self.log_tail())
+        })
+        .await
+    }
+
     pub fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();

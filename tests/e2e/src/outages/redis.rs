@@ -112,7 +112,7 @@ async fn a_hanging_redis_is_left_alone_so_that_cold_names_go_to_certservice_at_o
         if resting == 1.0 { Ok(()) } else { support::fail("it is still asked") }
     });
     resting.await.unwrap();
-    assert!(world.fleet.edge.process.log().contains("it is left alone for a while"));
+    world.says(&["it is left alone for a while"]).await;
 
     // Now and then one of them probes; the others do not wait for it.
     let (skipped, rest): (f64, Vec<_>) = (looked_up("skipped").await, cold.collect());
@@ -134,5 +134,5 @@ async fn a_hanging_redis_is_left_alone_so_that_cold_names_go_to_certservice_at_o
         if resting == 0.0 { Ok(()) } else { support::fail("it is still left alone") }
     });
     well.await.unwrap();
-    assert!(world.fleet.edge.process.log().contains("Redis answers again"));
+    world.says(&["Redis answers again"]).await;
 }

@@ -125,7 +125,7 @@ async fn upgrades_under_load_fail_no_request() {
     for pid in &pids[..UPGRADES] {
         gone(*pid).await;
     }
-    assert!(running.world.fleet.edge.process.log().contains("stopped: every connection finished"));
+    running.world.says(&["stopped: every connection finished"]).await;
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn a_new_process_that_cannot_serve_changes_nothing() {
     folder::write(&setup.boot_file_path(), format!("{}{listener}", setup.boot_file())).unwrap();
     let told = running.upgrade_fails().await;
     assert!(told.contains("ended before it served (exit status: 1)"), "{told}");
-    assert!(running.world.fleet.edge.process.log().contains("listener `third` can't listen"));
+    running.world.says(&["listener `third` can't listen"]).await;
     running.still_the_same(pid).await;
 
     // Damaged data: found out after the sockets have been received.
@@ -361,7 +361,7 @@ async fn a_stop_lets_everything_open_finish() {
     let answer = upload.await.unwrap().unwrap();
     assert_eq!((answer.status, answer.seen("body-bytes").as_deref()), (200, Some("50")));
     assert!(running.world.fleet.edge.process.ended().await.unwrap().success());
-    assert!(running.world.fleet.edge.process.log().contains("stopped: every connection finished"));
+    running.world.says(&["stopped: every connection finished"]).await;
 }
 
 #[tokio::test]
@@ -373,13 +373,10 @@ async fn a_second_signal_ends_at_once() {
     let process = &mut running.world.fleet.edge.process;
     process.signal(Signal::TERM);
     let since = Instant::now();
-    let stopping = until("the stop to begin", PATIENCE, async || {
-        if process.log().contains("stopping: no new connections") { Ok(()) } else { fail("not yet") }
-    });
-    stopping.await.unwrap();
+    process.says(&["stopping: no new connections"]).await.unwrap();
     process.check_running().unwrap();
     process.signal(Signal::TERM);
     assert!(process.ended().await.unwrap().success());
     assert!(since.elapsed() < Duration::from_secs(20), "drain_seconds is 30");
-    assert!(process.log().contains("stopped: a further signal, connections were cut"), "{}", process.log_tail());
+    process.says(&["stopped: a further signal, connections were cut"]).await.unwrap();
 }

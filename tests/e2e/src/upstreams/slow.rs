@@ -51,9 +51,7 @@ async fn a_head_that_comes_in_drops_ends_in_504_and_says_whose_fault_it_is() {
         assert_eq!(answer.status, 504, "{target}: {}", answer.text());
         assert!(answer.text().contains("The site's server did not answer in time."), "{}", answer.text());
         let id = answer.text().split("Fault ").nth(1).unwrap().trim().to_owned();
-        let log = world.fleet.edge.process.log();
-        let line = log.lines().find(|line| line.contains(&id)).unwrap_or_default();
-        assert!(line.contains("no whole head of an answer within 2000 ms") && line.contains("upstream"), "{log}");
+        world.says(&[&id, "no whole head of an answer within 2000 ms", "upstream"]).await;
         assert!(began.elapsed() >= ANSWER_TIMEOUT, "{target}: after {:?}", began.elapsed());
         // Far less than the script's end and the time-out of a read.
         world.grows(ANSWERS, "\"upstream_fault\"", faults, 1.0).await;
@@ -110,9 +108,7 @@ async fn an_upstream_gets_as_many_open_requests_as_it_may_have_and_no_more() {
     let page = refused.await.unwrap().text();
     assert!(page.contains("as many requests as it can take") && page.contains("Fault "), "{page}");
     let id = page.split("Fault ").nth(1).unwrap().trim().to_owned();
-    let log = world.fleet.edge.process.log();
-    let line = log.lines().find(|line| line.contains(&id)).unwrap_or_default();
-    assert!(line.contains("3 requests are open, as many as requests_max of `sample` allows"), "{log}");
+    world.says(&[&id, "3 requests are open, as many as requests_max of `sample` allows"]).await;
     assert!(world.metric(ANSWERS, "\"saturated\"").await >= 1.0);
     assert!(world.metric("latchkey_upstream_picks_total", "result=\"saturated\"").await >= 1.0);
 
