@@ -48,7 +48,7 @@ async fn names_beyond_the_parsed_ones_are_served_from_their_warm_form() {
     world.fleet.edge.process.stop().await.unwrap();
     world.fleet.edge = support::edge::Edge::start(&world.fleet.edge_setup).await.unwrap();
     // More than a mebibyte of parsed certificates.
-    let names: Vec<String> = (0..240).map(|number| format!("n{number}.shop.example")).collect();
+    let names: Vec<String> = (0..240).map(|number| format!("shop-{number}.example")).collect();
     for some in names.chunks(20) {
         futures_util::future::join_all(some.iter().map(|name| world.issue(name))).await;
     }
