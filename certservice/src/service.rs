@@ -68,6 +68,8 @@ impl Service {
             retry_seconds_min: config.issuance.retry_seconds_min,
             retry_seconds_max: config.issuance.retry_seconds_max,
             rsa: config.issuance.rsa,
+            issuers: config.domains.issuers.clone(),
+            renewals_wait_seconds: config.issuance.renewals_wait_seconds,
         };
         let limits: HashMap<_, _> = config.issuers.iter().map(|i| (i.name.clone(), i.limits)).collect();
         let names: Vec<_> = config.issuers.into_iter().map(|issuer| issuer.name).collect();
@@ -82,6 +84,7 @@ impl Service {
         let runner = Runner::new(store.clone(), hands, metrics.clone(), plan, planner.clone());
         let rules = Rules {
             issuers: names,
+            preferred: config.domains.issuers,
             names_max: config.domains.names_per_registered_domain_max,
             www: config.domains.www,
         };

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::access::Caller;
 use super::problem::ApiError;
+use super::verbs::first_order;
 use super::{Api, BODY_BYTES_MAX};
 use crate::config::is_tenant;
 use crate::intake::Wanted;
@@ -35,9 +36,11 @@ pub(super) async fn put(
     request: axum::extract::Request,
 ) -> Result<Response, ApiError> {
     let only_new = only_new(request.headers())?;
-    let body: PutDomain = json_body(request, "it may be empty or have `tenant`, `issuer`, `bulk` and `www`").await?;
-    let (to_tenant, to_issuer) = (caller.tenant().is_some() || body.tenant.is_some(), body.issuer.is_some());
-    let wanted = Wanted { name, tenant: body.tenant, issuer: body.issuer, www: body.www };
+    let body: PutDomain =
+        json_body(request, "it may be empty or have `tenant`, `issuer`, `issuers`, `bulk` and `www`").await?;
+    let to_tenant = caller.tenant().is_some() || body.tenant.is_some();
+    let to_issuers = body.issuer.is_some() || body.issuers.is_some();
+    let wanted = Wanted { name, tenant: body.tenant, issuer: body.issuer, issuers: body.issuers, www: body.www };
     let entry = api.rules.admit(caller.tenant(), wanted)?;
     let mut jobs = entry.jobs(body.bulk, clock::now()).into_iter();
     let Some(job) = jobs.next() else { return Err(unknown_domain(&entry.name)) };
@@ -59,10 +62,10 @@ pub(super) async fn put(
                 let says = format!("{} belongs to another tenant", domain.name);
                 return Err(ApiError::new(StatusCode::CONFLICT, "domain_taken", "Domain taken", says));
             }
-            if to_issuer && entry.issuer != domain.issuer {
-                let says = format!("{} is with issuer `{}`, which can't be changed here", domain.name, domain.issuer);
-                return Err(ApiError::new(StatusCode::CONFLICT, "other_issuer", "Other issuer", says));
-            }
+            let domain = match to_issuers && entry.issuers != domain.issuers {
+                true => prefer(&api, &caller, domain, &entry.issuers).await?,
+                false => domain,
+            };
             if let Some(twin) = jobs.next() {
                 register_twin(&api, &caller, &domain.tenant, &twin).await?;
             }
@@ -101,12 +104,22 @@ fn only_new(headers: &HeaderMap) -> Result<bool, ApiError> {
     }
 }
 
+/// Another order of preference: what is served stays until it is renewed.
+async fn prefer(api: &Api, caller: &Caller, domain: Domain, issuers: &[String]) -> Result<Domain, ApiError> {
+    if !api.store.prefer(&domain.name, issuers, &caller.actor()).await? {
+        return Err(unknown_domain(&domain.name));
+    }
+    tracing::info!(domain = %domain.name, ?issuers, "the order of preference was changed");
+    api.wake.notify_one();
+    Ok(Domain { issuers: issuers.to_vec(), ..domain })
+}
+
 /// A domain that was refused for good gets another order when an operator asks for it.
 async fn lift(api: &Api, caller: &Caller, domain: Domain) -> Result<Domain, ApiError> {
     if domain.state != DomainState::Blocked || caller.tenant().is_some() {
         return Ok(domain);
     }
-    let job = Job::new(domain.name.clone(), domain.issuer.clone(), 0, clock::now());
+    let job = first_order(&domain, clock::now());
     if api.store.order_now(&job, &caller.actor(), "domain.lifted", &Detail::new()).await? {
         api.wake.notify_one();
     }

@@ -48,8 +48,8 @@ async fn count(api: &Api, now: u64) -> Result<(), ApiError> {
 
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let (jobs, head) = (api.store.jobs_by_step().await?, api.store.changes_head().await?);
-    api.metrics.budgets(&of_issuers(&api, None).await?);
     let now = clock::now();
+    api.metrics.budgets(&of_issuers(&api, None).await?, now);
     count(&api, now).await?;
     api.metrics.follow(head, api.progress.behind_max(head));
     match api.metrics.render(&jobs) {

@@ -68,7 +68,7 @@ async fn renew(
     let now = clock::now();
     let job = match api.store.renewal(&domain.name).await? {
         Some(renewal) => order(renewal, now),
-        None => Job::new(domain.name.clone(), domain.issuer.clone(), 0, now),
+        None => first_order(&domain, now),
     };
     if !api.store.order_now(&job, &caller.actor(), action, detail).await? {
         return Err(unknown_domain(&domain.name));
@@ -77,6 +77,11 @@ async fn renew(
     tracing::info!(domain = %domain.name, domain.tenant, "a new certificate was asked for");
     let domain = api.store.domain(&domain.name).await?.unwrap_or(domain);
     Ok((StatusCode::ACCEPTED, Json(domain)).into_response())
+}
+
+/// Of a domain without a certificate.
+pub(super) fn first_order(domain: &Domain, now: u64) -> Job {
+    Job { issuers: domain.issuers.clone(), ..Job::new(domain.name.clone(), domain.issuer.clone(), 0, now) }
 }
 
 /// The CA takes the certificate back, and another one is ordered at once; edges serve the old one until that is there.

@@ -27,6 +27,7 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
     let domains = Domains {
         names_per_registered_domain_max: file.domains.names_per_registered_domain_max.into(),
         www: file.domains.www,
+        issuers: check.preferred(&file.domains, &file.issuers),
     };
     let issuance = check.issuance(&file.issuance);
     let precheck = check.precheck(&file.precheck);
@@ -203,6 +204,7 @@ impl Check<'_> {
             retry_seconds_min: table.retry_seconds_min.into(),
             retry_seconds_max: table.retry_seconds_max.into(),
             rsa: table.rsa,
+            renewals_wait_seconds: table.renewals_wait_seconds.into(),
         }
     }
 

@@ -6,7 +6,7 @@ use contract::document::pointer;
 use contract::{ChallengeKind, Hostname};
 
 use super::check::{Check, is_tenant};
-use super::file::{ChallengeWord, IssuerTable, KindWord, LimitTable, PrecheckTable};
+use super::file::{ChallengeWord, DomainsTable, IssuerTable, KindWord, LimitTable, PrecheckTable};
 use super::{Acme, Eab, Issuer, IssuerKind, Precheck, Secret};
 use crate::budget::{Limit, Limits};
 use crate::precheck::Targets;
@@ -49,6 +49,26 @@ impl Check<'_> {
             issuers.extend(kind.map(|kind| Issuer { name: table.name.clone(), kind, precheck, caa_names, limits }));
         }
         issuers
+    }
+
+    /// Whom domains are ordered from that don't say otherwise.
+    pub(super) fn preferred(&mut self, table: &DomainsTable, issuers: &[IssuerTable]) -> Vec<String> {
+        let names = || issuers.iter().map(|issuer| &issuer.name);
+        let Some(preferred) = &table.issuers else { return names().take(1).cloned().collect() };
+        let at = "/domains/issuers";
+        if preferred.is_empty() {
+            self.fault(at, "at least one issuer is needed; without the setting it is the first of [[issuers]]");
+        }
+        for (index, name) in preferred.iter().enumerate() {
+            if !names().any(|known| known == name) {
+                let known = names().map(String::as_str).collect::<Vec<_>>().join(", ");
+                self.fault(&pointer(at, index), format!("there is no issuer `{name}`; there are: {known}"));
+            }
+            if preferred[..index].contains(name) {
+                self.fault(&pointer(at, index), format!("issuer `{name}` stands twice"));
+            }
+        }
+        preferred.clone()
     }
 
     fn acme(&mut self, table: &IssuerTable, at: &str) -> Option<IssuerKind> {

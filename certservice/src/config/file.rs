@@ -169,11 +169,14 @@ pub struct DomainsTable {
     /// Whether `www.` comes with a registered domain, and that with its `www.`.
     #[deserr(default)]
     pub www: bool,
+    /// Whom orders go to, in order of preference, where a domain does not say otherwise. Default: the first of `issuers`.
+    #[deserr(default)]
+    pub issuers: Option<Vec<String>>,
 }
 
 impl Default for DomainsTable {
     fn default() -> Self {
-        Self { names_per_registered_domain_max: 100, www: false }
+        Self { names_per_registered_domain_max: 100, www: false, issuers: None }
     }
 }
 
@@ -191,11 +194,20 @@ pub struct IssuanceTable {
     /// An RSA certificate beside the ECDSA one, for clients without ECDSA: two orders for each domain. Default false.
     #[deserr(default)]
     pub rsa: bool,
+    /// How long a renewal waits for the issuer that is preferred before it goes to another.
+    #[deserr(default = 21_600)]
+    pub renewals_wait_seconds: u32,
 }
 
 impl Default for IssuanceTable {
     fn default() -> Self {
-        Self { concurrency: 8, retry_seconds_min: 20, retry_seconds_max: 3600, rsa: false }
+        Self {
+            concurrency: 8,
+            retry_seconds_min: 20,
+            retry_seconds_max: 3600,
+            rsa: false,
+            renewals_wait_seconds: 21_600,
+        }
     }
 }
 

@@ -140,11 +140,13 @@ pub struct Webhook {
     pub plain: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Domains {
     /// 0 is no limit.
     pub names_per_registered_domain_max: u64,
     pub www: bool,
+    /// In order of preference; never empty.
+    pub issuers: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -154,6 +156,7 @@ pub struct Issuance {
     pub retry_seconds_max: u64,
     /// An RSA certificate beside the ECDSA one.
     pub rsa: bool,
+    pub renewals_wait_seconds: u64,
 }
 
 /// Shows nothing, and is wiped when dropped.

@@ -49,10 +49,25 @@ fn the_smallest_file_has_defaults() {
     assert!(matches!(config.store, StoreUrl::Sqlite(path) if path == folder.path("data/certservice.db")));
     assert_eq!((config.edges.len(), config.issuers[0].name.as_str()), (1, "internal"));
     assert!(matches!(config.issuers[0].kind, IssuerKind::Internal { validity_days: 30 }));
-    let Issuance { concurrency, retry_seconds_min, retry_seconds_max, rsa } = config.issuance;
+    let Issuance { concurrency, retry_seconds_min, retry_seconds_max, rsa, renewals_wait_seconds } = config.issuance;
     assert_eq!((concurrency, retry_seconds_min, retry_seconds_max, rsa), (8, 20, 3600, false));
+    assert_eq!((renewals_wait_seconds, config.domains.issuers), (21_600, vec!["internal".to_owned()]));
     assert!(config.redis.is_none() && config.tokens.is_empty());
     assert!(!config.issuers[0].precheck && config.precheck.http_port == 80);
+}
+
+#[test]
+fn who_is_preferred_must_be_known() {
+    let folder = Folder::new();
+    let faults = |issuers: &str| {
+        let faults = Config::parse(&format!("{GOOD}[domains]\nissuers = {issuers}\n"), folder.0.path()).err();
+        faults.unwrap_or_default().into_iter().map(|fault| (fault.at, fault.says)).collect::<Vec<_>>()
+    };
+    assert_eq!(faults(r#"["internal"]"#), []);
+    let unknown = faults(r#"["internal", "other", "internal"]"#);
+    assert_eq!((unknown[0].0.as_str(), unknown[1].0.as_str()), ("/domains/issuers/1", "/domains/issuers/2"));
+    assert!(unknown[0].1.contains("`other`") && unknown[0].1.contains("there are: internal"), "{unknown:?}");
+    assert!(unknown[1].1.contains("twice") && faults("[]").len() == 1);
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl Format {
         };
         let wanted = Wanted {
             tenant: wanted.tenant.or_else(|| others.tenant.clone()),
-            issuer: wanted.issuer.or_else(|| others.issuer.clone()),
+            issuer: wanted.issuer.or_else(|| others.issuer.clone().filter(|_| wanted.issuers.is_none())),
             www: wanted.www.or(others.www),
             ..wanted
         };
@@ -82,7 +82,7 @@ fn csv(text: &str) -> Result<Wanted, String> {
     let cells: Vec<&str> = text.split(',').map(|cell| unquoted(cell.trim())).collect();
     let cell = |at: usize| cells.get(at).filter(|cell| !cell.is_empty()).map(|cell| (*cell).to_owned());
     match cells.len() {
-        1..=3 => Ok(Wanted { name: cells[0].to_owned(), tenant: cell(1), issuer: cell(2), www: None }),
+        1..=3 => Ok(Wanted { name: cells[0].to_owned(), tenant: cell(1), issuer: cell(2), ..Wanted::default() }),
         more => Err(format!("the line has {more} columns; it takes name[,tenant[,issuer]]")),
     }
 }
@@ -96,7 +96,12 @@ mod tests {
     use super::*;
 
     fn read(format: Format, text: &str, number: u64) -> Line {
-        let rules = Rules { issuers: vec!["ca".into(), "other".into()], names_max: 0, www: false };
+        let rules = Rules {
+            issuers: vec!["ca".into(), "other".into()],
+            preferred: vec!["ca".into()],
+            names_max: 0,
+            www: false,
+        };
         let others = Wanted { tenant: Some("given".into()), ..Wanted::default() };
         format.read(text, number, &rules, None, &others)
     }

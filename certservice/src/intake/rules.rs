@@ -12,8 +12,10 @@ const DEFAULT_TENANT: &str = "default";
 /// What the boot file says about registering.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// The default first.
+    /// All that there are.
     pub issuers: Vec<String>,
+    /// In order of preference, of domains that have no own.
+    pub preferred: Vec<String>,
     /// Names of one registered domain, whatever their tenants; 0 is no limit.
     pub names_max: u64,
     /// `www.` comes with its parent, and the parent with it, where nobody says otherwise.
@@ -30,6 +32,8 @@ pub struct Wanted {
     #[serde(default)]
     pub issuer: Option<String>,
     #[serde(default)]
+    pub issuers: Option<Vec<String>>,
+    #[serde(default)]
     pub www: Option<bool>,
 }
 
@@ -39,7 +43,10 @@ pub struct Entry {
     pub name: Hostname,
     pub twin: Option<Hostname>,
     pub tenant: String,
+    /// Whom the first order goes to.
     pub issuer: String,
+    /// Its own order of preference; empty: the boot file's.
+    pub issuers: Vec<String>,
 }
 
 /// Why not. `code` is stable.
@@ -72,12 +79,30 @@ impl Rules {
             }
             (None, wanted) => wanted.unwrap_or_else(|| DEFAULT_TENANT.to_owned()),
         };
-        let issuer = wanted.issuer.as_ref().or(self.issuers.first());
-        let issuer = issuer.filter(|name| self.issuers.contains(name)).ok_or_else(|| {
-            refused("unknown_issuer", format!("there is no such issuer; there are: {}", self.issuers.join(", ")))
-        })?;
+        let issuers = self.own_issuers(wanted.issuer, wanted.issuers)?;
+        let issuer = issuers.first().or(self.preferred.first()).cloned().unwrap_or_default();
         let twin = if wanted.www.unwrap_or(self.www) { twin(&name) } else { None };
-        Ok(Entry { issuer: issuer.clone(), name, twin, tenant })
+        Ok(Entry { name, twin, tenant, issuer, issuers })
+    }
+
+    fn own_issuers(&self, one: Option<String>, several: Option<Vec<String>>) -> Result<Vec<String>, Refusal> {
+        let refused = |code, says: String| Refusal { code, says };
+        let issuers = match (one, several) {
+            (Some(_), Some(_)) => {
+                return Err(refused("invalid_issuers", "give either `issuer` or `issuers`".to_owned()));
+            }
+            (one, several) => several.unwrap_or_else(|| one.into_iter().collect()),
+        };
+        if let Some(unknown) = issuers.iter().find(|name| !self.issuers.contains(name)) {
+            // What it is called is the caller's text; a person needs a part of it only.
+            let shown: String = unknown.chars().take(64).collect();
+            let says = format!("there is no issuer `{shown}`; there are: {}", self.issuers.join(", "));
+            return Err(refused("unknown_issuer", says));
+        }
+        if let Some(twice) = issuers.iter().enumerate().find(|(at, name)| issuers[..*at].contains(name)) {
+            return Err(refused("invalid_issuers", format!("issuer `{}` stands twice", twice.1)));
+        }
+        Ok(issuers)
     }
 
     pub fn too_many(&self, name: &Hostname) -> Refusal {
@@ -97,6 +122,7 @@ impl Entry {
         names
             .map(|name| {
                 let mut job = Job::new(name.clone(), self.issuer.clone(), 0, now);
+                job.issuers.clone_from(&self.issuers);
                 if bulk {
                     job.lane = Lane::Bulk;
                 }
@@ -120,7 +146,8 @@ mod tests {
     use super::*;
 
     fn rules() -> Rules {
-        Rules { issuers: vec!["first".into(), "second".into()], names_max: 100, www: false }
+        let issuers = vec!["first".to_owned(), "second".to_owned()];
+        Rules { preferred: issuers.clone(), issuers, names_max: 100, www: false }
     }
 
     fn wanted(name: &str) -> Wanted {
@@ -150,6 +177,24 @@ mod tests {
             assert_eq!(rules().admit(own, wanted).unwrap_err().code, code);
         }
         assert!(rules().admit(None, tenant(&"x".repeat(64))).is_ok());
+    }
+
+    #[test]
+    fn a_name_has_its_own_order_of_preference_or_none() {
+        let with = |issuer: Option<&str>, issuers: Option<&[&str]>| {
+            let issuers = issuers.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+            let wanted = Wanted { issuer: issuer.map(str::to_owned), issuers, ..wanted("a.example") };
+            rules().admit(None, wanted).map(|entry| (entry.issuer, entry.issuers)).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(with(None, Some(&["second", "first"])).unwrap().0, "second");
+        assert_eq!(with(None, Some(&["second", "first"])).unwrap().1, ["second", "first"]);
+        for none in [None, Some(&[][..])] {
+            assert_eq!(with(None, none).unwrap(), ("first".to_owned(), vec![]));
+        }
+        assert_eq!(with(Some("second"), None).unwrap().1, ["second"]);
+        assert_eq!(with(Some("second"), Some(&["second"])).unwrap_err(), "invalid_issuers");
+        assert_eq!(with(None, Some(&["second", "second"])).unwrap_err(), "invalid_issuers");
+        assert_eq!(with(None, Some(&["second", "third"])).unwrap_err(), "unknown_issuer");
     }
 
     #[test]

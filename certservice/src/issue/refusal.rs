@@ -34,10 +34,15 @@ pub(super) fn account_failure(error: &Error, pause: u64) -> Failure {
     match error {
         Error::Api(problem) if problem.status.is_none_or(|status| status < 500 && status != 429) => {
             let says = format!("the CA refused the account: {}", words(problem));
-            Failure::new("account_refused", says, State::Working, Who::Operator, Then::Retry { after: pause })
+            account_refused(says, Then::Retry { after: pause })
         }
         error => failure(error, pause),
     }
+}
+
+/// It holds up every order.
+fn account_refused(says: String, then: Then) -> Failure {
+    Failure { closes: true, ..Failure::new("account_refused", says, State::Working, Who::Operator, then) }
 }
 
 /// RFC 8555 section 6.7: which problem is whose.
@@ -51,9 +56,7 @@ pub(super) fn refusal(problem: &Problem, pause: u64) -> Failure {
         "rejectedIdentifier" | "unsupportedIdentifier" => {
             Failure::new("name_refused", says, State::Blocked, Who::Operator, Then::Stop)
         }
-        "accountDoesNotExist" | "externalAccountRequired" | "userActionRequired" => {
-            Failure::new("account_refused", says, State::Working, Who::Operator, retry)
-        }
+        "accountDoesNotExist" | "externalAccountRequired" | "userActionRequired" => account_refused(says, retry),
         "caa" | "connection" | "dns" | "incorrectResponse" | "tls" => validation_failure(problem),
         "unauthorized" => Failure { then: Then::NewOrder, ..validation_failure(problem) },
         "malformed" | "orderNotReady" | "badCSR" => {

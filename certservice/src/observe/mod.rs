@@ -14,8 +14,10 @@ const NEVER_SECONDS: i64 = 10 * 365 * 86_400;
 
 pub struct Metrics {
     registry: Registry,
-    /// By result code: `issued`, or what it failed with.
+    /// By issuer and result code: `issued`, or what it failed with.
     pub orders: IntCounterVec,
+    /// By the issuer that an order did not stay with, and why.
+    pub passed_over: IntCounterVec,
     /// From registration or renewal to the stored certificate.
     pub issuance_seconds: Histogram,
     /// By route pattern and status.
@@ -27,6 +29,7 @@ pub struct Metrics {
     jobs: IntGaugeVec,
     budget_left: IntGaugeVec,
     in_line: IntGaugeVec,
+    closed_seconds: IntGaugeVec,
     queue: IntGaugeVec,
     queue_oldest_seconds: IntGaugeVec,
     domains: IntGaugeVec,
@@ -52,7 +55,16 @@ impl Metrics {
         let in_line = Opts::new("latchkey_certservice_in_line", "Orders that wait for a CA's limits, by issuer");
         let metrics = Self {
             registry: Registry::new(),
-            orders: counter("latchkey_certservice_orders_total", "Orders that ended, by result code", &["result"])?,
+            orders: counter(
+                "latchkey_certservice_orders_total",
+                "Orders that ended, by issuer and result code",
+                &["issuer", "result"],
+            )?,
+            passed_over: counter(
+                "latchkey_certservice_orders_passed_over_total",
+                "Orders that went on to another issuer, by the one that they left and why",
+                &["issuer", "code"],
+            )?,
             issuance_seconds: Histogram::with_opts(seconds.buckets(buckets))?,
             requests: counter(
                 "latchkey_certservice_http_requests_total",
@@ -75,6 +87,13 @@ impl Metrics {
             jobs: IntGaugeVec::new(jobs, &["step"])?,
             budget_left: IntGaugeVec::new(budget_left, &["issuer", "limit"])?,
             in_line: IntGaugeVec::new(in_line, &["issuer"])?,
+            closed_seconds: IntGaugeVec::new(
+                Opts::new(
+                    "latchkey_certservice_issuer_closed_seconds",
+                    "Until orders leave to an issuer again that is left alone; 0 where they leave now",
+                ),
+                &["issuer"],
+            )?,
             queue: IntGaugeVec::new(Opts::new("latchkey_certservice_queue", "Orders in hand, by lane"), &["lane"])?,
             queue_oldest_seconds: IntGaugeVec::new(
                 Opts::new("latchkey_certservice_queue_oldest_seconds", "Age of the oldest order in hand, by lane"),
@@ -100,6 +119,8 @@ impl Metrics {
             )?,
         };
         metrics.registry.register(Box::new(metrics.orders.clone()))?;
+        metrics.registry.register(Box::new(metrics.passed_over.clone()))?;
+        metrics.registry.register(Box::new(metrics.closed_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.issuance_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.redis_errors.clone()))?;
@@ -152,8 +173,10 @@ impl Metrics {
     }
 
     /// What the CAs' limits leave.
-    pub fn budgets(&self, issuers: &[IssuerBudgets]) {
+    pub fn budgets(&self, issuers: &[IssuerBudgets], now: u64) {
         for issuer in issuers {
+            let closed = issuer.closed_until.map_or(0, |until| until.saturating_sub(now));
+            self.closed_seconds.with_label_values(&[&issuer.name]).set(signed(closed));
             self.in_line.with_label_values(&[&issuer.name]).set(signed(issuer.in_line));
             for budget in &issuer.limits {
                 self.budget_left.with_label_values(&[&issuer.name, &budget.limit]).set(signed(budget.left));

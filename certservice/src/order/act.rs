@@ -98,7 +98,7 @@ impl Hands {
     }
 
     async fn order(&self, job: &Job) -> Result<Event, Failure> {
-        self.issuer(job)?.order(&job.domain, job.replaces.as_deref()).await.map(Event::Ordered)
+        self.issuer(job)?.order(&job.domain, job.replaces()).await.map(Event::Ordered)
     }
 
     async fn look(&self, job: &Job, order: &str) -> Result<Event, Failure> {

@@ -20,6 +20,8 @@ pub(super) struct Gate(Mutex<HashMap<String, Seen>>);
 #[derive(Default)]
 struct Seen {
     failures: u32,
+    /// Some instance has closed it and none has seen it work since.
+    ill: bool,
     /// Told by the store.
     closed: Option<Held>,
     /// The account's own budget.
@@ -53,7 +55,7 @@ impl Gate {
                 code: state.code.clone(),
                 says: state.says.clone(),
             });
-            self.with(&state.name, |seen| seen.closed = closed);
+            self.with(&state.name, |seen| (seen.closed, seen.ill) = (closed, state.failures > 0));
         }
     }
 
@@ -98,7 +100,7 @@ impl Gate {
             Event::Ordered(Some(_)) | Event::Looked(_) | Event::Asked | Event::Accepted | Event::Certified { .. } => {
                 let was = std::mem::take(&mut seen.failures);
                 seen.closed = None;
-                if was > 0 { Verdict::Open } else { Verdict::Nothing }
+                if std::mem::take(&mut seen.ill) || was > 0 { Verdict::Open } else { Verdict::Nothing }
             }
             _ => Verdict::Nothing,
         })

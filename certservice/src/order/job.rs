@@ -1,6 +1,6 @@
 //! An order in hand: all that has to survive a crash.
 
-use contract::api::{DomainStep, State, Who};
+use contract::api::{DomainStep, PassedOver, State, Who};
 use contract::sealed::Sealed;
 use contract::{Bundle, Challenge, Hostname};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,23 @@ use crate::precheck::Report;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     pub domain: Hostname,
+    /// Whom it goes to now.
     pub issuer: String,
+    /// The domain's own order of preference; empty: the boot file's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<String>,
+    /// Issuers that have refused this name, and until when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<PassedOver>,
+    /// Why it goes to none of those that come before its issuer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<PassedOver>,
+    /// Unix seconds; when another issuer may take it from the line that it waits in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others_at: Option<u64>,
+    /// Whose certificate is served while this one is obtained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<String>,
     /// Of the certificate that it will bring. The store raises it above all that edges may have of the domain.
     pub revision: u64,
     /// A certificate is served while this one is obtained.
@@ -135,6 +151,12 @@ pub struct Held {
     pub says: String,
 }
 
+impl Held {
+    pub(super) fn of(&self, issuer: &str) -> PassedOver {
+        PassedOver { issuer: issuer.into(), code: self.code.clone(), says: self.says.clone(), until: self.until }
+    }
+}
+
 impl From<&Shortage> for Held {
     fn from(short: &Shortage) -> Self {
         Self { until: short.until, whole: short.is_of_issuer(), code: "rate_limited".into(), says: short.says() }
@@ -227,7 +249,12 @@ impl Job {
         };
         let mut job = Self {
             domain,
+            served_by: (served > 0).then(|| issuer.clone()),
             issuer,
+            issuers: Vec::new(),
+            refused: Vec::new(),
+            passed: Vec::new(),
+            others_at: None,
             revision: served + 1,
             renews: served > 0,
             lane: if served > 0 { Lane::Renewal } else { Lane::New },
@@ -270,9 +297,19 @@ impl Job {
         }
     }
 
+    /// Its issuer has made the certificate that is served.
+    fn knows_served(&self) -> bool {
+        self.served_by.as_ref().is_none_or(|by| *by == self.issuer)
+    }
+
+    /// What its issuer knows the certificate by that this one replaces.
+    pub fn replaces(&self) -> Option<&str> {
+        self.replaces.as_deref().filter(|_| self.knows_served())
+    }
+
     /// What it is to the CA's limits.
     pub fn kind(&self) -> Kind {
-        match (self.renews, &self.replaces) {
+        match (self.renews && self.knows_served(), self.replaces()) {
             (_, Some(_)) => Kind::Replacement,
             (true, None) => Kind::Renewal,
             (false, None) => Kind::New,

@@ -4,6 +4,7 @@ use contract::Bundle;
 use contract::api::{State, Who};
 
 use super::job::{Event, First, Held, Job, Stage, Status, Step, Task};
+use super::prefer;
 use super::steps::steps;
 use crate::issue::{Facts, Failure, OrderState, Then};
 use crate::precheck::Report;
@@ -21,12 +22,16 @@ const DOUBT_SECONDS: u64 = 24 * 3600;
 const CHECKED_SECONDS_MAX: u64 = 600;
 
 /// How orders are worked on: how long to wait after failures, and what belongs to a bundle.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Pace {
     pub retry_seconds_min: u64,
     pub retry_seconds_max: u64,
     /// An RSA certificate beside the ECDSA one.
     pub rsa: bool,
+    /// In order of preference, of domains that have no own.
+    pub issuers: Vec<String>,
+    /// How long a renewal waits for its issuer before it goes to another.
+    pub renewals_wait_seconds: u64,
 }
 
 /// What an event makes of an order, and what to do about it. The caller stores the job before it does the tasks; a task
@@ -218,6 +223,10 @@ fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Ta
     }
     job.failures = job.failures.saturating_add(1);
     let pause = pause_seconds(&job, pace);
+    if let Some(choice) = prefer::after(&mut job, &failure, pause, now, pace) {
+        let withdraw = (!job.answers.is_empty()).then(|| Task::Withdraw(std::mem::take(&mut job.answers)));
+        return (prefer::moved(job, choice, now), withdraw.into_iter().collect());
+    }
     let stays_live = job.renews && failure.state != State::Live;
     let state = if stays_live { State::Live } else { failure.state };
     let steps = Vec::new();

@@ -6,6 +6,7 @@ mod ari;
 mod gate;
 mod job;
 mod machine;
+mod prefer;
 mod runner;
 mod steps;
 #[cfg(test)]

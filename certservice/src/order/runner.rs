@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::api::CertificateInfo;
+use contract::api::{CertificateInfo, PassedOver};
 use contract::{Bundle, Hostname};
 use tokio::sync::Notify as Wake;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -13,6 +13,7 @@ use super::act::Hands;
 use super::gate::{Gate, Verdict};
 use super::job::{Event, Held, Job, Stage, Step, Task};
 use super::machine::{Pace, next};
+use super::prefer::{self, Choice};
 use crate::budget::{Limits, Spend};
 use crate::clock;
 use crate::issue::{Facts, Failure};
@@ -139,15 +140,22 @@ impl Runner {
         self.gate.refresh(&issuers, now);
         for stage in [Stage::UnderWay, Stage::InLine, Stage::ToCheck] {
             for issuer in &issuers {
-                if stage != Stage::InLine || self.gate.held(&issuer.name, now).is_none() {
-                    self.start(running, &issuer.name, stage, now).await?;
-                }
+                let leaving = stage == Stage::InLine && self.gate.held(&issuer.name, now).is_some();
+                self.start(running, &issuer.name, stage, leaving, now).await?;
             }
         }
         Ok(())
     }
 
-    async fn start(&self, running: &mut Running, issuer: &str, stage: Stage, now: u64) -> Result<(), StoreError> {
+    /// `leaving`: only what may go to another issuer.
+    async fn start(
+        &self,
+        running: &mut Running,
+        issuer: &str,
+        stage: Stage,
+        leaving: bool,
+        now: u64,
+    ) -> Result<(), StoreError> {
         let orders = usize::try_from(self.plan.concurrency).unwrap_or(usize::MAX);
         let most = if stage == Stage::ToCheck { orders.saturating_mul(LOOKS_PER_ORDER) } else { orders };
         let free = most.saturating_sub(running.count(stage));
@@ -156,7 +164,7 @@ impl Runner {
         }
         let names: HashSet<_> = running.names.values().map(|(name, _)| name.to_string()).collect();
         let (holder, until) = (&*self.plan.holder, now + HOLD_SECONDS);
-        let claim = Claim { issuer, stage, holder, until, running: &names };
+        let claim = Claim { issuer, stage, leaving, holder, until, running: &names };
         for stored in self.store.claim(claim, now, free).await? {
             let domain = stored.job.domain.clone();
             let task = running.tasks.spawn(self.clone().work_or_rest(stored));
@@ -195,14 +203,13 @@ impl Runner {
         let now = clock::now();
         let was = stored.job.clone();
         self.heed(&was.issuer, &event, now).await?;
-        let (mut job, mut tasks) = next(was.clone(), event, now, &self.plan.pace);
+        let waits = matches!(event, Event::Due) && was.stage() != Stage::UnderWay;
+        let begun = if waits { self.to_preferred(was.clone(), now) } else { was.clone() };
+        let (mut job, mut tasks) = next(begun, event, now, &self.plan.pace);
         if matches!(job.step, Step::Ordering) && !matches!(was.step, Step::Ordering) {
             match self.leave(&stored, &job, now).await? {
                 Ok(saved) => return Ok(Recorded::Go(Box::new(saved), tasks)),
-                Err(held) => {
-                    let waits = Job { step: was.step.clone(), ..job };
-                    (job, tasks) = next(waits, Event::Held(held), now, &self.plan.pace);
-                }
+                Err(held) => (job, tasks) = self.held(Job { step: was.step.clone(), ..job }, held, now),
             }
         }
         if job == was {
@@ -230,6 +237,29 @@ impl Runner {
             self.hands.notify.changes(cursor).await;
         }
         Ok(Recorded::Over)
+    }
+
+    /// To the first issuer that takes the order now, if that is another one.
+    fn to_preferred(&self, job: Job, now: u64) -> Job {
+        match prefer::choose(&job, &self.plan.pace, now, |issuer| self.gate.held(issuer, now)) {
+            Some(choice) if choice.issuer != job.issuer => prefer::moved(job, Choice { until: None, ..choice }, now),
+            Some(choice) => Job { passed: choice.passed, ..job },
+            None => job,
+        }
+    }
+
+    /// Its issuer does not take it now: another does, or it waits.
+    fn held(&self, mut job: Job, held: Held, now: u64) -> (Job, Vec<Task>) {
+        if !held.whole {
+            prefer::short(&mut job, &held);
+        }
+        let issuer = job.issuer.clone();
+        let job = self.to_preferred(job, now);
+        if job.issuer != issuer {
+            return (job, vec![Task::Check]);
+        }
+        let others_at = prefer::others_at(&job, &self.plan.pace, now, |issuer| self.gate.held(issuer, now));
+        next(Job { others_at, ..job }, Event::Held(held), now, &self.plan.pace)
     }
 
     /// An order that is about to go to the CA: what it takes from the CA's limits is stored with it, or it waits.
@@ -263,7 +293,7 @@ impl Runner {
     /// Keeps the model of the CA's limits true to what came of an order. A crash here costs exactness, not orders: the CA
     /// has the last word.
     async fn settle(&self, was: &Job, job: &Job) {
-        let Some(limits) = self.plan.limits.get(&job.issuer) else { return };
+        let Some(limits) = self.plan.limits.get(&was.issuer) else { return };
         let mut spends: Vec<Spend> = Vec::new();
         if matches!(job.step, Step::Issued { .. }) {
             spends.extend(limits.succeeded(&job.domain));
@@ -273,10 +303,11 @@ impl Runner {
             spends.extend(limits.not_issued(&job.domain, was.kind()));
         }
         let looked = matches!(was.step, Step::Ordered { .. } | Step::Answering { .. } | Step::Validating { .. });
-        if looked && job.failures > was.failures && matches!(&*job.status.code, "challenge_failed" | "caa_forbids") {
+        if looked && job.failures > was.failures && matches!(failed_with(was, job), "challenge_failed" | "caa_forbids")
+        {
             spends.extend(limits.failed(&job.domain));
         }
-        if let Err(error) = self.store.settle(&job.issuer, &spends, clock::now() * 1000).await {
+        if let Err(error) = self.store.settle(&was.issuer, &spends, clock::now() * 1000).await {
             tracing::error!(domain = %job.domain, %error, "what an order cost could not be stored");
         }
     }
@@ -327,15 +358,32 @@ impl Runner {
         let (domain, issuer, step) = (&job.domain, &job.issuer, job.step.name());
         let says = &job.status.says;
         if job.failures > was.failures {
-            let code = job.status.code.as_str();
-            self.metrics.orders.with_label_values(&[code]).inc();
+            let code = failed_with(was, job);
+            self.metrics.orders.with_label_values(&[was.issuer.as_str(), code]).inc();
             let retry_seconds = job.due_at.saturating_sub(clock::now());
             tracing::warn!(%domain, issuer, step, code, says, retry_seconds, "an order failed");
         } else if matches!(job.step, Step::Issued { .. }) {
-            self.metrics.orders.with_label_values(&["issued"]).inc();
+            self.metrics.orders.with_label_values(&[issuer.as_str(), "issued"]).inc();
             tracing::info!(%domain, issuer, revision = job.revision, "certificate issued");
-        } else if was.step.name() != step {
+        } else if was.issuer == job.issuer && was.step.name() != step {
             tracing::debug!(%domain, issuer, step, "order went on");
         }
+        if was.issuer != job.issuer {
+            let passed = passed(was, job);
+            let (code, says) = passed.map_or(("preferred", ""), |passed| (&*passed.code, &*passed.says));
+            self.metrics.passed_over.with_label_values(&[was.issuer.as_str(), code]).inc();
+            tracing::info!(%domain, was = was.issuer, issuer, code, says, "an order goes to another issuer");
+        }
     }
+}
+
+/// Why an order did not stay with its issuer.
+fn passed<'a>(was: &Job, job: &'a Job) -> Option<&'a PassedOver> {
+    job.passed.iter().find(|passed| passed.issuer == was.issuer)
+}
+
+/// What was wrong, also of an order that has gone to another issuer for it.
+fn failed_with<'a>(was: &Job, job: &'a Job) -> &'a str {
+    let passed = (was.issuer != job.issuer).then(|| passed(was, job)).flatten();
+    passed.map_or(job.status.code.as_str(), |passed| passed.code.as_str())
 }

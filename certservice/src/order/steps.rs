@@ -18,6 +18,9 @@ fn of_order(job: &Job) -> DomainStep {
         let held = step("order", None, &job.status.code, &job.status.says);
         return DomainStep { fix: fix(&job.status.code).map(str::to_owned), ..held };
     }
+    if job.status.code == "next_issuer" {
+        return step("order", None, &job.status.code, &job.status.says);
+    }
     let seen_before = job.checks.iter().any(|check| check.ok == Some(false) && check.code == job.status.code);
     if job.failures > 0 && !seen_before {
         return failed("order", job);

@@ -10,7 +10,11 @@ use crate::issue::{Facts, Failure, OrderState, Then};
 use crate::precheck::Report;
 
 const NOW: u64 = 1_800_000_000;
-const PACE: Pace = Pace { retry_seconds_min: 20, retry_seconds_max: 3600, rsa: false };
+const PACE: Pace = pace(false);
+
+const fn pace(rsa: bool) -> Pace {
+    Pace { retry_seconds_min: 20, retry_seconds_max: 3600, rsa, issuers: Vec::new(), renewals_wait_seconds: 0 }
+}
 
 fn name() -> Hostname {
     Hostname::parse("shop.example").unwrap()
@@ -34,7 +38,7 @@ fn answer() -> Challenge {
     }
 }
 
-fn key() -> SealedKey {
+pub(super) fn key() -> SealedKey {
     let empty = String::new;
     let sealed =
         Sealed { protected: empty(), recipients: vec![], aad: empty(), iv: empty(), ciphertext: empty(), tag: empty() };

@@ -176,10 +176,10 @@ async fn enqueue(store: &Store, renewals: Vec<Renewal>, now: u64) -> Result<usiz
     Ok(created)
 }
 
-/// The order that replaces a certificate.
+/// The order that replaces a certificate. It begins with whoever made that, and goes to whom the domain prefers.
 pub fn order(renewal: Renewal, now: u64) -> Job {
-    let Renewal { name, issuer, revision, not_after, ari_id } = renewal;
-    Job { deadline: not_after, replaces: ari_id, ..Job::new(name, issuer, revision, now) }
+    let Renewal { name, issuer, issuers, revision, not_after, ari_id } = renewal;
+    Job { deadline: not_after, replaces: ari_id, issuers, ..Job::new(name, issuer, revision, now) }
 }
 
 #[cfg(test)]

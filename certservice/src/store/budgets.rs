@@ -1,6 +1,7 @@
 //! Numbers of the CAs' limits, and which issuers are closed for now: shared by all instances on the database.
 
 use super::domains::is_duplicate;
+use super::journal::{OURSELVES, Told, tell};
 use super::{Store, StoreError, again, from_sql, in_transaction, on, to_sql, writing};
 use crate::budget::{FullAt, Name, Shortage, Spend};
 use crate::order::Stage;
@@ -22,6 +23,7 @@ pub(super) const FULL_AT: &str = "SELECT full_at FROM budgets WHERE issuer = ? A
 pub(super) const WRITE: &str = "REPLACE INTO budgets (issuer, name, scope, full_at) VALUES (?, ?, ?, ?)";
 const CLOSE: &str = "UPDATE issuers SET failures = failures + 1, closed_until = ?, code = ?, says = ? \
     WHERE name = ? AND closed_until <= ?";
+const FAILURES: &str = "SELECT failures FROM issuers WHERE name = ?";
 const OPEN: &str = "UPDATE issuers SET failures = 0, closed_until = 0, code = '', says = '' WHERE name = ?";
 
 /// Takes from an issuer's buckets inside of a transaction. The row of the issuer keeps others out until the commit.
@@ -95,12 +97,42 @@ impl Store {
         says: &str,
         now: u64,
     ) -> Result<(), StoreError> {
-        writing!(self, pool => sqlx::query(CLOSE).bind(to_sql(until)).bind(code).bind(says).bind(name).bind(to_sql(now))
-            .execute(pool).await.map(drop)?)
+        again!(self.close_once(name, until, code, says, now))
     }
 
+    async fn close_once(&self, name: &str, until: u64, code: &str, says: &str, now: u64) -> Result<(), StoreError> {
+        in_transaction!(self, transaction => {
+            sqlx::query(HOLD).bind(name).execute(&mut *transaction).await?;
+            let before: Option<i64> = sqlx::query_scalar(FAILURES).bind(name).fetch_optional(&mut *transaction).await?;
+            let closed = sqlx::query(CLOSE).bind(to_sql(until)).bind(code).bind(says).bind(name).bind(to_sql(now))
+                .execute(&mut *transaction).await?.rows_affected();
+            // One that stays closed is told of once.
+            if closed == 1 && before == Some(0) {
+                let detail = [
+                    ("code".to_owned(), code.into()), ("says".to_owned(), says.into()), ("until".to_owned(), until.into()),
+                ].into();
+                tell!(transaction, Told { actor: OURSELVES, action: "issuer.closed", tenant: "", name, detail });
+            }
+        });
+        Ok(())
+    }
+
+    /// It was seen to work.
     pub async fn open_issuer(&self, name: &str) -> Result<(), StoreError> {
-        writing!(self, pool => sqlx::query(OPEN).bind(name).execute(pool).await.map(drop)?)
+        again!(self.open_once(name))
+    }
+
+    async fn open_once(&self, name: &str) -> Result<(), StoreError> {
+        in_transaction!(self, transaction => {
+            sqlx::query(HOLD).bind(name).execute(&mut *transaction).await?;
+            let before: Option<i64> = sqlx::query_scalar(FAILURES).bind(name).fetch_optional(&mut *transaction).await?;
+            if before.is_some_and(|failures| failures > 0) {
+                sqlx::query(OPEN).bind(name).execute(&mut *transaction).await?;
+                let detail = [("closings".to_owned(), before.into())].into();
+                tell!(transaction, Told { actor: OURSELVES, action: "issuer.opened", tenant: "", name, detail });
+            }
+        });
+        Ok(())
     }
 
     /// Changes buckets whatever they hold: what a CA has counted, or has not.

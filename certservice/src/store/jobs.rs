@@ -9,7 +9,7 @@ use contract::{Bundle, Challenge, Hostname};
 use super::budgets::spend;
 use super::changes::{ANNOUNCE, next_cursor};
 use super::domains::{TENANT, word};
-use super::journal::{Told, tell};
+use super::journal::{OURSELVES, Told, tell};
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write, writing};
 use crate::budget::{Shortage, Spend};
 use crate::order::{Job, Lane, Stage, Status};
@@ -27,6 +27,8 @@ pub struct Stored {
 pub struct Claim<'a> {
     pub issuer: &'a str,
     pub stage: Stage,
+    /// Only those that may go from its line to another issuer's.
+    pub leaving: bool,
     /// Who works on them: no other may until `until`, which is moved on while the work goes on.
     pub holder: &'a str,
     /// Unix seconds.
@@ -37,6 +39,7 @@ pub struct Claim<'a> {
 
 const WAITING: &str = "SELECT domain, version, body FROM jobs \
     WHERE issuer = ? AND stage = ? AND lane = ? AND place <= ? AND (held_until <= ? OR holder = ?) \
+    AND (? = FALSE OR others_at <= ?) \
     ORDER BY place, domain LIMIT ?";
 const HOLD: &str = "UPDATE jobs SET holder = ?, held_until = ? \
     WHERE domain = ? AND version = ? AND (held_until <= ? OR holder = ?)";
@@ -44,12 +47,13 @@ const KEEP: &str = "UPDATE jobs SET held_until = ? WHERE holder = ?";
 const LEAVE: &str = "UPDATE jobs SET holder = '', held_until = 0 WHERE holder = ?";
 const RELEASE: &str = "UPDATE jobs SET holder = '', held_until = 0 WHERE domain = ? AND version = ? AND holder = ?";
 const HURRY: &str = "UPDATE jobs SET lane = ? WHERE domain = ? AND lane > ?";
-const UPDATE: &str = "UPDATE jobs SET version = version + 1, due_at = ?, step = ?, body = ?, stage = ?, place = ?, \
-    holder = ?, held_until = ? WHERE domain = ? AND version = ? AND holder = ?";
+const UPDATE: &str = "UPDATE jobs SET version = version + 1, due_at = ?, step = ?, body = ?, issuer = ?, stage = ?, place = ?, \
+    others_at = ?, holder = ?, held_until = ? WHERE domain = ? AND version = ? AND holder = ?";
 const REMOVE: &str = "DELETE FROM jobs WHERE domain = ? AND version = ? AND holder = ?";
-const SHOW: &str =
-    "UPDATE domains SET state = ?, code = ?, says = ?, who = ?, steps = ?, next_check_at = ? WHERE name = ?";
-const SHOW_CERTIFICATE: &str = "UPDATE domains SET certificate = ?, renew_at = ?, urgent_at = ?, began_at = ?, ends_at = ?, \
+const SHOW: &str = "UPDATE domains SET state = ?, code = ?, says = ?, who = ?, steps = ?, passed_over = ?, next_check_at = ? WHERE name = ?";
+/// Of a domain without a certificate: whom it is ordered from.
+const GOES_TO: &str = "UPDATE domains SET issuer = ? WHERE name = ? AND certificate IS NULL";
+const SHOW_CERTIFICATE: &str = "UPDATE domains SET issuer = ?, certificate = ?, renew_at = ?, urgent_at = ?, began_at = ?, ends_at = ?, \
     ari_id = ?, ari_at = ? WHERE name = ?";
 const REPLACE_BUNDLE: &str = "REPLACE INTO bundles (domain, body) VALUES (?, ?)";
 const FORGET_ANSWERS: &str = "DELETE FROM challenges WHERE domain = ?";
@@ -58,7 +62,7 @@ const ANSWER: &str = "INSERT INTO challenges (domain, token, key_authorization, 
 impl Store {
     /// Takes orders to work on, those that go first first.
     pub async fn claim(&self, claim: Claim<'_>, now: u64, limit: usize) -> Result<Vec<Stored>, StoreError> {
-        let Claim { issuer, stage, holder, until, running } = claim;
+        let Claim { issuer, stage, leaving, holder, until, running } = claim;
         // In line nobody waits for a time, only for a turn.
         let place = if stage == Stage::InLine { i64::MAX } else { to_sql(now) };
         let mut waiting: Vec<(String, i64, String)> = Vec::new();
@@ -67,7 +71,7 @@ impl Store {
                 let left = i64::try_from(limit - waiting.len() + running.len()).unwrap_or(i64::MAX);
                 let rows: Vec<(String, i64, String)> = on!(self, pool => sqlx::query_as(WAITING)
                     .bind(issuer).bind(stage as i64).bind(lane as i64).bind(place).bind(to_sql(now)).bind(holder)
-                    .bind(left).fetch_all(pool).await?);
+                    .bind(leaving).bind(to_sql(now)).bind(left).fetch_all(pool).await?);
                 waiting.extend(rows.into_iter().filter(|(name, ..)| !running.contains(name)));
                 waiting.truncate(limit);
             }
@@ -172,18 +176,22 @@ impl Store {
         let body = write("the order", name, job)?;
         let Status { state, code, says, who, steps } = &job.status;
         let (state, who, steps) = (word(state)?, word(who)?, write("the steps", name, steps)?);
+        let passed = write("the issuers", name, &job.passed)?;
         let holder = held_until.map_or("", |_| stored.holder.as_str());
         in_transaction!(self, transaction => {
             if !spends.is_empty() && let Err(shortage) = spend!(transaction, &job.issuer, spends, now_ms) {
                 return Ok(Err(shortage));
             }
             sqlx::query(SHOW)
-                .bind(&state).bind(code).bind(says).bind(&who).bind(&steps).bind(to_sql(job.due_at)).bind(name)
-                .execute(&mut *transaction).await?;
+                .bind(&state).bind(code).bind(says).bind(&who).bind(&steps).bind(&passed).bind(to_sql(job.due_at))
+                .bind(name).execute(&mut *transaction).await?;
+            if job.issuer != stored.job.issuer {
+                sqlx::query(GOES_TO).bind(&job.issuer).bind(name).execute(&mut *transaction).await?;
+            }
             let written = sqlx::query(UPDATE)
                 .bind(to_sql(job.due_at)).bind(job.step.name()).bind(&body)
-                .bind(job.stage() as i64).bind(to_sql(job.place()))
-                .bind(holder).bind(to_sql(held_until.unwrap_or(0)))
+                .bind(&job.issuer).bind(job.stage() as i64).bind(to_sql(job.place()))
+                .bind(job.others_at.map(to_sql)).bind(holder).bind(to_sql(held_until.unwrap_or(0)))
                 .bind(name).bind(stored.version).bind(&stored.holder)
                 .execute(&mut *transaction).await?.rows_affected();
             check(written, &job.domain)?;
@@ -240,11 +248,12 @@ impl Store {
         let name = job.domain.as_str();
         let Status { state, code, says, who, steps } = &job.status;
         let (state, who, steps) = (word(state)?, word(who)?, write("the steps", name, steps)?);
+        let passed = write("the issuers", name, &job.passed)?;
         Ok(in_transaction!(self, transaction => {
             let cursor = if issued.is_some() { next_cursor!(transaction) } else { 0 };
             sqlx::query(SHOW)
-                .bind(&state).bind(code).bind(says).bind(&who).bind(&steps).bind(None::<i64>).bind(name)
-                .execute(&mut *transaction).await?;
+                .bind(&state).bind(code).bind(says).bind(&who).bind(&steps).bind(&passed).bind(None::<i64>)
+                .bind(name).execute(&mut *transaction).await?;
             let written = sqlx::query(REMOVE).bind(name).bind(stored.version).bind(&stored.holder)
                 .execute(&mut *transaction).await?.rows_affected();
             check(written, &job.domain)?;
@@ -252,7 +261,7 @@ impl Store {
             if let Some(Issued { revision, bundle, shown, began_at, ends_at, next, .. }) = issued {
                 sqlx::query(REPLACE_BUNDLE).bind(name).bind(bundle).execute(&mut *transaction).await?;
                 sqlx::query(SHOW_CERTIFICATE)
-                    .bind(shown).bind(to_sql(next.renew_at)).bind(to_sql(next.urgent_at))
+                    .bind(&job.issuer).bind(shown).bind(to_sql(next.renew_at)).bind(to_sql(next.urgent_at))
                     .bind(began_at).bind(ends_at)
                     .bind(&next.ari_id).bind(next.ask_at.map(to_sql)).bind(name)
                     .execute(&mut *transaction).await?;
@@ -289,9 +298,6 @@ pub struct Next {
     /// When the CA is asked for a better time.
     pub ask_at: Option<u64>,
 }
-
-/// Who works on orders, in the journal.
-const OURSELVES: &str = "certservice";
 
 fn shown_as(status: &Status) -> Detail {
     let Status { state, code, says, who, .. } = status;

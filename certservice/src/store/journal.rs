@@ -16,6 +16,9 @@ pub struct Told<'a> {
     pub detail: Detail,
 }
 
+/// Who works on orders.
+pub(super) const OURSELVES: &str = "certservice";
+
 pub(super) const NEXT: &str = "UPDATE journal_head SET seq = seq + 1 WHERE id = 1";
 pub(super) const HEAD: &str = "SELECT seq, hash FROM journal_head WHERE id = 1";
 pub(super) const HASH: &str = "UPDATE journal_head SET hash = ? WHERE id = 1";

@@ -11,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -56,6 +56,11 @@ const MIGRATIONS: [Migration; 9] = [
         version: 9,
         sqlite: include_str!("migrations/0009.sqlite.sql"),
         mysql: include_str!("migrations/0009.mysql.sql"),
+    },
+    Migration {
+        version: 10,
+        sqlite: include_str!("migrations/0010.sqlite.sql"),
+        mysql: include_str!("migrations/0010.mysql.sql"),
     },
 ];
 

@@ -12,7 +12,10 @@ use crate::renew::Planned;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewal {
     pub name: Hostname,
+    /// Whose certificate it is.
     pub issuer: String,
+    /// The domain's own order of preference.
+    pub issuers: Vec<String>,
     pub revision: u64,
     /// Unix seconds.
     pub not_after: u64,
@@ -32,13 +35,13 @@ pub struct Suggested {
     pub urgent: bool,
 }
 
-const DUE: &str = "SELECT name, issuer, certificate, ari_id FROM domains \
+const DUE: &str = "SELECT name, issuer, certificate, ari_id, issuers FROM domains \
     WHERE issuer = ? AND renew_at <= ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.domain = domains.name) \
     ORDER BY renew_at LIMIT ?";
-const URGENT: &str = "SELECT name, issuer, certificate, ari_id FROM domains \
+const URGENT: &str = "SELECT name, issuer, certificate, ari_id, issuers FROM domains \
     WHERE urgent_at <= ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.domain = domains.name) \
     ORDER BY urgent_at LIMIT ?";
-const OF_NAME: &str = "SELECT name, issuer, certificate, ari_id FROM domains WHERE name = ?";
+const OF_NAME: &str = "SELECT name, issuer, certificate, ari_id, issuers FROM domains WHERE name = ?";
 /// Lifetimes by the hour: few, though they differ by seconds.
 const BY_DAY: &str = "SELECT issuer, renew_at - renew_at % 86400, \
     COALESCE(ends_at - began_at - (ends_at - began_at) % 3600, 0), COUNT(*) \
@@ -53,7 +56,7 @@ const ASK: &str = "UPDATE domains SET ari_at = ? WHERE name = ? AND ari_id = ? A
 const SAVE: &str = "UPDATE domains SET renew_at = ?, ari_at = ? WHERE name = ? AND ari_id = ?";
 const SAVE_URGENT: &str = "UPDATE domains SET urgent_at = ? WHERE name = ? AND ari_id = ? AND urgent_at > ?";
 
-type Row = (String, String, Option<String>, Option<String>);
+type Row = (String, String, Option<String>, Option<String>, Option<String>);
 
 impl Store {
     /// Certificates of an issuer whose time has come and that have no order yet, longest due first.
@@ -145,10 +148,11 @@ impl Store {
     }
 }
 
-fn renewal((name, issuer, certificate, ari_id): Row) -> Result<Option<Renewal>, StoreError> {
+fn renewal((name, issuer, certificate, ari_id, issuers): Row) -> Result<Option<Renewal>, StoreError> {
     let damaged = |_| StoreError::Damaged("the domain", name.clone(), "its name is not known".to_owned());
     let host = Hostname::parse(&name).map_err(damaged)?;
     let Some(certificate) = certificate else { return Ok(None) };
     let CertificateInfo { revision, not_after, .. } = parse("the certificate", &name, &certificate)?;
-    Ok(Some(Renewal { name: host, issuer, revision, not_after, ari_id }))
+    let issuers = issuers.map(|body| parse("the issuers", &name, &body)).transpose()?.unwrap_or_default();
+    Ok(Some(Renewal { name: host, issuer, issuers, revision, not_after, ari_id }))
 }

@@ -114,7 +114,7 @@ async fn due(store: &Store, now: u64, limit: usize) -> Vec<Stored> {
     let mut all = Vec::new();
     for stage in [Stage::UnderWay, Stage::InLine, Stage::ToCheck] {
         let running = HashSet::new();
-        let claim = Claim { issuer: "ca", stage, holder: "test", until: FAR, running: &running };
+        let claim = Claim { issuer: "ca", stage, leaving: false, holder: "test", until: FAR, running: &running };
         all.extend(store.claim(claim, now, limit).await.unwrap());
     }
     all

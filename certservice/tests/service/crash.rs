@@ -58,16 +58,23 @@ impl Life {
         let precheck = config.precheck;
         let precheck = Precheck::open(precheck.resolver, precheck.targets, precheck.http_port, KID).unwrap();
         let hands = Hands::new(issuers, config.edges, notify, Checks::new(precheck, looked));
-        let pace = Pace { retry_seconds_min: 1, retry_seconds_max: 1, rsa: config.issuance.rsa };
+        let pace = Pace {
+            retry_seconds_min: 1,
+            retry_seconds_max: 1,
+            rsa: config.issuance.rsa,
+            issuers: config.domains.issuers.clone(),
+            renewals_wait_seconds: 0,
+        };
         let limits = config.issuers.iter().map(|issuer| (issuer.name.clone(), issuer.limits)).collect();
         let names: Vec<_> = config.issuers.iter().map(|issuer| issuer.name.clone()).collect();
         store.know_issuers(&names).await.unwrap();
+        let rsa = pace.rsa;
         let plan = Plan { pace, concurrency: 1, limits, holder: "life".to_owned() };
         Self {
             store: store.clone(),
             runner: Runner::new(store, hands, metrics, plan, Planner::default()),
             issuer: names[0].clone(),
-            rsa: pace.rsa,
+            rsa,
         }
     }
 
@@ -75,7 +82,8 @@ impl Life {
     async fn order(&self) -> Option<Stored> {
         for stage in [Stage::UnderWay, Stage::InLine, Stage::ToCheck] {
             let running = HashSet::new();
-            let claim = Claim { issuer: &self.issuer, stage, holder: "life", until: u64::MAX, running: &running };
+            let (issuer, holder) = (&*self.issuer, "life");
+            let claim = Claim { issuer, stage, leaving: false, holder, until: u64::MAX, running: &running };
             if let Some(stored) = self.store.claim(claim, u64::MAX, 1).await.unwrap().pop() {
                 return Some(stored);
             }

@@ -10,6 +10,7 @@ mod events;
 mod http;
 mod imports;
 mod internal;
+mod issuers;
 mod pebble;
 mod precheck;
 mod process;

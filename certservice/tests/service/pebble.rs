@@ -183,7 +183,7 @@ fn a_name_that_does_not_point_here_waits_for_its_customer_and_holds_up_nobody() 
     assert_eq!(service.put("found.example", "").status, 201);
     service.wait_live("found.example");
     service.wait_live("lost.example");
-    assert!(service.get("/metrics").text().contains("orders_total{result=\"challenge_failed\"}"));
+    assert!(service.get("/metrics").text().contains("orders_total{issuer=\"pebble\",result=\"challenge_failed\"}"));
 }
 
 #[test]
@@ -204,7 +204,11 @@ fn a_restart_keeps_the_account_and_a_blocked_name_waits_for_an_operator() {
     // An operator may ask again; the CA says the same.
     let orders = |service: &CertService| {
         let metrics = service.get("/metrics");
-        let line = metrics.text().lines().find(|line| line.contains("orders_total{result=\"name_refused\"}")).unwrap();
+        let line = metrics
+            .text()
+            .lines()
+            .find(|line| line.contains("orders_total{issuer=\"pebble\",result=\"name_refused\"}"))
+            .unwrap();
         line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
     };
     assert_eq!(orders(&service), 1);

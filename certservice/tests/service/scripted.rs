@@ -61,6 +61,7 @@ pub struct Order {
 #[derive(Clone)]
 pub struct Ca {
     base: String,
+    root: std::path::PathBuf,
     state: Arc<Mutex<State>>,
     key: Arc<Issuer<'static, KeyPair>>,
 }
@@ -78,7 +79,7 @@ impl Ca {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = Arc::new(Issuer::new(params, KeyPair::generate().unwrap()));
-        let ca = Self { base, state: Arc::default(), key };
+        let ca = Self { base, root: folder.join("ca-root.pem"), state: Arc::default(), key };
         let served = ca.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -100,10 +101,14 @@ impl Ca {
 
     /// Its settings as an issuer.
     pub fn issuer(&self, extra: &str) -> String {
+        self.issuer_named("ca", extra)
+    }
+
+    pub fn issuer_named(&self, name: &str, extra: &str) -> String {
+        let (base, root) = (&self.base, self.root.display());
         format!(
-            "[[issuers]]\nname = \"ca\"\nkind = \"acme\"\ndirectory = \"{}/dir\"\nroot_file = \"ca-root.pem\"\n\
-             precheck = false\n{extra}",
-            self.base
+            "[[issuers]]\nname = \"{name}\"\nkind = \"acme\"\ndirectory = \"{base}/dir\"\nroot_file = \"{root}\"\n\
+             precheck = false\n{extra}"
         )
     }
 

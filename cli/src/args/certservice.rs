@@ -14,9 +14,9 @@ pub enum DomainAction {
         /// Who it belongs to. Default: the token's tenant.
         #[arg(long)]
         tenant: Option<String>,
-        /// Which configured issuer to order from. Default: the first one.
-        #[arg(long)]
-        issuer: Option<String>,
+        /// Which configured issuer to order from; several times: in order of preference. Default: those of the boot file.
+        #[arg(long = "issuer", value_name = "ISSUER")]
+        issuers: Vec<String>,
         /// After all others: one of a large import.
         #[arg(long)]
         bulk: bool,

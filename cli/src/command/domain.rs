@@ -14,8 +14,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) async fn run(args: &CertServiceArgs, action: DomainAction, json: bool) -> Result<(), Failure> {
     let certservice = CertService::new(args)?;
     match action {
-        DomainAction::Add { name, tenant, issuer, bulk, www } => {
-            let domain = certservice.add(&name, &PutDomain { tenant, issuer, bulk, www: www.then_some(true) }).await?;
+        DomainAction::Add { name, tenant, issuers, bulk, www } => {
+            let issuers = Some(issuers).filter(|issuers| !issuers.is_empty());
+            let wanted = PutDomain { tenant, issuer: None, issuers, bulk, www: www.then_some(true) };
+            let domain = certservice.add(&name, &wanted).await?;
             print(&domain, json);
             if !json && domain.state == State::Working {
                 println!("follow it with: latchkey domain watch {name}");
@@ -78,6 +80,12 @@ fn print(domain: &Domain, json: bool) {
     print_steps(&domain.steps);
     row("tenant", domain.tenant.clone());
     row("issuer", domain.issuer.clone());
+    if !domain.issuers.is_empty() {
+        row("preferred", domain.issuers.join(", "));
+    }
+    for passed in &domain.passed_over {
+        row("passed over", format!("{} ({}): {}", passed.issuer, passed.code, passed.says));
+    }
     row("since", date(domain.created_at));
     if let Some(page) = &domain.page {
         row("page", page.clone());

@@ -3,7 +3,7 @@
 use super::*;
 use crate::issue::KeyKind;
 
-const BOTH: Pace = Pace { rsa: true, ..PACE };
+const BOTH: Pace = pace(true);
 
 fn both() -> Box<Bundle> {
     let rsa = Some(contract::Second { x5c: vec!["rsa".into()], key: key().sealed });

@@ -7,7 +7,7 @@ use crate::budget::{Kind, Limits, Name};
 
 fn claim<'a>(holder: &'a str, stage: Stage, until: u64) -> Claim<'a> {
     static NONE: LazyLock<HashSet<String>> = LazyLock::new(HashSet::new);
-    Claim { issuer: "ca", stage, holder, until, running: &NONE }
+    Claim { issuer: "ca", stage, leaving: false, holder, until, running: &NONE }
 }
 
 fn names(claimed: &[Stored]) -> Vec<&str> {
