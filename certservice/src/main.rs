@@ -2,25 +2,39 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use certservice::admin::openapi;
 use certservice::config::Config;
 use certservice::service::{Service, forbid_core_dumps};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use contract::document::render;
 use tracing_subscriber::EnvFilter;
 
 /// Registers domains, obtains their certificates and hands them, sealed, to the edges.
 #[derive(Parser)]
-#[command(name = "latchkey-certservice", version)]
+#[command(
+    name = "latchkey-certservice",
+    version,
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true
+)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The boot file (TOML).
-    #[arg(long)]
-    config: PathBuf,
+    #[arg(long, required = true)]
+    config: Option<PathBuf>,
     /// Check the boot file and the files it names, and exit: 0 good, 2 faulty.
     #[arg(long)]
     check: bool,
     /// Form of the log on stderr. RUST_LOG chooses what is logged.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the API as an OpenAPI 3.1 document, in JSON.
+    Openapi,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -34,15 +48,23 @@ const FAULTY_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match Config::load(&arguments.config) {
+    let file = match (&arguments.command, &arguments.config) {
+        (None, Some(file)) => file,
+        (Some(Command::Openapi), _) => {
+            print!("{}", openapi());
+            return ExitCode::SUCCESS;
+        }
+        (None, None) => return ExitCode::from(FAULTY_CONFIG),
+    };
+    let config = match Config::load(file) {
         Ok(config) => config,
         Err(faults) => {
-            eprint!("{}", render(&faults, &arguments.config.display().to_string()));
+            eprint!("{}", render(&faults, &file.display().to_string()));
             return ExitCode::from(FAULTY_CONFIG);
         }
     };
     if arguments.check {
-        println!("{}: good", arguments.config.display());
+        println!("{}: good", file.display());
         return ExitCode::SUCCESS;
     }
     log_to_stderr(arguments.log_format);

@@ -10,7 +10,7 @@ pebble_go_min=24
 has mariadbd || want mariadb-server "CertService's store, besides SQLite"
 has haproxy || want haproxy "a real load balancer that sends PROXY v2"
 has openssl || want openssl "a real TLS client (s_client)"
-{ has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || want python3-venv "an independent JOSE implementation (jwcrypto) opens sealed bundles"
+{ has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || want python3-venv "an independent JOSE implementation (jwcrypto) opens sealed bundles; Schemathesis tries the API by its OpenAPI document"
 
 # Pebble, the ACME test CA: the current release needs a newer Go than Debian's; else Debian's Pebble.
 go_minor() { go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p'; }
@@ -36,8 +36,8 @@ if [ -n "$pebble_from_go" ]; then
   GOBIN="$cache/bin" go install "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv@$pebble_version"
 fi
 
-if ! "$cache/venv/bin/python" -c 'import jwcrypto' 2>/dev/null; then
-  say "installing jwcrypto into a Python environment of its own: $cache/venv"
+if ! "$cache/venv/bin/python" -c 'import jwcrypto, schemathesis' 2>/dev/null; then
+  say "installing jwcrypto and schemathesis into a Python environment of their own: $cache/venv"
   python3 -m venv "$cache/venv"
   "$cache/venv/bin/python" -m pip --quiet install --requirement "$(dirname "$0")/../../tests/requirements.txt"
 fi

@@ -11,6 +11,7 @@ use crate::Hostname;
 
 /// Body of `PUT /v1/domains/{name}`. All fields may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PutDomain {
     /// Who the domain belongs to. Unit: 1 to 64 characters of `[A-Za-z0-9._-]`. Default: the tenant of the caller's token, else `default`.
@@ -33,6 +34,7 @@ pub struct PutDomain {
 
 /// Body of `POST /v1/domains/{name}:revoke`. All fields may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RevokeDomain {
     /// What the CA is told (RFC 5280 section 5.3.1). Default: `unspecified`.
@@ -41,6 +43,7 @@ pub struct RevokeDomain {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RevokeReason {
     #[default]
@@ -63,6 +66,7 @@ impl RevokeReason {
 
 /// A registered domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Domain {
     pub name: Hostname,
     pub tenant: String,
@@ -98,6 +102,7 @@ pub struct Domain {
 
 /// An issuer that an order did not go to, though it is preferred.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PassedOver {
     pub issuer: String,
     /// Stable, such as `ca_unavailable`, `rate_limited`, `name_refused`.
@@ -110,6 +115,7 @@ pub struct PassedOver {
 
 /// One thing that has to hold, how it stands, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DomainStep {
     /// `dns`, `caa`, `http`, `order` or `certificate`.
     pub id: String,
@@ -129,6 +135,7 @@ pub struct DomainStep {
 
 /// Answer of `POST /v1/domains/{name}:check`: how the domain looks now, asked without any CA.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CheckReport {
     pub name: Hostname,
     /// An order would leave.
@@ -139,6 +146,7 @@ pub struct CheckReport {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// In hand; nobody needs to do anything.
@@ -152,6 +160,7 @@ pub enum State {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Who {
     Customer,
@@ -162,6 +171,7 @@ pub enum Who {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CertificateInfo {
     /// Who signed it: the issuer's distinguished name, as the certificate has it.
     pub issued_by: String,
@@ -178,6 +188,7 @@ pub struct CertificateInfo {
 
 /// Answer of `GET /v1/webhooks`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WebhookPage {
     pub webhooks: Vec<WebhookState>,
     /// The newest entry of the journal.
@@ -185,6 +196,7 @@ pub struct WebhookPage {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WebhookState {
     pub name: String,
     /// The last entry of the journal that it has taken, or that was not for it.
@@ -199,6 +211,7 @@ pub struct WebhookState {
 
 /// Answer of `GET /v1/doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DoctorReport {
     /// Unix seconds.
     pub checked_at: u64,
@@ -207,6 +220,7 @@ pub struct DoctorReport {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DoctorCheck {
     /// `store`, `disk`, `redis`, `dns`, `ca NAME`, `clock`, `port NUMBER of ADDRESS`, `keys`, `certificates`.
     pub id: String,
@@ -220,6 +234,7 @@ pub struct DoctorCheck {
 
 /// Answer of `GET /v1/domains`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DomainPage {
     pub domains: Vec<Domain>,
     /// Give it as `?after=`; absent on the last page.
@@ -229,6 +244,7 @@ pub struct DomainPage {
 
 /// Answer of `POST /v1/imports` and `GET /v1/imports/{id}`: a list of domains on its way in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DomainList {
     pub id: String,
     /// Unix seconds.
@@ -251,6 +267,7 @@ pub struct DomainList {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DomainCount {
     pub state: State,
     pub code: String,
@@ -258,6 +275,7 @@ pub struct DomainCount {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ListError {
     /// From 1.
     pub line: u64,
@@ -271,6 +289,7 @@ pub struct ListError {
 
 /// Every error of the APIs (RFC 9457, `application/problem+json`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
     pub status: u16,
     /// Stable, for programs: `unknown_domain`, `not_issued`, `invalid_name`, `forbidden`, …
@@ -283,11 +302,13 @@ pub struct Problem {
     pub errors: Vec<Fault>,
     /// What was changed meanwhile, where somebody else was first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(skip))] // of the edges' admin API
     pub diff: Option<Box<crate::admin::Diff>>,
 }
 
 /// One fault in a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Fault {
     /// JSON pointer (RFC 6901) into the document.
     pub at: String,
@@ -304,6 +325,7 @@ pub struct Fault {
 /// Answer of `GET /v1/changes?since=CURSOR&limit=N`: what became of which domain, oldest first. A domain stands in it
 /// once, with its latest change, so that reading from 0 lists every domain that has a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ChangePage {
     pub changes: Vec<Change>,
     /// Give it as `since` next time.
@@ -313,6 +335,7 @@ pub struct ChangePage {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Change {
     pub cursor: u64,
     pub domain: Hostname,

@@ -34,6 +34,23 @@ pub enum HostnameError {
     IpAddress(String),
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Hostname {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Hostname".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "A-labels, lower case, without a dot at the end.",
+            "minLength": 3,
+            "maxLength": NAME_BYTES_MAX,
+            "pattern": r"^[a-z0-9-]+(\.[a-z0-9-]+)+$",
+        })
+    }
+}
+
 impl Hostname {
     /// Reads what a person typed: Unicode, upper case and one trailing dot are accepted (UTS-46, non-transitional).
     pub fn parse(text: &str) -> Result<Self, HostnameError> {

@@ -12,6 +12,7 @@ use crate::bundle::sha256;
 pub type Detail = BTreeMap<String, Value>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "JournalEntry"))]
 pub struct Entry {
     /// From 1, without gaps.
     pub seq: u64,
@@ -42,6 +43,7 @@ impl Entry {
 
 /// Up to where a journal was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "JournalHead"))]
 pub struct Head {
     pub seq: u64,
     pub hash: String,
@@ -73,6 +75,7 @@ impl Head {
 
 /// Answer of `GET /v1/audit`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "JournalPage"))]
 pub struct Page {
     pub entries: Vec<Entry>,
     /// The newest of all.

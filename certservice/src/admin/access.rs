@@ -9,7 +9,8 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::Api;
-use super::problem::ApiError;
+use super::problem::{ApiError, is_verb, wrong_method};
+use super::routes::Route;
 use crate::config::{Grant, Token};
 
 /// Longest bearer token that is hashed.
@@ -28,7 +29,7 @@ pub enum Caller {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Allowed {
+pub(super) enum Allowed {
     /// Role app for its tenant, operator for all.
     Domains,
     /// The same, and viewer for all.
@@ -43,32 +44,24 @@ enum Allowed {
     Anybody,
 }
 
-/// The rules. A path stands here as the router has it.
-const RULES: [(&str, &str, Allowed); 23] = [
-    ("GET", "/v1/domains", Allowed::SeeDomains),
-    ("GET", "/v1/domains/{name}", Allowed::SeeDomains),
-    ("PUT", "/v1/domains/{name}", Allowed::Domains),
-    ("DELETE", "/v1/domains/{name}", Allowed::Domains),
-    ("POST", "/v1/domains/{name}", Allowed::Domains),
-    ("POST", "/v1/imports", Allowed::Domains),
-    ("GET", "/v1/imports/{id}", Allowed::SeeDomains),
-    ("GET", "/v1/bundles/{name}", Allowed::Edge),
-    ("GET", "/v1/challenges/{name}", Allowed::Edge),
-    ("GET", "/v1/challenges/{name}/{token}", Allowed::Edge),
-    ("GET", "/v1/ticket-keys", Allowed::Edge),
-    ("GET", "/v1/changes", Allowed::Edge),
-    ("GET", "/v1/audit", Allowed::See),
-    ("GET", "/v1/budgets", Allowed::See),
-    ("GET", "/v1/doctor", Allowed::Operator),
-    ("GET", "/v1/events", Allowed::SeeDomains),
-    ("GET", "/v1/webhooks", Allowed::See),
-    ("GET", "/v1/forecast", Allowed::See),
-    ("GET", "/v1/edges", Allowed::See),
-    ("GET", "/p/{name}/{key}", Allowed::Anybody),
-    ("GET", "/healthz", Allowed::Watch),
-    ("GET", "/readyz", Allowed::Watch),
-    ("GET", "/metrics", Allowed::Watch),
-];
+/// What a request is checked by.
+pub(super) struct Gate {
+    pub(super) api: Arc<Api>,
+    pub(super) rules: Vec<Rule>,
+}
+
+/// A path stands here as the router has it.
+pub(super) struct Rule {
+    method: &'static str,
+    path: &'static str,
+    allowed: Allowed,
+}
+
+impl From<&Route> for Rule {
+    fn from(route: &Route) -> Self {
+        Self { method: route.method, path: route.served_at(), allowed: route.allowed }
+    }
+}
 
 impl Allowed {
     fn covers(self, caller: &Caller) -> bool {
@@ -84,6 +77,17 @@ impl Allowed {
             Self::Edge => *grant == Grant::Edge,
             Self::Operator => *grant == Grant::Operator,
             Self::See | Self::Watch => matches!(grant, Grant::Operator | Grant::Viewer),
+        }
+    }
+
+    pub(super) fn roles(self) -> &'static [&'static str] {
+        match self {
+            Self::Domains => &["app", "operator"],
+            Self::SeeDomains => &["app", "operator", "viewer"],
+            Self::Edge => &["edge"],
+            Self::Operator => &["operator"],
+            Self::See | Self::Watch => &["operator", "viewer"],
+            Self::Anybody => &[],
         }
     }
 
@@ -127,9 +131,12 @@ impl Caller {
 }
 
 /// Runs around every request: identifies the caller, applies the rule of the route, counts the outcome.
-pub(super) async fn check(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn check(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let response = match admit(&api, request.method(), route.as_deref(), request.headers()) {
+    let response = match admit(&gate, request.method(), route.as_deref(), request.headers()) {
+        Ok(_) if is_verb(request.uri()) && request.method() != Method::POST => {
+            wrong_method(request.uri().clone()).await
+        }
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -138,19 +145,19 @@ pub(super) async fn check(State(api): State<Arc<Api>>, mut request: Request, nex
     };
     let status = response.status();
     let labels = [route.as_deref().unwrap_or("unknown"), status.as_str()];
-    api.metrics.requests.with_label_values(&labels).inc();
+    gate.api.metrics.requests.with_label_values(&labels).inc();
     response
 }
 
-fn admit(api: &Api, method: &Method, route: Option<&str>, headers: &HeaderMap) -> Result<Caller, ApiError> {
+fn admit(gate: &Gate, method: &Method, route: Option<&str>, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let method = if method == Method::HEAD { &Method::GET } else { method };
-    let of_route = || RULES.iter().filter(|rule| Some(rule.1) == route);
-    if of_route().any(|rule| rule.0 == method.as_str() && rule.2 == Allowed::Anybody) {
+    let of_route = || gate.rules.iter().filter(|rule| Some(rule.path) == route);
+    if of_route().any(|rule| rule.method == method.as_str() && rule.allowed == Allowed::Anybody) {
         return Ok(Caller::Anybody);
     }
-    let caller = identify(api, headers)?;
+    let caller = identify(&gate.api, headers)?;
     // An unknown path or method has no rule; who is known may learn that it is unknown.
-    let Some((.., allowed)) = of_route().find(|rule| rule.0 == method.as_str()) else {
+    let Some(Rule { allowed, .. }) = of_route().find(|rule| rule.method == method.as_str()) else {
         return match (route, of_route().next(), &caller) {
             (_, _, Caller::Local { trusted: false }) => Err(unknown_caller()),
             (Some(_), None, _) => Err(forbidden("nobody")),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::Api;
 use super::problem::ApiError;
 
-const PAGE_MAX: u32 = 1000;
+pub(super) const PAGE_MAX: u32 = 1000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,6 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use contract::api::{CHANGES_MAX, ChangePage};
 use http::{HeaderMap, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
@@ -55,7 +56,7 @@ pub(super) async fn list(
     Ok(Json(api.store.changes(since, limit).await?))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Edges {
     edges: Vec<Edge>,
     /// The cursor of the newest change.

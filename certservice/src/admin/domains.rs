@@ -26,7 +26,7 @@ use crate::store::{Filter, Registered};
 use crate::{challenge, clock};
 
 const PAGE_DEFAULT: u32 = 100;
-const PAGE_MAX: u32 = 1000;
+pub(super) const PAGE_MAX: u32 = 1000;
 const BODY_SECONDS_MAX: u64 = 10;
 
 pub(super) async fn put(
@@ -253,10 +253,15 @@ pub(super) async fn json_body<T: DeserializeOwned + Default>(
     if bytes.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(&bytes).map_err(|error| {
+    let invalid = |error: &str| {
         let says = format!("the body is not as expected: {error}; {expected}");
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_body", "Invalid body", says)
-    })
+    };
+    // A list would be taken for the fields in their order.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(invalid("it is no JSON object"));
+    }
+    serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))
 }
 
 /// The tenant that the caller speaks for; an operator may leave it open.

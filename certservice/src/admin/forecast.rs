@@ -18,7 +18,7 @@ use crate::renew::{Load, Planned};
 const DAY: u64 = 86_400;
 /// Days that are told one by one.
 const DAYS_SHOWN: u64 = 60;
-const OUTAGE_SECONDS_MAX: u64 = 365 * DAY;
+pub(super) const OUTAGE_SECONDS_MAX: u64 = 365 * DAY;
 /// Certificates that would end, told by name.
 const NAMES_SHOWN: u32 = 20;
 

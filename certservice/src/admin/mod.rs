@@ -13,25 +13,29 @@ mod health;
 mod listen;
 mod page;
 mod lists;
+mod openapi;
 mod problem;
 mod progress;
+mod routes;
 mod verbs;
 mod webhooks;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post, put};
 use contract::signed::SigningKey;
 use tokio::sync::Notify as Wake;
 
 pub use self::access::Caller;
+use self::access::{Gate, Rule};
 pub use self::listen::Server;
+pub use self::openapi::openapi;
 pub use self::page::Links;
 pub use self::progress::Progress;
+use self::routes::routes;
 use crate::budget::Limits;
 use crate::config::Token;
 use crate::doctor::Doctor;
@@ -69,30 +73,20 @@ pub struct Api {
 }
 
 pub fn router(api: Arc<Api>) -> Router {
-    Router::new()
-        .route("/v1/domains", get(domains::list))
-        .route("/v1/domains/{name}", put(domains::put).get(domains::get).delete(domains::delete).post(verbs::post))
-        .route("/v1/imports", post(lists::post))
-        .route("/v1/imports/{id}", get(lists::get))
-        .route("/v1/bundles/{name}", get(edges::bundle))
-        .route("/v1/challenges/{name}", get(edges::tls_challenge))
-        .route("/v1/challenges/{name}/{token}", get(edges::challenge))
-        .route("/v1/ticket-keys", get(edges::ticket_keys))
-        .route("/v1/changes", get(changes::list))
-        .route("/v1/audit", get(audit::list))
-        .route("/v1/budgets", get(budgets::list))
-        .route("/v1/doctor", get(doctor::get))
-        .route("/v1/events", get(events::stream))
-        .route("/v1/webhooks", get(webhooks::list))
-        .route("/v1/forecast", get(forecast::get))
-        .route("/v1/edges", get(changes::edges))
-        .route("/p/{name}/{key}", get(page::get))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
+    let routes = routes();
+    let gate = Gate { api: api.clone(), rules: routes.iter().map(Rule::from).collect() };
+    let mut router = Router::new();
+    let mut served = HashSet::new();
+    for route in routes {
+        // Verbs of one path have one handler.
+        if served.insert((route.method, route.served_at())) {
+            router = router.route(route.served_at(), route.handler);
+        }
+    }
+    router
         .fallback(problem::unknown_path)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(from_fn_with_state(api.clone(), access::check))
+        .layer(from_fn_with_state(Arc::new(gate), access::check))
         .with_state(api)
 }

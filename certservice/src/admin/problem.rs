@@ -2,11 +2,13 @@
 
 use axum::response::{IntoResponse, Response};
 use contract::api::Problem;
-use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode, Uri};
 
 use crate::intake::Refusal;
 use crate::store::StoreError;
+
+const DOMAINS: &str = "/v1/domains/";
 
 #[derive(Debug)]
 pub(super) struct ApiError {
@@ -78,7 +80,18 @@ pub(super) async fn unknown_path() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "unknown_path", "Unknown path", "no such path; the API is under /v1/")
 }
 
-pub(super) async fn wrong_method() -> ApiError {
+/// Of a domain. It is a path of its own, which the router can't know.
+pub(super) fn is_verb(uri: &Uri) -> bool {
+    uri.path().strip_prefix(DOMAINS).is_some_and(|domain| domain.contains(':'))
+}
+
+pub(super) async fn wrong_method(uri: Uri) -> Response {
     let says = "this path does not take this method";
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "Method not allowed", says)
+    let error = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "Method not allowed", says);
+    let mut response = error.into_response();
+    if uri.path().starts_with(DOMAINS) {
+        let methods = if is_verb(&uri) { "POST" } else { "GET,HEAD,PUT,DELETE" };
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    }
+    response
 }

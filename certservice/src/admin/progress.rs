@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// As many as there are edge keys in the boot file: nobody else is taken down.
@@ -18,7 +19,7 @@ struct Seen {
 }
 
 /// An edge, as it was seen last.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Edge {
     /// Its key ID.
     pub edge: String,

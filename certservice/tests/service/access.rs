@@ -10,13 +10,13 @@ use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use crate::http::exchange;
 use crate::process::{CertService, INTERNAL, free_port, wait_for};
 
-const EDGE: &str = "edge-token";
-const APP: &str = "app-token";
+pub const EDGE: &str = "edge-token";
+pub const APP: &str = "app-token";
 const OTHER_APP: &str = "other-app-token";
-const OPERATOR: &str = "operator-token";
-const VIEWER: &str = "viewer-token";
+pub const OPERATOR: &str = "operator-token";
+pub const VIEWER: &str = "viewer-token";
 
-fn tokens() -> String {
+pub fn tokens() -> String {
     let table = |role: &str, token: &str| {
         let hash: String = contract::bundle::sha256(token.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
         format!("[[tokens]]\n{role}\nsha256 = \"{hash}\"\n")
@@ -34,12 +34,13 @@ fn tokens() -> String {
 const CALLERS: [Option<&str>; 6] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR), Some(VIEWER)];
 
 /// What each route answers to each of `CALLERS` on the Unix socket.
-const TABLE: [(&str, &str, [u16; 6]); 29] = [
+pub const TABLE: [(&str, &str, [u16; 6]); 30] = [
     ("GET", "/v1/domains", [401, 401, 403, 200, 200, 200]),
     ("HEAD", "/v1/domains", [401, 401, 403, 200, 200, 200]),
     ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200, 200]),
     ("PUT", "/v1/domains/live.example", [401, 401, 403, 200, 200, 403]),
     ("POST", "/v1/domains/live.example:check", [401, 401, 403, 200, 200, 403]),
+    ("DELETE", "/v1/domains/live.example:check", [401, 401, 403, 405, 405, 403]),
     ("POST", "/v1/imports", [401, 401, 403, 415, 415, 403]),
     ("GET", "/v1/imports/none", [401, 401, 403, 404, 404, 404]),
     ("GET", "/v1/bundles/live.example", [401, 401, 200, 403, 403, 403]),
@@ -127,6 +128,7 @@ fn bad_input_is_refused_with_a_reason() {
         ("PUT", "/v1/domains/github.io", "", 400, "public_suffix"),
         ("PUT", "/v1/domains/a.example", "{", 400, "invalid_body"),
         ("PUT", "/v1/domains/a.example", r#"{"tenat": "x"}"#, 400, "invalid_body"),
+        ("PUT", "/v1/domains/a.example", r#"["x", "internal"]"#, 400, "invalid_body"),
         ("PUT", "/v1/domains/a.example", r#"{"tenant": ""}"#, 400, "invalid_tenant"),
         ("PUT", "/v1/domains/a.example", r#"{"tenant": "a b"}"#, 400, "invalid_tenant"),
         ("PUT", "/v1/domains/a.example", r#"{"issuer": "none"}"#, 400, "unknown_issuer"),

@@ -11,6 +11,7 @@ mod http;
 mod imports;
 mod internal;
 mod issuers;
+mod openapi;
 mod pebble;
 mod precheck;
 mod process;

@@ -6,11 +6,13 @@ use crate::Hostname;
 
 /// Answer of `GET /v1/budgets`: what the CAs' limits leave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BudgetPage {
     pub issuers: Vec<IssuerBudgets>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IssuerBudgets {
     pub name: String,
     /// Unix seconds; no order leaves to it before. Absent while it is open.
@@ -28,6 +30,7 @@ pub struct IssuerBudgets {
 
 /// One limit of a CA: `count` in `seconds`, refilled evenly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Budget {
     /// `orders`, `certificates_per_domain`, `certificates_per_set`, `failures_per_name`, `consecutive_failures`.
     pub limit: String,
@@ -43,6 +46,7 @@ pub struct Budget {
 
 /// Answer of `GET /v1/forecast`: what renewals will take, and what an outage of the CAs would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Forecast {
     /// Unix seconds.
     pub at: u64,
@@ -58,6 +62,7 @@ pub struct Forecast {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IssuerForecast {
     pub name: String,
     pub certificates: u64,
@@ -75,6 +80,7 @@ pub struct IssuerForecast {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PlannedDay {
     /// Unix seconds; where it begins, UTC.
     pub at: u64,
@@ -83,6 +89,7 @@ pub struct PlannedDay {
 
 /// If no CA answered from now on, for so long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Outage {
     pub seconds: u64,
     /// Certificates that would end in that time.
@@ -96,6 +103,7 @@ pub struct Outage {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EndingCertificate {
     pub name: Hostname,
     /// Unix seconds.
