@@ -9,6 +9,7 @@ pub mod budget;
 
 pub mod precheck;
 pub mod challenge;
+pub mod dns;
 pub mod issue;
 pub mod seal;
 pub mod store;

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::admin::{Api, Links, Progress, Server, router};
 use crate::config::{Config, Listen};
+use crate::dns::Zones;
 use crate::doctor::Doctor;
 use crate::intake::Rules;
 use crate::issue::Issuer;
@@ -63,7 +64,8 @@ impl Service {
             metrics: metrics.clone(),
             pace: config.tickets,
         };
-        let hands = Hands::new(issuers, config.edges, notify.clone(), checks.clone());
+        let zones = Zones::open(&config.dns, checks.clone())?;
+        let hands = Hands::new(issuers, config.edges, notify.clone(), checks.clone(), zones);
         let pace = Pace {
             retry_seconds_min: config.issuance.retry_seconds_min,
             retry_seconds_max: config.issuance.retry_seconds_max,
@@ -71,6 +73,8 @@ impl Service {
             issuers: config.domains.issuers.clone(),
             renewals_wait_seconds: config.issuance.renewals_wait_seconds,
         };
+        let wildcards = config.issuers.iter().filter(|issuer| issuer.can_wildcards());
+        let wildcards = wildcards.map(|issuer| issuer.name.clone()).collect();
         let limits: HashMap<_, _> = config.issuers.iter().map(|i| (i.name.clone(), i.limits)).collect();
         let names: Vec<_> = config.issuers.into_iter().map(|issuer| issuer.name).collect();
         store.know_issuers(&names).await.map_err(|error| error.to_string())?;
@@ -85,6 +89,7 @@ impl Service {
         let rules = Rules {
             issuers: names,
             preferred: config.domains.issuers,
+            wildcards,
             names_max: config.domains.names_per_registered_domain_max,
             www: config.domains.www,
         };
@@ -160,10 +165,11 @@ impl Service {
 
 fn checks(config: &Config, kid: &str) -> Result<Checks, String> {
     let precheck = &config.precheck;
-    let precheck = Precheck::open(precheck.resolver, precheck.targets.clone(), precheck.http_port, kid)?;
-    let wanted = config.issuers.iter().filter(|issuer| issuer.precheck);
-    let names = wanted.map(|issuer| (issuer.name.clone(), issuer.caa_names.clone())).collect();
-    Ok(Checks::new(precheck, names))
+    let zones = config.dns.iter().flat_map(|provider| provider.zones.clone()).collect();
+    let (targets, http_port) = (precheck.targets.clone(), precheck.http_port);
+    let precheck = Precheck::open(precheck.resolver, targets, http_port, zones, kid)?;
+    let needs = config.issuers.iter().map(|issuer| (issuer.name.clone(), issuer.needs())).collect();
+    Ok(Checks::new(precheck, needs))
 }
 
 /// What every edge believes CertService by, made on first start; and links to the pages of domains, which nobody without it

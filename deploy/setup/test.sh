@@ -9,6 +9,7 @@ pebble_go_min=24
 
 has mariadbd || want mariadb-server "CertService's store, besides SQLite"
 has haproxy || want haproxy "a real load balancer that sends PROXY v2"
+has named || want bind9 "a real name server that takes signed updates (RFC 2136)"
 has openssl || want openssl "a real TLS client (s_client)"
 { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || want python3-venv "an independent JOSE implementation (jwcrypto) opens sealed bundles; Schemathesis tries the API by its OpenAPI document"
 

@@ -115,6 +115,20 @@ pub enum ChallengeKind {
     /// RFC 8737, on port 443.
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
+    /// RFC 8555 section 8.4, in DNS. No edge is asked for it.
+    #[serde(rename = "dns-01")]
+    Dns01,
+}
+
+impl ChallengeKind {
+    /// As CAs call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http01 => "http-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
+            Self::Dns01 => "dns-01",
+        }
+    }
 }
 
 /// The answer to one challenge.

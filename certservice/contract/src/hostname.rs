@@ -1,4 +1,5 @@
-//! A DNS host name, in the one form that every part compares: A-labels (RFC 5890), lower case, no trailing dot.
+//! A DNS host name, in the one form that every part compares: A-labels (RFC 5890), lower case, no trailing dot. What may be
+//! registered is such a name or a wildcard: `*.` and a name.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -14,7 +15,7 @@ pub const NAME_BYTES_MAX: usize = 253;
 /// Longest label (RFC 1035 section 2.3.4).
 pub const LABEL_BYTES_MAX: usize = 63;
 
-/// A host name with at least two labels. Cheap to clone.
+/// A host name with at least two labels, or a wildcard above one. Cheap to clone. What visitors name is never a wildcard.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hostname(Arc<str>);
 
@@ -43,10 +44,10 @@ impl schemars::JsonSchema for Hostname {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "string",
-            "description": "A-labels, lower case, without a dot at the end.",
+            "description": "A-labels, lower case, without a dot at the end; a wildcard begins with `*.`.",
             "minLength": 3,
             "maxLength": NAME_BYTES_MAX,
-            "pattern": r"^[a-z0-9-]+(\.[a-z0-9-]+)+$",
+            "pattern": r"^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)+$",
         })
     }
 }
@@ -67,6 +68,42 @@ impl Hostname {
             .map_err(|_| HostnameError::Malformed(shown(text)))?;
         check(&ascii)?;
         Ok(Self(ascii.into()))
+    }
+
+    /// The same, or a wildcard: `*.` and a name (RFC 4592, RFC 9525 section 6.3).
+    pub fn parse_domain(text: &str) -> Result<Self, HostnameError> {
+        match text.trim().strip_prefix("*.") {
+            None => Self::parse(text),
+            Some(base) => Self::parse(base)?.with_star(),
+        }
+    }
+
+    fn with_star(&self) -> Result<Self, HostnameError> {
+        match self.0.len() + 2 {
+            bytes @ ..=NAME_BYTES_MAX => {
+                let mut name = String::with_capacity(bytes);
+                name.push_str("*.");
+                name.push_str(&self.0);
+                Ok(Self(name.into()))
+            }
+            bytes => Err(HostnameError::TooLong(bytes)),
+        }
+    }
+
+    pub fn is_wildcard(&self) -> bool {
+        self.0.starts_with("*.")
+    }
+
+    /// The name without the `*.` of a wildcard: what control is shown of.
+    pub fn base(&self) -> &str {
+        self.0.strip_prefix("*.").unwrap_or(&self.0)
+    }
+
+    /// The wildcard that stands for this name, if there can be one.
+    pub fn wildcard(&self) -> Option<Self> {
+        let (label, parent) = self.0.split_once('.')?;
+        let has_two = parent.contains('.') && label != "*";
+        if has_two { Self(parent.into()).with_star().ok() } else { None }
     }
 
     /// Reads what a TLS client or an HTTP request named: ASCII only (RFC 6066 section 3), case folded, no IDNA mapping.
@@ -154,7 +191,7 @@ impl AsRef<str> for Hostname {
 impl FromStr for Hostname {
     type Err = HostnameError;
     fn from_str(text: &str) -> Result<Self, HostnameError> {
-        Self::parse(text)
+        Self::parse_domain(text)
     }
 }
 
@@ -167,7 +204,7 @@ impl Serialize for Hostname {
 impl<'de> Deserialize<'de> for Hostname {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).map_err(de::Error::custom)
+        Self::parse_domain(&text).map_err(de::Error::custom)
     }
 }
 
@@ -228,6 +265,28 @@ mod tests {
         assert_eq!(name.len(), NAME_BYTES_MAX);
         assert!(Hostname::from_wire(&name).is_ok());
         assert_eq!(Hostname::from_wire(&format!("{name}a")), Err(HostnameError::TooLong(NAME_BYTES_MAX + 1)));
+    }
+
+    #[test]
+    fn a_wildcard_is_registered_and_never_named_by_a_visitor() {
+        let wildcard = Hostname::parse_domain(" *.Bücher.Example. ").unwrap();
+        assert_eq!((wildcard.as_str(), wildcard.base()), ("*.xn--bcher-kva.example", "xn--bcher-kva.example"));
+        assert!(wildcard.is_wildcard() && wildcard.wildcard().is_none());
+        assert_eq!("*.shop.example".parse::<Hostname>().unwrap().as_str(), "*.shop.example");
+        for typed in ["*", "*.", "*.example", "*.*.shop.example", "a.*.example", "x*.shop.example", "*.127.0.0.1"] {
+            assert!(Hostname::parse_domain(typed).is_err(), "{typed}");
+        }
+        assert!(Hostname::parse("*.shop.example").is_err() && Hostname::from_wire("*.shop.example").is_err());
+        let above = |name: &str| Hostname::parse(name).unwrap().wildcard().map(|name| name.to_string());
+        assert_eq!(above("a.shop.example").as_deref(), Some("*.shop.example"));
+        assert_eq!(above("b.a.shop.example").as_deref(), Some("*.a.shop.example"));
+        assert_eq!(above("shop.example"), None);
+        let label = "a".repeat(LABEL_BYTES_MAX);
+        let name = format!("{label}.{label}.{label}.{}", "a".repeat(59));
+        assert!(Hostname::parse_domain(&format!("*.{name}")).is_ok());
+        assert_eq!(Hostname::parse_domain(&format!("*.{name}aa")), Err(HostnameError::TooLong(NAME_BYTES_MAX + 2)));
+        assert!(Hostname::parse(&format!("x.{name}aa")).is_err());
+        assert_eq!(Hostname::parse(&format!("x.{name}")).unwrap().wildcard().unwrap().as_str().len(), NAME_BYTES_MAX);
     }
 
     #[test]

@@ -158,11 +158,13 @@ async fn off_board(api: Arc<Api>, name: Hostname, caller: Caller) -> Result<Stat
     let domain = api.store.domain(&name).await?;
     let domain = domain.filter(|domain| caller.tenant().is_none_or(|tenant| tenant == domain.tenant));
     let domain = domain.ok_or_else(|| unknown_domain(&name))?;
+    let answers = api.store.job_answers(&name).await?;
     let gone =
         api.store.off_board(&name, &domain.tenant, &caller.actor()).await?.ok_or_else(|| unknown_domain(&name))?;
     tracing::info!(%name, domain.tenant, "domain off-boarded");
     api.notify.bundle_over(&name).await;
     challenge::withdraw(&gone.answers, &api.notify).await;
+    api.hands.clean_up(answers);
     if let Some(cursor) = gone.cursor {
         api.notify.changes(cursor).await;
     }
@@ -226,7 +228,7 @@ pub(super) fn hostname(text: &str) -> Result<Hostname, ApiError> {
     let invalid = |error: contract::hostname::HostnameError| {
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_name", "Invalid host name", error.to_string())
     };
-    Hostname::parse(text).map_err(invalid)
+    Hostname::parse_domain(text).map_err(invalid)
 }
 
 pub(super) fn unknown_domain(name: &Hostname) -> ApiError {

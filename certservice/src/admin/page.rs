@@ -66,7 +66,7 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     let unknown = || ApiError::new(StatusCode::NOT_FOUND, "unknown_path", "Unknown path", "there is no such page");
     // Without the key nobody learns which domains there are.
-    let name = Hostname::parse(&name).ok().filter(|name| api.links.fits(name, &key)).ok_or_else(unknown)?;
+    let name = Hostname::parse_domain(&name).ok().filter(|name| api.links.fits(name, &key)).ok_or_else(unknown)?;
     let domain = api.store.domain(&name).await?.ok_or_else(unknown)?;
     Ok((HEADERS, html(&domain, clock::now())).into_response())
 }

@@ -98,7 +98,7 @@ pub fn decide(spends: &[Spend], full_at: &[FullAt], now_ms: u64) -> Result<Vec<F
 
 /// The domain that a CA counts certificates by: one label below the public suffix.
 pub fn registered_domain(name: &Hostname) -> &str {
-    psl::domain_str(name.as_str()).unwrap_or(name.as_str())
+    psl::domain_str(name.base()).unwrap_or(name.base())
 }
 
 #[cfg(test)]

@@ -37,15 +37,19 @@ pub fn find_self_check(domain: &Hostname, token: &str, kid: &str, now: u64) -> O
     (answer.expires_at > now).then_some(answer)
 }
 
+fn asked_of_edges(answers: &[Challenge]) -> impl Iterator<Item = &Challenge> {
+    answers.iter().filter(|answer| answer.kind != ChallengeKind::Dns01)
+}
+
 /// Puts the answers where every edge looks first. Without it they ask CertService and find the same.
 pub async fn publish(answers: &[Challenge], notify: &Notify, now: u64) {
-    for answer in answers {
+    for answer in asked_of_edges(answers) {
         notify.challenge(answer, now).await;
     }
 }
 
 pub async fn withdraw(answers: &[Challenge], notify: &Notify) {
-    for answer in answers {
+    for answer in asked_of_edges(answers) {
         notify.challenge_over(answer).await;
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
     let store = check.store(file.store.as_ref(), &data_dir);
     let redis = file.redis.as_ref().and_then(|table| check.url(table, "/redis", &["redis://", "rediss://", "unix://"]));
     let edges = check.edges(&file.edges.public_keys);
-    let issuers = check.issuers(&file.issuers);
+    let issuers = check.issuers(&file.issuers, !file.dns.is_empty());
     let domains = Domains {
         names_per_registered_domain_max: file.domains.names_per_registered_domain_max.into(),
         www: file.domains.www,
@@ -33,6 +33,7 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
     let precheck = check.precheck(&file.precheck);
     let tickets = check.tickets(&file.tickets);
     let webhooks = check.webhooks(&file.webhooks);
+    let dns = check.dns(&file.dns);
     match (listen, store) {
         (Some(listen), Some(store)) if check.faults.is_empty() => Ok(Config {
             data_dir,
@@ -47,6 +48,7 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
             precheck,
             tickets,
             webhooks,
+            dns,
         }),
         _ => Err(in_order(check.faults)),
     }

@@ -23,7 +23,8 @@ const CAA_NAMES: [(&str, &str); 5] = [
 ];
 
 impl Check<'_> {
-    pub(super) fn issuers(&mut self, tables: &[IssuerTable]) -> Vec<Issuer> {
+    /// `dns`: somebody can put answers into DNS.
+    pub(super) fn issuers(&mut self, tables: &[IssuerTable], dns: bool) -> Vec<Issuer> {
         if tables.is_empty() {
             self.fault("/issuers", "at least one issuer is needed");
         }
@@ -40,7 +41,7 @@ impl Check<'_> {
                 self.fault(&pointer(&at, "name"), format!("issuer `{}` stands twice", table.name));
             }
             let kind = match table.kind {
-                KindWord::Acme => self.acme(table, &at),
+                KindWord::Acme => self.acme(table, &at, dns),
                 KindWord::Internal => self.internal(table, &at),
             };
             let precheck = table.precheck.unwrap_or(table.kind == KindWord::Acme);
@@ -71,7 +72,7 @@ impl Check<'_> {
         preferred.clone()
     }
 
-    fn acme(&mut self, table: &IssuerTable, at: &str) -> Option<IssuerKind> {
+    fn acme(&mut self, table: &IssuerTable, at: &str, dns: bool) -> Option<IssuerKind> {
         if table.validity_days.is_some() {
             self.fault(&pointer(at, "validity_days"), "only kind `internal` has this setting: the CA decides");
         }
@@ -91,21 +92,26 @@ impl Check<'_> {
         if !directory.starts_with("https://") {
             self.fault(&pointer(at, "directory"), "the directory URL must start with https://");
         }
-        let challenges = self.challenges(table, at);
+        let challenges = self.challenges(table, at, dns);
         let root = root.map(|pem| pem.as_bytes().to_vec());
         Some(IssuerKind::Acme(Acme { directory, contact, root, eab, challenges }))
     }
 
-    fn challenges(&mut self, table: &IssuerTable, at: &str) -> Vec<ChallengeKind> {
+    fn challenges(&mut self, table: &IssuerTable, at: &str, dns: bool) -> Vec<ChallengeKind> {
         let words = table.challenges.as_deref().unwrap_or(&[ChallengeWord::Http01]);
         let twice = words.iter().enumerate().any(|(index, word)| words[..index].contains(word));
         if words.is_empty() || twice {
-            let says = "1 or 2 kinds of challenge, each once: `http-01`, `tls-alpn-01`";
+            let says = "1 to 3 kinds of challenge, each once: `http-01`, `tls-alpn-01`, `dns-01`";
+            self.fault(&pointer(at, "challenges"), says);
+        }
+        if words.contains(&ChallengeWord::Dns01) && !dns {
+            let says = "dns-01 needs [[dns]]: who puts the answers into DNS";
             self.fault(&pointer(at, "challenges"), says);
         }
         let kind = |word: &ChallengeWord| match word {
             ChallengeWord::Http01 => ChallengeKind::Http01,
             ChallengeWord::TlsAlpn01 => ChallengeKind::TlsAlpn01,
+            ChallengeWord::Dns01 => ChallengeKind::Dns01,
         };
         words.iter().map(kind).collect()
     }

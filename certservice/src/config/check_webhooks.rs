@@ -36,22 +36,24 @@ impl Check<'_> {
             self.fault(&pointer(at, "tenant"), "a tenant is 1 to 64 characters of A-Z a-z 0-9 . _ -");
         }
         let plain = self.url_of_webhook(&table.url, &pointer(at, "url"));
-        let file_at = pointer(at, "secret_file");
-        let secret = self.file(&table.secret_file, &file_at).map(|text| Secret::new(text.trim()));
-        if let Some(secret) = &secret
-            && secret.reveal().len() < SECRET_BYTES_MIN
-        {
-            let says = format!("the secret has {} bytes; it takes {SECRET_BYTES_MIN} at least", secret.reveal().len());
-            self.hinted(&file_at, says, "head -c 32 /dev/urandom | base64");
-        }
+        let secret = self.secret_of_webhook(&table.secret_file, &pointer(at, "secret_file"));
         let root = table.root_file.as_ref().and_then(|file| self.file(file, &pointer(at, "root_file")));
         let root = root.map(|pem| pem.as_bytes().to_vec());
         let (name, url, tenant) = (table.name.clone(), table.url.clone(), table.tenant.clone());
         Some(Webhook { name, url, secret: secret?, tenant, root, plain: plain? })
     }
 
+    pub(super) fn secret_of_webhook(&mut self, file: &str, at: &str) -> Option<Secret> {
+        let secret = self.file(file, at).map(|text| Secret::new(text.trim()))?;
+        if secret.reveal().len() < SECRET_BYTES_MIN {
+            let says = format!("the secret has {} bytes; it takes {SECRET_BYTES_MIN} at least", secret.reveal().len());
+            self.hinted(at, says, "head -c 32 /dev/urandom | base64");
+        }
+        Some(secret)
+    }
+
     /// Whether it is `http`, which stays on this machine.
-    fn url_of_webhook(&mut self, url: &str, at: &str) -> Option<bool> {
+    pub(super) fn url_of_webhook(&mut self, url: &str, at: &str) -> Option<bool> {
         let uri: Option<Uri> = url.parse().ok();
         let host = uri.as_ref().and_then(Uri::host).map(|host| host.trim_matches(['[', ']']).to_owned());
         let scheme = uri.as_ref().and_then(Uri::scheme_str);

@@ -28,6 +28,9 @@ pub struct File {
     pub tickets: TicketsTable,
     #[deserr(default)]
     pub webhooks: Vec<WebhookTable>,
+    /// Who puts answers to dns-01 challenges into DNS.
+    #[deserr(default)]
+    pub dns: Vec<DnsTable>,
 }
 
 #[derive(Debug, Deserr)]
@@ -150,6 +153,8 @@ pub enum ChallengeWord {
     Http01,
     #[deserr(rename = "tls-alpn-01")]
     TlsAlpn01,
+    #[deserr(rename = "dns-01")]
+    Dns01,
 }
 
 #[derive(Debug, Deserr)]
@@ -249,6 +254,54 @@ pub struct WebhookTable {
     /// Extra roots for `url`.
     #[deserr(default)]
     pub root_file: Option<String>,
+}
+
+/// Who puts answers to dns-01 challenges into DNS.
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct DnsTable {
+    pub name: String,
+    pub kind: DnsWord,
+    /// Zones that it can change, such as `acme.saas.example`.
+    pub zones: Vec<String>,
+    /// After a change, before the CA looks.
+    #[deserr(default = 10)]
+    pub wait_seconds: u32,
+    /// `rfc2136`: `ip:port` of the zone's primary.
+    #[deserr(default)]
+    pub server: Option<String>,
+    #[deserr(default)]
+    pub key_name: Option<String>,
+    /// `rfc2136`: the TSIG secret, base64.
+    #[deserr(default)]
+    pub key_file: Option<String>,
+    #[deserr(default)]
+    pub algorithm: Option<TsigWord>,
+    /// `webhook`: `/present` and `/cleanup` are appended.
+    #[deserr(default)]
+    pub url: Option<String>,
+    #[deserr(default)]
+    pub secret_file: Option<String>,
+    #[deserr(default)]
+    pub root_file: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults, rename_all = lowercase)]
+pub enum DnsWord {
+    Rfc2136,
+    Webhook,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults)]
+pub enum TsigWord {
+    #[deserr(rename = "hmac-sha256")]
+    Sha256,
+    #[deserr(rename = "hmac-sha384")]
+    Sha384,
+    #[deserr(rename = "hmac-sha512")]
+    Sha512,
 }
 
 /// The keys of session tickets.

@@ -1,6 +1,7 @@
 //! The boot file, checked: what the rest of CertService reads.
 
 mod check;
+mod check_dns;
 mod check_issuers;
 mod check_webhooks;
 pub mod file;
@@ -19,7 +20,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::check::is_tenant;
 use crate::budget::Limits;
-use crate::precheck::Targets;
+use crate::precheck::{Needs, Targets};
 
 /// Largest file that the configuration reads, the boot file included.
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -46,6 +47,7 @@ pub struct Config {
     /// Of session ticket keys.
     pub tickets: crate::tickets::Pace,
     pub webhooks: Vec<Webhook>,
+    pub dns: Vec<DnsProvider>,
 }
 
 #[derive(Debug)]
@@ -97,6 +99,23 @@ pub struct Issuer {
     pub limits: Limits,
 }
 
+impl Issuer {
+    /// What a look at a domain has to find for it.
+    pub fn needs(&self) -> Needs {
+        let challenges = match &self.kind {
+            IssuerKind::Acme(acme) => acme.challenges.clone(),
+            IssuerKind::Internal { .. } => Vec::new(),
+        };
+        Needs { look_first: self.precheck, ca_names: self.caa_names.clone(), challenges }
+    }
+
+    /// CAs want dns-01 for a wildcard.
+    pub fn can_wildcards(&self) -> bool {
+        let needs = self.needs();
+        needs.challenges.is_empty() || needs.challenges.contains(&ChallengeKind::Dns01)
+    }
+}
+
 #[derive(Debug)]
 pub struct Precheck {
     pub targets: Targets,
@@ -134,6 +153,48 @@ pub struct Webhook {
     pub url: String,
     pub secret: Secret,
     pub tenant: Option<String>,
+    /// PEM; believed instead of the system's roots.
+    pub root: Option<Vec<u8>>,
+    /// `http`, to this machine.
+    pub plain: bool,
+}
+
+/// Who puts answers to dns-01 challenges into DNS.
+#[derive(Debug)]
+pub struct DnsProvider {
+    pub name: String,
+    /// Lower case, without the last dot.
+    pub zones: Vec<String>,
+    pub wait_seconds: u64,
+    pub kind: DnsKind,
+}
+
+#[derive(Debug)]
+pub enum DnsKind {
+    Rfc2136(Rfc2136),
+    Webhook(DnsWebhook),
+}
+
+#[derive(Debug)]
+pub struct Rfc2136 {
+    pub server: SocketAddr,
+    pub key_name: String,
+    /// Base64.
+    pub key: Secret,
+    pub algorithm: TsigHash,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TsigHash {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+#[derive(Debug)]
+pub struct DnsWebhook {
+    pub url: String,
+    pub secret: Secret,
     /// PEM; believed instead of the system's roots.
     pub root: Option<Vec<u8>>,
     /// `http`, to this machine.

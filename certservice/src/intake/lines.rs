@@ -99,6 +99,7 @@ mod tests {
         let rules = Rules {
             issuers: vec!["ca".into(), "other".into()],
             preferred: vec!["ca".into()],
+            wildcards: Vec::new(),
             names_max: 0,
             www: false,
         };

@@ -16,6 +16,8 @@ pub struct Rules {
     pub issuers: Vec<String>,
     /// In order of preference, of domains that have no own.
     pub preferred: Vec<String>,
+    /// Those that can issue for wildcards.
+    pub wildcards: Vec<String>,
     /// Names of one registered domain, whatever their tenants; 0 is no limit.
     pub names_max: u64,
     /// `www.` comes with its parent, and the parent with it, where nobody says otherwise.
@@ -60,10 +62,10 @@ impl Rules {
     /// `own` is the tenant that the caller is confined to.
     pub fn admit(&self, own: Option<&str>, wanted: Wanted) -> Result<Entry, Refusal> {
         let refused = |code, says| Refusal { code, says };
-        let name = Hostname::parse(&wanted.name).map_err(|error| refused("invalid_name", error.to_string()))?;
+        let name = Hostname::parse_domain(&wanted.name).map_err(|error| refused("invalid_name", error.to_string()))?;
         // Nobody can prove control of all names below one.
-        if psl::domain_str(name.as_str()).is_none() {
-            let says = format!("{name} is a public suffix: names are registered below it (publicsuffix.org)");
+        if psl::domain_str(name.base()).is_none() {
+            let says = format!("{} is a public suffix: names are registered below it (publicsuffix.org)", name.base());
             return Err(refused("public_suffix", says));
         }
         let tenant = match (own, wanted.tenant) {
@@ -81,6 +83,14 @@ impl Rules {
         };
         let issuers = self.own_issuers(wanted.issuer, wanted.issuers)?;
         let issuer = issuers.first().or(self.preferred.first()).cloned().unwrap_or_default();
+        let candidates = if issuers.is_empty() { &self.preferred } else { &issuers };
+        if name.is_wildcard() && !candidates.iter().any(|issuer| self.wildcards.contains(issuer)) {
+            let says = format!(
+                "{} can't issue for wildcards: CAs want dns-01 for them, in `challenges` of the issuer, with [[dns]]",
+                candidates.join(", ")
+            );
+            return Err(refused("no_wildcards", says));
+        }
         let twin = if wanted.www.unwrap_or(self.www) { twin(&name) } else { None };
         Ok(Entry { name, twin, tenant, issuer, issuers })
     }
@@ -135,6 +145,9 @@ impl Entry {
 /// `www.` of a registered domain, and the registered domain of that.
 fn twin(name: &Hostname) -> Option<Hostname> {
     let registered = registered_domain(name);
+    if name.is_wildcard() {
+        return None;
+    }
     if name.as_str() == registered {
         return Hostname::parse(&format!("www.{name}")).ok();
     }
@@ -147,7 +160,7 @@ mod tests {
 
     fn rules() -> Rules {
         let issuers = vec!["first".to_owned(), "second".to_owned()];
-        Rules { preferred: issuers.clone(), issuers, names_max: 100, www: false }
+        Rules { preferred: issuers.clone(), wildcards: vec!["second".into()], issuers, names_max: 100, www: false }
     }
 
     fn wanted(name: &str) -> Wanted {
@@ -169,6 +182,9 @@ mod tests {
         for (own, wanted, code) in [
             (None, wanted("no host"), "invalid_name"),
             (None, wanted("co.uk"), "public_suffix"),
+            (None, Wanted { issuer: Some("second".into()), ..wanted("*.co.uk") }, "public_suffix"),
+            (None, wanted("*.example"), "invalid_name"),
+            (None, Wanted { issuer: Some("first".into()), ..wanted("*.a.example") }, "no_wildcards"),
             (Some("shop"), tenant("other"), "forbidden"),
             (None, tenant("a b"), "invalid_tenant"),
             (None, tenant(&"x".repeat(65)), "invalid_tenant"),
@@ -195,6 +211,12 @@ mod tests {
         assert_eq!(with(Some("second"), Some(&["second"])).unwrap_err(), "invalid_issuers");
         assert_eq!(with(None, Some(&["second", "second"])).unwrap_err(), "invalid_issuers");
         assert_eq!(with(None, Some(&["second", "third"])).unwrap_err(), "unknown_issuer");
+    }
+
+    #[test]
+    fn a_wildcard_goes_to_whom_can_issue_one_and_has_no_twin() {
+        let entry = rules().admit(None, Wanted { www: Some(true), ..wanted("*.Shop.example") }).unwrap();
+        assert_eq!((entry.name.as_str(), entry.twin), ("*.shop.example", None));
     }
 
     #[test]

@@ -115,6 +115,7 @@ impl Notify {
             let key = match answer.kind {
                 ChallengeKind::Http01 => redis_keys::challenge(&answer.domain, &answer.token),
                 ChallengeKind::TlsAlpn01 => redis_keys::tls_challenge(&answer.domain),
+                ChallengeKind::Dns01 => return,
             };
             self.set("set_challenge", key, &token, answer.expires_at.saturating_sub(now)).await;
         }

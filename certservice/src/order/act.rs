@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use contract::sealed::Recipient;
-use contract::{Bundle, Hostname, Second};
+use contract::{Bundle, Challenge, ChallengeKind, Hostname, Second};
 
 use super::job::{Event, Job, SealedKey, Task};
 use crate::clock;
+use crate::dns::Zones;
 use crate::issue::{self, Chain, Csr, Failure, Finalized, Issuer, OrderState, PrivateKey, Reason, Suggestion, Then};
 use crate::notify::Notify;
 use crate::precheck::Checks;
@@ -26,14 +27,29 @@ pub struct Hands {
     pub edges: Vec<Recipient>,
     pub notify: Notify,
     pub checks: Checks,
+    pub zones: Zones,
     /// Keys whose certificate has not come yet, so that it can be sealed into the bundle's binding. A restart loses
     /// them, and the sealed copy in the order is used.
     keys: Mutex<HashMap<Hostname, Arc<PrivateKey>>>,
 }
 
 impl Hands {
-    pub fn new(issuers: HashMap<String, Issuer>, edges: Vec<Recipient>, notify: Notify, checks: Checks) -> Self {
-        Self { issuers, edges, notify, checks, keys: Mutex::new(HashMap::new()) }
+    pub fn new(
+        issuers: HashMap<String, Issuer>,
+        edges: Vec<Recipient>,
+        notify: Notify,
+        checks: Checks,
+        zones: Zones,
+    ) -> Self {
+        Self { issuers, edges, notify, checks, zones, keys: Mutex::new(HashMap::new()) }
+    }
+
+    /// Takes answers out of DNS, which nobody waits for.
+    pub fn clean_up(&self, answers: Vec<Challenge>) {
+        if answers.iter().any(|answer| answer.kind == ChallengeKind::Dns01) {
+            let zones = self.zones.clone();
+            tokio::spawn(async move { zones.cleanup(&answers).await });
+        }
     }
 
     /// `None` for hints, which nobody waits for.
@@ -45,8 +61,10 @@ impl Hands {
             }
             Task::Withdraw(answers) => {
                 challenge::withdraw(&answers, &self.notify).await;
+                self.clean_up(answers);
                 return None;
             }
+            Task::Present(answers) => self.zones.present(&answers).await.map(Event::Presented),
             Task::Announce(bundle) => {
                 self.notify.bundle(&bundle, clock::now()).await;
                 return None;

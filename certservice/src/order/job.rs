@@ -87,6 +87,8 @@ pub enum Step {
     Ordering,
     /// The CA has an order; what it wants is not known yet.
     Ordered { order: String },
+    /// The answers are to be put into DNS.
+    Presenting { order: String },
     /// The answers stand; the CA has not been asked to look at them.
     Answering { order: String },
     /// The CA was asked to look.
@@ -196,6 +198,8 @@ pub enum Event {
     Ordered(Option<String>),
     /// The CA was asked for the state of the order.
     Looked(OrderState),
+    /// The answers are in DNS, and everywhere in so many seconds.
+    Presented(u64),
     /// The CA was asked to fetch the answers.
     Asked,
     KeyMade(SealedKey),
@@ -220,6 +224,8 @@ pub enum Task {
     Look {
         order: String,
     },
+    /// Put the answers into DNS.
+    Present(Vec<Challenge>),
     /// Hint to the edges' shared cache.
     Publish(Vec<Challenge>),
     /// The same, taken back.
@@ -324,6 +330,7 @@ impl Step {
             Self::InLine { .. } => "in_line",
             Self::Ordering => "ordering",
             Self::Ordered { .. } => "ordered",
+            Self::Presenting { .. } => "presenting",
             Self::Answering { .. } => "answering",
             Self::Validating { .. } => "validating",
             Self::Ready { .. } => "ready",

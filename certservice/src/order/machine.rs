@@ -1,7 +1,7 @@
 //! The order machine: pure, so that every crash point is a unit test.
 
-use contract::Bundle;
 use contract::api::{State, Who};
+use contract::{Bundle, ChallengeKind};
 
 use super::job::{Event, First, Held, Job, Stage, Status, Step, Task};
 use super::prefer;
@@ -71,8 +71,17 @@ fn on(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
         }
         (Step::Ordered { order }, Event::Looked(OrderState::Pending(answers))) => {
             let order = order.clone();
+            if answers.iter().any(|answer| answer.kind == ChallengeKind::Dns01) {
+                let (says, tasks) = ("the answer to the CA is put into DNS", [Task::Present(answers.clone())]);
+                return go(Job { answers, ..job }, Step::Presenting { order }, "presenting", says, tasks);
+            }
             let tasks = [Task::Publish(answers.clone()), Task::Ask { order: order.clone() }];
             go(Job { answers, ..job }, Step::Answering { order }, "answering", "the answer to the CA stands", tasks)
+        }
+        (Step::Presenting { order }, Event::Presented(seconds)) => {
+            let order = order.clone();
+            let job = Job { due_at: now + seconds, ..job };
+            go(job, Step::Answering { order }, "answering", "the answer to the CA spreads in DNS", [])
         }
         (Step::Answering { order }, Event::Asked) => {
             let order = order.clone();
@@ -115,6 +124,7 @@ fn resumed(job: Job) -> (Job, Vec<Task>) {
         Step::Queued | Step::InLine { .. } => vec![Task::Check],
         Step::Ordering => vec![Task::Order],
         Step::Ordered { order } | Step::Validating { order, .. } => vec![Task::Look { order: order.clone() }],
+        Step::Presenting { .. } => vec![Task::Present(job.answers.clone())],
         Step::Answering { order } => vec![Task::Publish(job.answers.clone()), Task::Ask { order: order.clone() }],
         Step::Ready { .. } => vec![Task::MakeKey],
         Step::Keyed { order, key } => vec![Task::Finalize { order: order.clone(), key: key.clone() }],
@@ -275,6 +285,7 @@ impl Event {
             Self::Held(_) => "held",
             Self::Ordered(_) => "ordered",
             Self::Looked(_) => "looked",
+            Self::Presented(_) => "presented",
             Self::Asked => "asked",
             Self::KeyMade(_) => "key made",
             Self::Accepted => "accepted",

@@ -114,6 +114,7 @@ fn is_of_issuer(job: &Job, failure: &Failure, pace: &Pace, now: u64) -> bool {
         "name_refused"
         | "paused_by_ca"
         | "ca_unsupported"
+        | "no_wildcards"
         | "unknown_issuer"
         | "caa_forbids"
         | "caa_forbids_inherited"

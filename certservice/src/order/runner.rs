@@ -302,7 +302,10 @@ impl Runner {
         if was.spent && !job.spent && job.first.is_none() {
             spends.extend(limits.not_issued(&job.domain, was.kind()));
         }
-        let looked = matches!(was.step, Step::Ordered { .. } | Step::Answering { .. } | Step::Validating { .. });
+        let looked = matches!(
+            was.step,
+            Step::Ordered { .. } | Step::Presenting { .. } | Step::Answering { .. } | Step::Validating { .. }
+        );
         if looked && job.failures > was.failures && matches!(failed_with(was, job), "challenge_failed" | "caa_forbids")
         {
             spends.extend(limits.failed(&job.domain));

@@ -1,3 +1,4 @@
+mod in_dns;
 mod second;
 
 use contract::api::{DomainStep, State, Who};

@@ -15,6 +15,8 @@ use super::CaaRecord;
 
 const QUERY_SECONDS_MAX: u64 = 5;
 const ATTEMPTS: usize = 2;
+/// In a row; what resolvers follow.
+const CNAMES_MAX: usize = 8;
 
 pub(super) struct Dns(TokioResolver);
 
@@ -86,6 +88,19 @@ impl Dns {
             _ => None,
         };
         Ok(records.iter().filter_map(caa).collect())
+    }
+
+    /// Where a name leads by CNAME records; itself where it has none.
+    pub(super) async fn leads_to(&self, name: &str) -> Result<String, NoAnswer> {
+        let mut name = name.to_owned();
+        for _ in 0..CNAMES_MAX {
+            let found = self.lookup(&format!("{name}."), RecordType::CNAME).await?;
+            match found.iter().filter_map(target).next() {
+                Some(next) if next != name => name = next,
+                _ => return Ok(name),
+            }
+        }
+        Err(NoAnswer(format!("more than {CNAMES_MAX} CNAME records in a row")))
     }
 
     /// Empty where the name or the type does not exist.

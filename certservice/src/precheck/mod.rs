@@ -2,6 +2,7 @@
 //! leads to our edge. Must never contact a CA or write to the store.
 
 mod caa;
+mod delegation;
 mod dns;
 mod fetch;
 mod verdict;
@@ -11,10 +12,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::Hostname;
 use contract::api::DomainStep;
+use contract::{ChallengeKind, Hostname};
 
+use self::caa::Asks;
 pub use self::caa::CaaRecord;
+use self::delegation::Delegation;
+pub use self::delegation::lies_in;
 use self::dns::{Dns, Records};
 use self::fetch::Fetched;
 use self::verdict::Findings;
@@ -58,23 +62,47 @@ impl Report {
     }
 }
 
-/// Which issuers want a look first, and what their CA is called in CAA records.
+/// What an issuer's orders need.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    /// An order waits for the look.
+    pub look_first: bool,
+    /// What the CA is called in CAA records; empty where that is not known.
+    pub ca_names: Vec<String>,
+    /// In order of preference; empty for one that asks for none.
+    pub challenges: Vec<ChallengeKind>,
+}
+
+impl Needs {
+    /// How control of a domain is shown: of a wildcard in DNS only (RFC 8555 section 7.1.3).
+    fn challenge(&self, domain: &Hostname) -> Option<ChallengeKind> {
+        let fits = |kind: &&ChallengeKind| !domain.is_wildcard() || **kind == ChallengeKind::Dns01;
+        self.challenges.iter().find(fits).copied()
+    }
+}
+
+/// Looks, as each issuer needs them.
 #[derive(Clone)]
 pub struct Checks {
     precheck: Arc<Precheck>,
-    issuers: Arc<HashMap<String, Vec<String>>>,
+    issuers: Arc<HashMap<String, Needs>>,
 }
 
 impl Checks {
-    pub fn new(precheck: Precheck, issuers: HashMap<String, Vec<String>>) -> Self {
+    pub fn new(precheck: Precheck, issuers: HashMap<String, Needs>) -> Self {
         Self { precheck: Arc::new(precheck), issuers: Arc::new(issuers) }
+    }
+
+    /// Where the name of a domain's dns-01 challenge leads by CNAME records.
+    pub async fn challenge_leads_to(&self, domain: &Hostname) -> Result<String, String> {
+        self.precheck.dns.leads_to(&challenge_name(domain)).await.map_err(|error| error.0)
     }
 
     /// What an order of this issuer waits for: nothing, where the issuer wants no look.
     pub async fn look(&self, issuer: &str, domain: &Hostname) -> Report {
         match self.issuers.get(issuer) {
-            Some(ca_names) => self.precheck.look(domain, ca_names).await,
-            None => Report::none(),
+            Some(needs) if needs.look_first => self.precheck.look(domain, needs).await,
+            _ => Report::none(),
         }
     }
 
@@ -86,7 +114,7 @@ impl Checks {
 
     /// A look whether or not an order waits for it.
     pub async fn look_anyway(&self, issuer: &str, domain: &Hostname) -> Report {
-        self.precheck.look(domain, self.issuers.get(issuer).map_or(&[], Vec::as_slice)).await
+        self.precheck.look(domain, self.issuers.get(issuer).unwrap_or(&Needs::default())).await
     }
 }
 
@@ -94,6 +122,8 @@ pub struct Precheck {
     dns: Dns,
     targets: Targets,
     http_port: u16,
+    /// Where answers to dns-01 can be put.
+    zones: Vec<String>,
     /// Our edges answer with it: the key ID that CertService signs with.
     kid: String,
 }
@@ -104,22 +134,37 @@ impl Precheck {
         resolver: Option<SocketAddr>,
         targets: Targets,
         http_port: u16,
+        zones: Vec<String>,
         kid: impl Into<String>,
     ) -> Result<Self, String> {
-        Ok(Self { dns: Dns::open(resolver)?, targets, http_port, kid: kid.into() })
+        Ok(Self { dns: Dns::open(resolver)?, targets, http_port, zones, kid: kid.into() })
     }
 
-    /// `ca_names`: what the CA calls itself in CAA records; empty where that is not known.
-    pub async fn look(&self, domain: &Hostname, ca_names: &[String]) -> Report {
+    pub async fn look(&self, domain: &Hostname, needs: &Needs) -> Report {
         let limit = Duration::from_secs(LOOK_SECONDS_MAX);
-        match tokio::time::timeout(limit, self.findings(domain, ca_names)).await {
-            Ok(findings) => findings.report(domain, &self.targets),
-            Err(_) => verdict::too_slow(LOOK_SECONDS_MAX),
-        }
+        let (ca_names, methods) = (&needs.ca_names[..], &needs.challenges[..]);
+        let asks = Asks { ca_names, methods, wildcard: domain.is_wildcard() };
+        let look = async {
+            match needs.challenge(domain) {
+                Some(ChallengeKind::Dns01) => self.in_dns(domain, asks).await,
+                // Nobody looks at it.
+                None if domain.is_wildcard() => verdict::of_wildcard(domain, needs.challenges.is_empty()),
+                _ => self.findings(domain, asks).await.report(domain, &self.targets),
+            }
+        };
+        tokio::time::timeout(limit, look).await.unwrap_or_else(|_| verdict::too_slow(LOOK_SECONDS_MAX))
     }
 
-    async fn findings(&self, domain: &Hostname, ca_names: &[String]) -> Findings {
-        let (records, caa) = tokio::join!(self.dns.records(domain), caa::climb(&self.dns, domain, ca_names));
+    /// Nobody comes to the domain: its records have to let us issue, and its challenge's name has to lead to us.
+    async fn in_dns(&self, domain: &Hostname, asks: Asks<'_>) -> Report {
+        let name = challenge_name(domain);
+        let (caa, leads_to) = tokio::join!(caa::climb(&self.dns, domain, asks), self.dns.leads_to(&name));
+        let steps = vec![verdict::of_caa(&caa, domain), Delegation { name, leads_to }.step(&self.zones)];
+        Report { steps, doubtful: false }
+    }
+
+    async fn findings(&self, domain: &Hostname, asks: Asks<'_>) -> Findings {
+        let (records, caa) = tokio::join!(self.dns.records(domain), caa::climb(&self.dns, domain, asks));
         let fetches = match &records {
             Ok(records) => self.fetches(domain, records).await,
             Err(_) => Vec::new(),
@@ -143,4 +188,9 @@ impl Precheck {
         }
         fetches
     }
+}
+
+/// RFC 8555 section 8.4; no trailing dot.
+pub fn challenge_name(domain: &Hostname) -> String {
+    format!("_acme-challenge.{}", domain.base())
 }

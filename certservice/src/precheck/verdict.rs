@@ -18,7 +18,7 @@ pub(super) struct Findings {
 
 impl Findings {
     pub(super) fn report(&self, domain: &Hostname, targets: &Targets) -> Report {
-        let steps = vec![self.dns(domain, targets), self.caa(domain), self.http(domain, targets)];
+        let steps = vec![self.dns(domain, targets), of_caa(&self.caa, domain), self.http(domain, targets)];
         let wrong = |id: &str| steps.iter().any(|step| step.id == id && step.ok == Some(false));
         // Names without a record, and CAs that are forbidden, fail at the CA as they do here. Who connects from where, may not.
         let nowhere = self.records.as_ref().is_ok_and(|records| records.v4.is_empty() && records.v6.is_empty());
@@ -96,36 +96,6 @@ impl Findings {
         fixable(step(false, "wrong_address", says), point, Who::Customer)
     }
 
-    fn caa(&self, domain: &Hostname) -> DomainStep {
-        let step = |ok, code, says| step("caa", ok, code, says);
-        match &self.caa {
-            Caa::NoRecord => step(true, "caa_absent", "no CAA record restricts who may issue".to_owned()),
-            Caa::Allows { at } => step(true, "caa_allows", format!("the CAA record of {at} lets our CA issue")),
-            Caa::Unknown { at } => {
-                let says =
-                    format!("{at} has CAA records, and what our CA is called in them is not configured (caa_names)");
-                DomainStep { ok: None, ..step(true, "caa_unknown", says) }
-            }
-            Caa::Forbids { at, says } => {
-                let inherited = at != domain.as_str();
-                let code = if inherited { "caa_forbids_inherited" } else { "caa_forbids" };
-                let whose =
-                    if inherited { format!("{domain} inherits the CAA record of {at}: ") } else { String::new() };
-                let fix = match inherited {
-                    true => format!("add a CAA record that names our CA at {domain}, or to those of {at}"),
-                    false => format!("add our CA to the CAA records of {domain}, or remove them"),
-                };
-                fixable(step(false, code, format!("{whose}{says}")), fix, Who::Customer)
-            }
-            Caa::NoAnswer { at, says } => {
-                let says =
-                    format!("the name servers of {at} did not answer for CAA ({says}); a CA does not issue then");
-                let fix = format!("see that the name servers of {at} answer queries for CAA (RFC 8659)");
-                fixable(step(false, "caa_failed", says), fix, Who::Customer)
-            }
-        }
-    }
-
     fn http(&self, domain: &Hostname, targets: &Targets) -> DomainStep {
         let step = |ok, code, says| step("http", ok, code, says);
         if self.fetches.is_empty() {
@@ -175,6 +145,43 @@ impl Findings {
             }
         }
     }
+}
+
+pub(super) fn of_caa(caa: &Caa, domain: &Hostname) -> DomainStep {
+    let step = |ok, code, says| step("caa", ok, code, says);
+    match caa {
+        Caa::NoRecord => step(true, "caa_absent", "no CAA record restricts who may issue".to_owned()),
+        Caa::Allows { at } => step(true, "caa_allows", format!("the CAA record of {at} lets our CA issue")),
+        Caa::Unknown { at } => {
+            let says = format!("{at} has CAA records, and what our CA is called in them is not configured (caa_names)");
+            DomainStep { ok: None, ..step(true, "caa_unknown", says) }
+        }
+        Caa::Forbids { at, says } => {
+            let inherited = at != domain.base();
+            let code = if inherited { "caa_forbids_inherited" } else { "caa_forbids" };
+            let whose = if inherited { format!("{domain} inherits the CAA record of {at}: ") } else { String::new() };
+            let fix = match inherited {
+                true => format!("add a CAA record that names our CA at {}, or to those of {at}", domain.base()),
+                false => format!("add our CA to the CAA records of {}, or remove them", domain.base()),
+            };
+            fixable(step(false, code, format!("{whose}{says}")), fix, Who::Customer)
+        }
+        Caa::NoAnswer { at, says } => {
+            let says = format!("the name servers of {at} did not answer for CAA ({says}); a CA does not issue then");
+            let fix = format!("see that the name servers of {at} answer queries for CAA (RFC 8659)");
+            fixable(step(false, "caa_failed", says), fix, Who::Customer)
+        }
+    }
+}
+
+/// Of an issuer that has no way to see who controls a wildcard, or wants none.
+pub(super) fn of_wildcard(domain: &Hostname, needs_nothing: bool) -> Report {
+    if needs_nothing {
+        return Report::none();
+    }
+    let says = format!("{domain} is a wildcard, and this issuer is not set up for dns-01, which CAs want for one");
+    let fix = "add dns-01 to the issuer's `challenges`, or choose another issuer".to_owned();
+    Report { steps: vec![fixable(step("dns", false, "no_wildcards", says), fix, Who::Operator)], doubtful: false }
 }
 
 /// A look that came to no end: as good as none.

@@ -58,7 +58,7 @@ impl Store {
         let change = |(cursor, domain, revision, gone): (i64, String, i64, bool)| {
             let damaged = |_| StoreError::Damaged("a change", domain.clone(), "its domain is no host name".to_owned());
             let revision = (!gone).then_some(from_sql(revision));
-            Ok(Change { cursor: from_sql(cursor), domain: Hostname::parse(&domain).map_err(damaged)?, revision })
+            Ok(Change { cursor: from_sql(cursor), domain: Hostname::parse_domain(&domain).map_err(damaged)?, revision })
         };
         let changes = rows.into_iter().map(change).collect::<Result<Vec<_>, StoreError>>()?;
         let cursor = match changes.last() {

@@ -183,7 +183,7 @@ impl Store {
     async fn sort(&self, names: &[String]) -> Result<(), StoreError> {
         in_transaction!(self, transaction => {
             for name in names {
-                let registered = Hostname::parse(name).map(|name| registered_domain(&name).to_owned());
+                let registered = Hostname::parse_domain(name).map(|name| registered_domain(&name).to_owned());
                 let registered = registered.unwrap_or_else(|_| name.clone());
                 sqlx::query(SORT).bind(registered).bind(name).execute(&mut *transaction).await?;
             }
@@ -345,7 +345,7 @@ fn domain(row: Row) -> Result<Domain, StoreError> {
     let issuers = issuers.map(|body| parse("the issuers", &name, &body)).transpose()?;
     let passed = passed.map(|body| parse("the issuers", &name, &body)).transpose()?;
     Ok(Domain {
-        name: Hostname::parse(&name).map_err(|_| damaged("its name"))?,
+        name: Hostname::parse_domain(&name).map_err(|_| damaged("its name"))?,
         tenant,
         issuer,
         issuers: issuers.unwrap_or_default(),

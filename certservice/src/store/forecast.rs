@@ -52,7 +52,7 @@ impl Store {
             .bind(now).bind(then).bind(i64::from(limit)).fetch_all(pool).await?);
         let first = rows.into_iter().map(|(name, ends_at)| {
             let damaged = |_| StoreError::Damaged("the domain", name.clone(), "its name is not known".to_owned());
-            Ok(EndingCertificate { name: Hostname::parse(&name).map_err(damaged)?, ends_at: from_sql(ends_at) })
+            Ok(EndingCertificate { name: Hostname::parse_domain(&name).map_err(damaged)?, ends_at: from_sql(ends_at) })
         });
         Ok((from_sql(count), first.collect::<Result<_, StoreError>>()?))
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use contract::api::{CertificateInfo, State};
 use contract::journal::Detail;
-use contract::{Bundle, Challenge, Hostname};
+use contract::{Bundle, Challenge, ChallengeKind, Hostname};
 
 use super::budgets::spend;
 use super::changes::{ANNOUNCE, next_cursor};
@@ -196,7 +196,7 @@ impl Store {
                 .execute(&mut *transaction).await?.rows_affected();
             check(written, &job.domain)?;
             sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
-            for answer in &job.answers {
+            for answer in job.answers.iter().filter(|answer| answer.kind != ChallengeKind::Dns01) {
                 sqlx::query(ANSWER)
                     .bind(name).bind(&answer.token).bind(&answer.key_authorization).bind(to_sql(answer.expires_at))
                     .execute(&mut *transaction).await?;

@@ -127,7 +127,7 @@ impl Store {
                 .bind(to_sql(until)).bind(&name).bind(&ari_id).bind(ari_at).execute(pool).await?.rows_affected())?;
             if taken == 1 {
                 let damaged = |_| StoreError::Damaged("the domain", name.clone(), "its name is not known".to_owned());
-                let name = Hostname::parse(&name).map_err(damaged)?;
+                let name = Hostname::parse_domain(&name).map_err(damaged)?;
                 due.push(Suggested { name, issuer, ari_id, renew_at: renew_at.map(from_sql), urgent: false });
             }
         }
@@ -150,7 +150,7 @@ impl Store {
 
 fn renewal((name, issuer, certificate, ari_id, issuers): Row) -> Result<Option<Renewal>, StoreError> {
     let damaged = |_| StoreError::Damaged("the domain", name.clone(), "its name is not known".to_owned());
-    let host = Hostname::parse(&name).map_err(damaged)?;
+    let host = Hostname::parse_domain(&name).map_err(damaged)?;
     let Some(certificate) = certificate else { return Ok(None) };
     let CertificateInfo { revision, not_after, .. } = parse("the certificate", &name, &certificate)?;
     let issuers = issuers.map(|body| parse("the issuers", &name, &body)).transpose()?.unwrap_or_default();

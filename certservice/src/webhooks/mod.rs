@@ -1,29 +1,22 @@
 //! Tells other systems what the journal tells: each entry, in order, at least once, signed. Must never hold up what it tells
 //! of: how far each has come is remembered, and who is away is tried again.
 
+mod poster;
 mod signature;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use contract::journal::Entry;
-use http::Request;
-use http::header::CONTENT_TYPE;
-use http_body_util::Full;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 
+pub(crate) use self::poster::Poster;
 pub use self::signature::signature;
+use crate::clock;
 use crate::config::Webhook;
 use crate::store::{Store, StoreError};
-use crate::{clock, https};
 
 const LOOK_SECONDS: u64 = 1;
 /// Entries read at once.
 const BATCH: u32 = 100;
-const ANSWER_SECONDS_MAX: u64 = 10;
 /// How long a webhook stays with an instance that says nothing any more: longer than a try takes.
 const HOLD_SECONDS: u64 = 60;
 const RETRY_SECONDS_MIN: u64 = 2;
@@ -36,16 +29,15 @@ pub struct Sender {
     webhook: Webhook,
     /// This instance, unlike any other on the store.
     holder: String,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    poster: Poster,
 }
 
 impl Sender {
     pub async fn open(store: Store, webhook: Webhook, holder: String) -> Result<Self, String> {
         let named = |says| format!("webhook `{}`: {says}", webhook.name);
-        let connector = https::connector(webhook.root.as_deref(), webhook.plain).map_err(named)?;
+        let poster = Poster::open(webhook.secret.clone(), webhook.root.as_deref(), webhook.plain).map_err(named)?;
         store.know_webhook(&webhook.name).await.map_err(|error| error.to_string())?;
-        let client = Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
-        Ok(Self { store, webhook, holder, client })
+        Ok(Self { store, webhook, holder, poster })
     }
 
     /// For as long as the process lives.
@@ -74,7 +66,7 @@ impl Sender {
                 if self.store.hold_webhook(name, &self.holder, now + HOLD_SECONDS, now).await?.is_none() {
                     return Ok(());
                 }
-                if let Err(says) = self.send(&entry, now).await {
+                if let Err(says) = self.send(&entry).await {
                     let pause = pause_seconds(failures);
                     tracing::warn!(webhook = name, seq = entry.seq, says, pause, "a webhook did not take an event");
                     let says: String = says.chars().take(SAYS_CHARS_MAX).collect();
@@ -86,35 +78,14 @@ impl Sender {
         }
     }
 
-    async fn send(&self, entry: &Entry, now: u64) -> Result<(), String> {
+    async fn send(&self, entry: &Entry) -> Result<(), String> {
         let body = serde_json::to_vec(entry).map_err(|error| error.to_string())?;
-        let request = Request::post(&self.webhook.url)
-            .header(CONTENT_TYPE, "application/json")
-            .header("latchkey-event", entry.seq)
-            .header("latchkey-timestamp", now)
-            .header("latchkey-signature", signature(self.webhook.secret.reveal(), now, &body))
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| error.to_string())?;
-        let limit = Duration::from_secs(ANSWER_SECONDS_MAX);
-        let answer = tokio::time::timeout(limit, self.client.request(request)).await;
-        let answer = answer.map_err(|_| format!("no answer within {ANSWER_SECONDS_MAX} s"))?;
-        let status = answer.map_err(|error| with_causes(&error))?.status();
-        if status.is_success() { Ok(()) } else { Err(format!("it answered with status {}", status.as_u16())) }
+        self.poster.post(&self.webhook.url, Some(entry.seq), body).await
     }
 }
 
 fn pause_seconds(failures: u64) -> u64 {
     (RETRY_SECONDS_MIN << failures.min(16)).min(RETRY_SECONDS_MAX)
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certservice::config::Config;
+use certservice::dns::Zones;
 use certservice::issue::Issuer;
 use certservice::notify::Notify;
 use certservice::observe::Metrics;
@@ -53,11 +54,12 @@ impl Life {
             (issuer.name.clone(), Issuer::open(issuer, &config.data_dir).unwrap())
         };
         let issuers: HashMap<_, _> = config.issuers.iter().map(open).collect();
-        let looked = config.issuers.iter().filter(|issuer| issuer.precheck);
-        let looked = looked.map(|issuer| (issuer.name.clone(), issuer.caa_names.clone())).collect();
+        let looked = config.issuers.iter().map(|issuer| (issuer.name.clone(), issuer.needs())).collect();
         let precheck = config.precheck;
-        let precheck = Precheck::open(precheck.resolver, precheck.targets, precheck.http_port, KID).unwrap();
-        let hands = Hands::new(issuers, config.edges, notify, Checks::new(precheck, looked));
+        let precheck = Precheck::open(precheck.resolver, precheck.targets, precheck.http_port, vec![], KID).unwrap();
+        let checks = Checks::new(precheck, looked);
+        let zones = Zones::open(&config.dns, checks.clone()).unwrap();
+        let hands = Hands::new(issuers, config.edges, notify, checks, zones);
         let pace = Pace {
             retry_seconds_min: 1,
             retry_seconds_max: 1,
@@ -125,7 +127,10 @@ impl Life {
     async fn known(&self) -> Option<Known> {
         let stored = self.order().await?;
         let (order, csr) = match stored.job.step {
-            Step::Ordered { order } | Step::Answering { order } | Step::Validating { order, .. } => (Some(order), None),
+            Step::Ordered { order }
+            | Step::Presenting { order }
+            | Step::Answering { order }
+            | Step::Validating { order, .. } => (Some(order), None),
             Step::Ready { order } => (order, None),
             Step::Keyed { order, key } => (order, Some(key.csr)),
             Step::Finalizing { order, key, .. } => (Some(order), Some(key.csr)),

@@ -8,7 +8,7 @@ use openssl::x509::X509;
 
 /// Verifies, opens and checks a signed bundle; gives back the private key in PKCS #8.
 pub fn open_bundle(token: &str, domain: &str, keys: &VerifyKeys, edge: &EdgeKey) -> (Bundle, Vec<u8>) {
-    let domain = Hostname::parse(domain).unwrap();
+    let domain = Hostname::parse_domain(domain).unwrap();
     let bundle: Bundle = verify(token, keys).unwrap();
     assert_eq!(bundle.domain, domain);
     let chain = bundle.chain().unwrap();

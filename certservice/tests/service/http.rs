@@ -1,6 +1,6 @@
 //! As much HTTP as the tests need: one request a connection, over whatever stream it is given.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 
 use serde_json::Value;
 
@@ -46,4 +46,28 @@ pub fn exchange_with(mut stream: impl Read + Write, method: &str, path: &str, he
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Answer { status, head, body: bytes[end + 4..].to_vec() }
+}
+
+/// Path, headers in lower case, body.
+pub type Request = (String, Vec<(String, String)>, Vec<u8>);
+
+/// A request that a server of the tests gets.
+pub fn read_request(stream: &mut impl BufRead) -> Option<Request> {
+    let mut line = String::new();
+    stream.read_line(&mut line).ok().filter(|read| *read > 0)?;
+    let path = line.split(' ').nth(1)?.to_owned();
+    let mut headers = Vec::new();
+    loop {
+        let mut header = String::new();
+        stream.read_line(&mut header).ok()?;
+        match header.trim().split_once(": ") {
+            Some((name, value)) => headers.push((name.to_ascii_lowercase(), value.to_owned())),
+            None => break,
+        }
+    }
+    let length =
+        headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some((path, headers, body))
 }

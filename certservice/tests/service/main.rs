@@ -5,6 +5,7 @@ mod access;
 mod changes;
 mod ca;
 mod crash;
+mod dns01;
 mod edge;
 mod events;
 mod http;

@@ -45,6 +45,11 @@ pub struct Pebble {
 impl Pebble {
     /// Starts it with its files in `folder`; `extra` are more settings.
     pub fn start(folder: &Path, extra: &str) -> Self {
+        Self::start_with_dns(folder, extra, None)
+    }
+
+    /// `resolver`: a DNS server that runs already.
+    pub fn start_with_dns(folder: &Path, extra: &str, resolver: Option<u16>) -> Self {
         let [acme, management, http, tls, dns, dns_management] = std::array::from_fn(|_| free_port());
         write_certificates(folder);
         let at = |name: &str| folder.join(name).display().to_string();
@@ -65,15 +70,16 @@ impl Pebble {
         dns_server.args(["-tlsalpn01", "", "-doh", "", "-dnsserver", &format!("127.0.0.1:{dns}")]);
         dns_server.args(["-management", &format!("127.0.0.1:{dns_management}")]);
         let dns_server = quiet(&mut dns_server, "challtestsrv.log");
+        let resolver = resolver.unwrap_or(dns);
         let mut ca = Command::new(binary("pebble"));
-        ca.args(["-config", &at("pebble.json"), "-dnsserver", &format!("127.0.0.1:{dns}")]);
+        ca.args(["-config", &at("pebble.json"), "-dnsserver", &format!("127.0.0.1:{resolver}")]);
         ca.env("PEBBLE_VA_NOSLEEP", "1");
         let ca = quiet(&mut ca, "pebble.log");
         for port in [acme, dns_management] {
             wait_for("Pebble", || TcpStream::connect(("127.0.0.1", port)).ok());
         }
         let directory = format!("https://127.0.0.1:{acme}/dir");
-        Self { directory, http_port: http, dns, dns_management, _processes: [ca, dns_server] }
+        Self { directory, http_port: http, dns: resolver, dns_management, _processes: [ca, dns_server] }
     }
 
     pub fn issuer(&self, extra: &str) -> String {

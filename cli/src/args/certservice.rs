@@ -8,7 +8,7 @@ use contract::api::{RevokeReason, State};
 
 #[derive(Debug, Subcommand)]
 pub enum DomainAction {
-    /// Register a domain: a certificate is ordered for it.
+    /// Register a domain, such as shop.example or '*.shop.example': a certificate is ordered for it.
     Add {
         name: Hostname,
         /// Who it belongs to. Default: the token's tenant.

@@ -51,10 +51,16 @@ pub(super) enum Choice {
     Refuse(Refusal),
 }
 
+/// Waits of one handshake: for the name, for its wildcard, for what stands in.
+pub(super) const WAITS_MAX: usize = 3;
+
 /// A certificate that is waited for.
 #[derive(Clone)]
 pub(super) struct Wanted {
+    /// What the client named, or the default.
     pub(super) name: Hostname,
+    /// Looked for under the wildcard that stands for the name, not under the name itself.
+    wildcard: Option<Hostname>,
     /// It is to stand in for what would be refused.
     instead_of: Option<Refusal>,
 }
@@ -67,6 +73,12 @@ pub(super) struct Served {
     pub(super) tier: Tier,
     /// What it took to find it in memory; nothing if it was waited for.
     pub(super) found_in: Duration,
+}
+
+impl Wanted {
+    fn new(name: Hostname) -> Self {
+        Self { name, wildcard: None, instead_of: None }
+    }
 }
 
 impl Served {
@@ -134,14 +146,37 @@ impl Sources {
                 let served = Served { found_in: started.elapsed(), ..Served::new(Some(name), certificate, tier) };
                 (tier.label(), "hit", Choice::Serve(served))
             }
-            Found::Absent(miss) => ("warm", "absent", self.refuse(Refusal::Miss(name, miss))),
-            Found::Nothing if self.may_exist(&name, client) => {
-                ("warm", "miss", Choice::Wait(Wanted { name, instead_of: None }))
-            }
-            Found::Nothing => ("warm", "unknown_name", self.refuse(Refusal::Miss(name, Miss::Unknown))),
+            Found::Absent(miss) => match self.of_wildcard(&name, false) {
+                Some(choice) => ("warm", "wildcard", choice),
+                None => ("warm", "absent", self.refuse(Refusal::Miss(name, miss))),
+            },
+            // The exact name has the first word, where there may be one.
+            Found::Nothing if self.is_listed(&name) => ("warm", "miss", Choice::Wait(Wanted::new(name))),
+            Found::Nothing => match self.of_wildcard(&name, false) {
+                Some(choice) => ("warm", "wildcard", choice),
+                None if self.known.may_look_up_unlisted(name.as_str(), client) => {
+                    ("warm", "miss", Choice::Wait(Wanted::new(name)))
+                }
+                None => ("warm", "unknown_name", self.refuse(Refusal::Miss(name, Miss::Unknown))),
+            },
         };
         METRICS.certificate_lookups.with_label_values(&[tier, result]).inc();
         choice
+    }
+
+    /// The wildcard one label above, where there may be one: at hand, or to be waited for. `unlisted`: also one that the list
+    /// of names does not have yet.
+    fn of_wildcard(&self, name: &Hostname, unlisted: bool) -> Option<Choice> {
+        let wildcard = name.wildcard()?;
+        match self.in_memory(&wildcard) {
+            Found::Fresh(certificate, tier) | Found::Aging(certificate, tier) => {
+                Some(Choice::Serve(Served::new(Some(name.clone()), certificate, tier)))
+            }
+            Found::Nothing if unlisted || self.is_listed(&wildcard) => {
+                Some(Choice::Wait(Wanted { wildcard: Some(wildcard), ..Wanted::new(name.clone()) }))
+            }
+            Found::Nothing | Found::Absent(_) => None,
+        }
     }
 
     fn in_memory(&self, name: &Hostname) -> Found {
@@ -169,7 +204,7 @@ impl Sources {
                     Choice::Serve(Served::new(None, certificate, tier))
                 }
                 Found::Absent(_) => Choice::Refuse(refusal),
-                Found::Nothing => Choice::Wait(Wanted { name: name.clone(), instead_of: Some(refusal) }),
+                Found::Nothing => Choice::Wait(Wanted { instead_of: Some(refusal), ..Wanted::new(name.clone()) }),
             },
         }
     }
@@ -188,19 +223,26 @@ impl Sources {
 
     /// What comes of waiting: never another wait for the same.
     pub(super) async fn wait(&self, wanted: &Wanted, deadline: Duration) -> Choice {
-        let Wanted { name, instead_of } = wanted;
-        match (self.misses.wait(name, deadline).await, instead_of) {
+        let Wanted { name, wildcard, instead_of } = wanted;
+        match (self.misses.wait(wildcard.as_ref().unwrap_or(name), deadline).await, instead_of) {
             (Ok((certificate, tier)), None) => Choice::Serve(Served::new(Some(name.clone()), certificate, tier)),
             (Ok((certificate, tier)), Some(_)) => Choice::Serve(Served::new(None, certificate, tier)),
+            // Its own certificate is not there: a wildcard's will do. Who came so far has paid for a look.
+            (Err(miss), None) if wildcard.is_none() => match self.of_wildcard(name, true) {
+                Some(choice) => choice,
+                None => self.refuse(Refusal::Miss(name.clone(), miss)),
+            },
             (Err(miss), None) => self.refuse(Refusal::Miss(name.clone(), miss)),
             (Err(_), Some(refusal)) => Choice::Refuse(refusal.clone()),
         }
     }
 
     /// Who joins a load that is under way costs nothing more.
+    fn is_listed(&self, name: &Hostname) -> bool {
+        self.known.may_exist(name.as_str()) || self.misses.loading(name)
+    }
+
     fn may_exist(&self, name: &Hostname, client: IpAddr) -> bool {
-        self.known.may_exist(name.as_str())
-            || self.misses.loading(name)
-            || self.known.may_look_up_unlisted(name.as_str(), client)
+        self.is_listed(name) || self.known.may_look_up_unlisted(name.as_str(), client)
     }
 }

@@ -18,7 +18,7 @@ use openssl::ssl::{
 use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::tls::SslStream;
 
-use super::choice::{Choice, Refusal, Served, Sources};
+use super::choice::{Choice, Refusal, Served, Sources, WAITS_MAX};
 use super::miss::Miss;
 use super::table::Tier;
 use super::tickets::{Found, Protection, Protects, Tickets};
@@ -184,17 +184,22 @@ impl Terminator {
 }
 
 impl Terminator {
-    /// Waits for what is wanted, and if it does not come for what stands in for it.
+    /// Waits for what is wanted, and if it does not come for what stands in for it: all in one deadline.
     async fn settle(&self, first: Option<&Choice>) -> Choice {
-        let wanted = match first {
-            Some(Choice::Wait(wanted)) => wanted,
+        let mut wanted = match first {
+            Some(Choice::Wait(wanted)) => wanted.clone(),
             Some(Choice::WaitForChallenge(name)) => return self.sources.prove(name).await,
             _ => return Choice::Refuse(Refusal::NoSni),
         };
-        match self.sources.wait(wanted, self.timeouts.load).await {
-            Choice::Wait(fallback) => self.sources.wait(&fallback, self.timeouts.load).await,
-            settled => settled,
+        let started = Instant::now();
+        for _ in 0..WAITS_MAX {
+            let left = self.timeouts.load.saturating_sub(started.elapsed());
+            match self.sources.wait(&wanted, left).await {
+                Choice::Wait(next) => wanted = next,
+                settled => return settled,
+            }
         }
+        Choice::Refuse(Refusal::NoSni)
     }
 }
 

@@ -58,4 +58,6 @@ mod upgrade;
 #[cfg(test)]
 mod upstreams;
 #[cfg(test)]
+mod wildcards;
+#[cfg(test)]
 mod world;
