@@ -19,7 +19,7 @@ pub fn open_bundle(token: &str, domain: &str, keys: &VerifyKeys, edge: &EdgeKey)
     let expected = Expected {
         domain: &domain,
         certificate: contract::bundle::sha256(&chain[0]),
-        public_key: contract::bundle::sha256(&public_key.public_key_to_der().unwrap()),
+        public_key: &|| Some(contract::bundle::sha256(&public_key.public_key_to_der().unwrap())),
     };
     let key = open(&bundle.key, edge, &expected).unwrap();
     assert!(PKey::private_key_from_der(&key).unwrap().public_eq(&public_key), "key and certificate don't match");

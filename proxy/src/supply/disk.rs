@@ -32,6 +32,12 @@ impl Disk {
         Ok(Self { folder, turn: AtomicU64::new(0) })
     }
 
+    /// One look at a folder, which the system mostly has in memory: a name that is not kept costs no change of thread.
+    /// True where that fails; to read tells why.
+    pub(super) fn has(&self, name: &Hostname) -> bool {
+        self.path(name).try_exists().unwrap_or(true)
+    }
+
     /// Blocks.
     pub(super) fn get(&self, name: &Hostname) -> std::io::Result<Option<Kept>> {
         let file = match File::open(self.path(name)) {
@@ -54,11 +60,7 @@ impl Disk {
         {
             return OpenOptions::new().write(true).open(&path)?.set_modified(SystemTime::now());
         }
-        let Some(folder) = path.parent() else {
-            return Ok(());
-        };
-        fs::create_dir_all(folder)?;
-        let partial = folder.join(format!(".{}.partial", self.turn.fetch_add(1, Ordering::Relaxed)));
+        let partial = path.with_file_name(format!(".{}.partial", self.turn.fetch_add(1, Ordering::Relaxed)));
         let written = write(&partial, token).and_then(|()| fs::rename(&partial, &path));
         if written.is_err() {
             // A full disk: nothing half written stays, and the bundle of before is untouched.
@@ -75,17 +77,25 @@ impl Disk {
         }
     }
 
-    /// Two levels of 256 folders: a million domains are about 16 files in each.
+    /// 256 folders: a million domains are about 4,000 files in each. Twice as deep, nearly every new name would make a
+    /// folder, which costs more than its file.
     fn path(&self, name: &Hostname) -> PathBuf {
         // Not the name itself: with an ending it may be longer than a file name can be.
         let hex: String = sha256(name.as_str().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        self.folder.join(&hex[..2]).join(&hex[2..4]).join(format!("{hex}.jws"))
+        self.folder.join(&hex[..2]).join(format!("{hex}.jws"))
     }
 }
 
 /// Without fsync: a file lost in a power failure is a miss, and one half written does not verify.
 fn write(path: &Path, token: &str) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let mut file = match (open(), path.parent()) {
+        (Err(error), Some(folder)) if error.kind() == ErrorKind::NotFound => {
+            fs::create_dir_all(folder)?;
+            open()?
+        }
+        (opened, _) => opened?,
+    };
     file.write_all(token.as_bytes())
 }
 
@@ -142,7 +152,7 @@ mod tests {
         assert!(disk.put(&name("a.example"), "one").is_err());
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no partial file stays");
         let other = disk.path(&name("b.example"));
-        fs::write(other.parent().unwrap().parent().unwrap(), "in the way").unwrap();
+        fs::write(other.parent().unwrap(), "in the way").unwrap();
         assert!(disk.put(&name("b.example"), "one").is_err());
         assert!(disk.get(&name("b.example")).is_err());
     }

@@ -128,9 +128,7 @@ impl Supply {
     }
 
     async fn kept(&self, name: &Hostname) -> Option<(String, Bundle, u64)> {
-        let (disk, asked) = (self.disk.clone(), name.clone());
-        let read = tokio::task::spawn_blocking(move || disk.get(&asked)).await.map_err(std::io::Error::other);
-        let (label, value) = match read.and_then(|read| read) {
+        let (label, value) = match self.read(name).await {
             Ok(None) => ("miss", None),
             Err(error) => {
                 disk_failed("a bundle can't be read from disk", "the next tier is asked", &error);
@@ -148,6 +146,14 @@ impl Supply {
         };
         METRICS.certificate_lookups.with_label_values(&["disk", label]).inc();
         value
+    }
+
+    async fn read(&self, name: &Hostname) -> std::io::Result<Option<disk::Kept>> {
+        if !self.disk.has(name) {
+            return Ok(None);
+        }
+        let (disk, name) = (self.disk.clone(), name.clone());
+        tokio::task::spawn_blocking(move || disk.get(&name)).await.map_err(std::io::Error::other)?
     }
 
     /// The answer to an http-01 challenge of this domain, if there is one.

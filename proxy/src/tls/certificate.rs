@@ -97,8 +97,8 @@ impl Opener {
         let shared = self.chains.share(intermediates).map_err(|_| CertificateError::Malformed)?;
 
         let public = leaf.public_key().map_err(|_| CertificateError::Malformed)?;
-        let spki = public.public_key_to_der().map_err(|_| CertificateError::Malformed)?;
-        let expected = Expected { domain, certificate: sha256(der), public_key: sha256(&spki) };
+        let public_key = || public.public_key_to_der().ok().map(|spki| sha256(&spki));
+        let expected = Expected { domain, certificate: sha256(der), public_key: &public_key };
         let pkcs8 = open(sealed, &self.edge, &expected)?;
         let key = PKey::private_key_from_pkcs8(&pkcs8).map_err(|_| CertificateError::KeyMalformed)?;
         if !key.public_eq(&public) {

@@ -48,7 +48,7 @@ async fn the_edge_opens_what_another_jose_implementation_sealed() {
     let (ours, other) = (EdgeKey::generate(2048).unwrap(), EdgeKey::generate(3072).unwrap());
     let issued = Authority::new("test").unwrap().issue("shop.example").unwrap();
     let certificate = contract::bundle::sha256(&issued.certificate.to_der().unwrap());
-    let public_key = contract::bundle::sha256(&issued.key.public_key_to_der().unwrap());
+    let public_key = || Some(contract::bundle::sha256(&issued.key.public_key_to_der().unwrap()));
     let public = |key: &EdgeKey| json!({"kid": key.kid(), "public_key": key.public_pem().unwrap()});
     let input = json!({
         "domain": "shop.example",
@@ -60,9 +60,10 @@ async fn the_edge_opens_what_another_jose_implementation_sealed() {
     let jwe: Sealed = serde_json::from_str(&jwe).unwrap();
     let (shop, blog) = (hostname("shop.example"), hostname("blog.example"));
     for key in [&ours, &other] {
-        let opened = sealed::open(&jwe, key, &Expected { domain: &shop, certificate, public_key }).unwrap();
+        let opened =
+            sealed::open(&jwe, key, &Expected { domain: &shop, certificate, public_key: &public_key }).unwrap();
         assert_eq!(*opened, issued.key.private_key_to_pkcs8().unwrap());
-        assert!(sealed::open(&jwe, key, &Expected { domain: &blog, certificate, public_key }).is_err());
+        assert!(sealed::open(&jwe, key, &Expected { domain: &blog, certificate, public_key: &public_key }).is_err());
     }
 }
 
@@ -78,7 +79,7 @@ async fn the_private_key_lies_nowhere_in_clear() {
     let expected = Expected {
         domain: &hostname("shop.example"),
         certificate: contract::bundle::sha256(&leaf),
-        public_key: contract::bundle::sha256(&public.public_key_to_der().unwrap()),
+        public_key: &|| Some(contract::bundle::sha256(&public.public_key_to_der().unwrap())),
     };
     let pkcs8 = sealed::open(&bundle.key, &edge, &expected).unwrap();
     let scalar = PKey::private_key_from_der(&pkcs8).unwrap().ec_key().unwrap().private_key().to_vec_padded(32).unwrap();

@@ -145,7 +145,8 @@ fn opened(bundle: &Bundle) -> String {
         Ok(chain) => chain,
         Err(error) => return error.to_string(),
     };
-    let expected = Expected { domain: &bundle.domain, certificate: sha256(&chain[0]), public_key: PUBLIC_KEY };
+    let expected =
+        Expected { domain: &bundle.domain, certificate: sha256(&chain[0]), public_key: &|| Some(PUBLIC_KEY) };
     match open(&bundle.key, &SIDES.edge, &expected) {
         Ok(key) => {
             assert_eq!(&*key, PRIVATE_KEY);

@@ -25,13 +25,13 @@ pub enum KeyError {
 }
 
 /// What the edge itself knows of the key that it is about to open; never taken from the sealed data.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Expected<'a> {
     pub domain: &'a Hostname,
     /// SHA-256 of the certificate in DER.
     pub certificate: [u8; 32],
-    /// SHA-256 of its SubjectPublicKeyInfo.
-    pub public_key: [u8; 32],
+    /// SHA-256 of its SubjectPublicKeyInfo; only asked for where the key was sealed before there was a certificate.
+    pub public_key: &'a dyn Fn() -> Option<[u8; 32]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -178,7 +178,7 @@ fn check_binding(aad: &Aad, expected: &Expected<'_>) -> Result<(), OpenError> {
     let is = |claimed: &str, digest: [u8; 32]| claimed == URL_SAFE_NO_PAD.encode(digest);
     let bound = match (&aad.certificate, &aad.public_key) {
         (Some(certificate), None) => is(certificate, expected.certificate),
-        (None, Some(public_key)) => is(public_key, expected.public_key),
+        (None, Some(public_key)) => (expected.public_key)().is_some_and(|digest| is(public_key, digest)),
         _ => return Err(OpenError::Malformed("aad must name a certificate or a public key")),
     };
     bound.then_some(()).ok_or_else(|| OpenError::OtherCertificate(expected.domain.clone()))
