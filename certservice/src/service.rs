@@ -73,6 +73,8 @@ impl Service {
             issuers: config.domains.issuers.clone(),
             renewals_wait_seconds: config.issuance.renewals_wait_seconds,
         };
+        let concurrency = config.issuance.concurrency;
+        let ms_per_order = config.issuers.iter().map(|i| (i.name.clone(), i.ms_per_order(concurrency))).collect();
         let wildcards = config.issuers.iter().filter(|issuer| issuer.can_wildcards());
         let wildcards = wildcards.map(|issuer| issuer.name.clone()).collect();
         let limits: HashMap<_, _> = config.issuers.iter().map(|i| (i.name.clone(), i.limits)).collect();
@@ -100,6 +102,7 @@ impl Service {
             metrics,
             tokens: config.tokens,
             local: matches!(config.listen, Listen::Unix(_)),
+            confidential: matches!(config.listen, Listen::Unix(_) | Listen::Tcp { tls: Some(_), .. }),
             rules,
             doctor,
             links,
@@ -107,6 +110,7 @@ impl Service {
             progress,
             checks,
             limits,
+            ms_per_order,
             wake: Arc::new(Wake::new()),
             hands: runner.hands(),
         };
@@ -166,8 +170,7 @@ impl Service {
 fn checks(config: &Config, kid: &str) -> Result<Checks, String> {
     let precheck = &config.precheck;
     let zones = config.dns.iter().flat_map(|provider| provider.zones.clone()).collect();
-    let (targets, http_port) = (precheck.targets.clone(), precheck.http_port);
-    let precheck = Precheck::open(precheck.resolver, targets, http_port, zones, kid)?;
+    let precheck = Precheck::open(precheck.resolver, precheck.targets.clone(), precheck.ports, zones, kid)?;
     let needs = config.issuers.iter().map(|issuer| (issuer.name.clone(), issuer.needs())).collect();
     Ok(Checks::new(precheck, needs))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use self::certservice::seconds;
-pub use self::certservice::{AuditAction, BudgetAction, DomainAction, EdgeAction, ImportAction, IssueArgs};
+pub use self::certservice::{AuditAction, BudgetAction, CertAction, DomainAction, EdgeAction, ImportAction, IssueArgs};
 use crate::client::Target;
 pub use crate::import::Format;
 
@@ -31,6 +31,13 @@ pub enum Command {
         certservice: CertServiceArgs,
         #[command(subcommand)]
         action: DomainAction,
+    },
+    /// Certificates: what is served, and one's own.
+    Cert {
+        #[command(flatten)]
+        certservice: CertServiceArgs,
+        #[command(subcommand)]
+        action: CertAction,
     },
     /// Register a list of domains and follow it to its certificates. Begun again with the same file, it goes on.
     Issue {

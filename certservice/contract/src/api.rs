@@ -1,9 +1,11 @@
 //! Types of CertService's HTTP API (`/v1`), shared with its clients.
 
+mod certificate;
 mod forecast;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::certificate::{BringCertificate, CertificateInfo, CertificatePage};
 pub use self::forecast::{
     Budget, BudgetPage, EndingCertificate, Forecast, IssuerBudgets, IssuerForecast, Outage, PlannedDay,
 };
@@ -24,6 +26,9 @@ pub struct PutDomain {
     /// for a new domain those of the boot file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuers: Option<Vec<String>>,
+    /// What kind of certificate, as the CA calls it, such as `shortlived`; empty: the issuer's own. Default: as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// After all others: one of a large import. Default: no.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bulk: bool,
@@ -75,6 +80,9 @@ pub struct Domain {
     /// Its own order of preference; absent where it has none, and follows the boot file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issuers: Vec<String>,
+    /// Which kind of certificate it wants of a CA; absent where its issuer decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// Why the last order did not go to those that are preferred.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<PassedOver>,
@@ -168,22 +176,6 @@ pub enum Who {
     Operator,
     CertificateAuthority,
     Nobody,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct CertificateInfo {
-    /// Who signed it: the issuer's distinguished name, as the certificate has it.
-    pub issued_by: String,
-    /// Hexadecimal.
-    pub serial: String,
-    /// SHA-256 of the DER, hexadecimal.
-    pub sha256: String,
-    /// Unix seconds.
-    pub not_before: u64,
-    /// Unix seconds.
-    pub not_after: u64,
-    pub revision: u64,
 }
 
 /// Answer of `GET /v1/webhooks`.

@@ -22,7 +22,7 @@ use super::{Api, BODY_BYTES_MAX};
 use crate::config::is_tenant;
 use crate::intake::Wanted;
 use crate::order::Job;
-use crate::store::{Filter, Registered};
+use crate::store::{Filter, Registered, Wish};
 use crate::{challenge, clock};
 
 const PAGE_DEFAULT: u32 = 100;
@@ -37,11 +37,26 @@ pub(super) async fn put(
 ) -> Result<Response, ApiError> {
     let only_new = only_new(request.headers())?;
     let body: PutDomain =
-        json_body(request, "it may be empty or have `tenant`, `issuer`, `issuers`, `bulk` and `www`").await?;
+        json_body(request, "it may be empty or have `tenant`, `issuer`, `issuers`, `profile`, `bulk` and `www`")
+            .await?;
     let to_tenant = caller.tenant().is_some() || body.tenant.is_some();
+    let to_profile = body.profile.is_some();
     let to_issuers = body.issuer.is_some() || body.issuers.is_some();
-    let wanted = Wanted { name, tenant: body.tenant, issuer: body.issuer, issuers: body.issuers, www: body.www };
+    let wanted = Wanted {
+        name,
+        tenant: body.tenant,
+        issuer: body.issuer,
+        issuers: body.issuers,
+        profile: body.profile,
+        www: body.www,
+    };
     let entry = api.rules.admit(caller.tenant(), wanted)?;
+    if let Some(profile) = &entry.profile {
+        let issuers = if entry.issuers.is_empty() { &api.rules.preferred } else { &entry.issuers };
+        if let Some(says) = api.hands.lacks_profile(issuers, profile).await {
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "unknown_profile", "Unknown profile", says));
+        }
+    }
     let mut jobs = entry.jobs(body.bulk, clock::now()).into_iter();
     let Some(job) = jobs.next() else { return Err(unknown_domain(&entry.name)) };
     match api.store.register(&entry.tenant, &job, api.rules.names_max, &caller.actor()).await? {
@@ -63,7 +78,11 @@ pub(super) async fn put(
                 return Err(ApiError::new(StatusCode::CONFLICT, "domain_taken", "Domain taken", says));
             }
             let domain = match to_issuers && entry.issuers != domain.issuers {
-                true => prefer(&api, &caller, domain, &entry.issuers).await?,
+                true => wish(&api, &caller, domain, Wish::Issuers(&entry.issuers)).await?,
+                false => domain,
+            };
+            let domain = match to_profile && entry.profile != domain.profile {
+                true => wish(&api, &caller, domain, Wish::Profile(entry.profile.as_deref())).await?,
                 false => domain,
             };
             if let Some(twin) = jobs.next() {
@@ -104,14 +123,17 @@ fn only_new(headers: &HeaderMap) -> Result<bool, ApiError> {
     }
 }
 
-/// Another order of preference: what is served stays until it is renewed.
-async fn prefer(api: &Api, caller: &Caller, domain: Domain, issuers: &[String]) -> Result<Domain, ApiError> {
-    if !api.store.prefer(&domain.name, issuers, &caller.actor()).await? {
+/// Other certificates from now on: what is served stays until it is renewed.
+async fn wish(api: &Api, caller: &Caller, domain: Domain, wish: Wish<'_>) -> Result<Domain, ApiError> {
+    if !api.store.wish(&domain.name, wish, &caller.actor()).await? {
         return Err(unknown_domain(&domain.name));
     }
-    tracing::info!(domain = %domain.name, ?issuers, "the order of preference was changed");
+    tracing::info!(domain = %domain.name, ?wish, "a domain wants other certificates");
     api.wake.notify_one();
-    Ok(Domain { issuers: issuers.to_vec(), ..domain })
+    Ok(match wish {
+        Wish::Issuers(issuers) => Domain { issuers: issuers.to_vec(), ..domain },
+        Wish::Profile(profile) => Domain { profile: profile.map(str::to_owned), ..domain },
+    })
 }
 
 /// A domain that was refused for good gets another order when an operator asks for it.

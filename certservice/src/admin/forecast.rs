@@ -49,7 +49,7 @@ pub(super) async fn get(
     let (mut issuers, mut held_up, mut catch_up_days) = (Vec::new(), 0, 0);
     for state in api.store.issuers().await? {
         let planned = of_issuers.remove(&state.name).unwrap_or_default();
-        let certificates = planned.iter().map(|planned| planned.count).sum();
+        let certificates: u64 = planned.iter().map(|planned| planned.count).sum();
         let load = Load::new(planned);
         if seconds > 0 {
             held_up += load.before(over);
@@ -63,6 +63,7 @@ pub(super) async fn get(
             due: load.before(today),
             orders_per_day_max: limit.map(|limit| limit.count * DAY / limit.seconds),
             in_line: api.store.in_line(&state.name).await?,
+            replace_all_seconds: api.ms_per_order.get(&state.name).map(|ms| (certificates * ms).div_ceil(1000)),
             name: state.name,
         });
     }

@@ -42,6 +42,7 @@ async fn count(api: &Api, now: u64) -> Result<(), ApiError> {
         0 => api.store.soonest_end(now).await?.map(|end| i64::try_from(end.saturating_sub(now)).unwrap_or(i64::MAX)),
         _ => Some(-1),
     };
+    api.metrics.own_certificates(&api.store.own_by_code().await?);
     api.metrics.domains(&api.store.domains_by_state().await?, &remaining, soonest);
     Ok(())
 }

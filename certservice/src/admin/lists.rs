@@ -52,8 +52,14 @@ pub(super) async fn post(
 ) -> Result<Response, ApiError> {
     let Query(others) = others.map_err(|error| invalid("query", error.body_text()))?;
     let own = caller.tenant();
-    let others =
-        Wanted { name: String::new(), tenant: others.tenant, issuer: others.issuer, www: others.www, issuers: None };
+    let others = Wanted {
+        name: String::new(),
+        tenant: others.tenant,
+        issuer: others.issuer,
+        www: others.www,
+        issuers: None,
+        profile: None,
+    };
     // What stands for all lines is looked at before the first.
     api.rules.admit(own, Wanted { name: "a.example".to_owned(), ..others.clone() })?;
     let (format, key) = (format(request.headers())?, key(request.headers())?);

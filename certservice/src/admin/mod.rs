@@ -11,6 +11,7 @@ mod events;
 mod forecast;
 mod health;
 mod listen;
+mod own;
 mod page;
 mod lists;
 mod openapi;
@@ -58,6 +59,8 @@ pub struct Api {
     pub tokens: Vec<Token>,
     /// The listener is a Unix socket: only who may open it speaks to us.
     pub local: bool,
+    /// Over TLS or a Unix socket.
+    pub confidential: bool,
     pub rules: Rules,
     pub progress: Progress,
     pub checks: Checks,
@@ -66,6 +69,8 @@ pub struct Api {
     pub hands: Arc<Hands>,
     /// By issuer.
     pub limits: HashMap<String, Limits>,
+    /// By issuer: how long an order takes at best where many are under way.
+    pub ms_per_order: HashMap<String, u64>,
     /// Wakes who works lists off.
     pub listed: Arc<Wake>,
     /// Wakes the runner for a new order.

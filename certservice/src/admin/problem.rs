@@ -1,7 +1,7 @@
 //! Every error of the API (RFC 9457).
 
 use axum::response::{IntoResponse, Response};
-use contract::api::Problem;
+use contract::api::{Fault, Problem};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode, Uri};
 
@@ -27,6 +27,12 @@ impl ApiError {
             diff: None,
         };
         Self { problem: Box::new(problem), retry_after_seconds: None }
+    }
+
+    /// Each fault, where there are several.
+    pub(super) fn with(mut self, errors: Vec<Fault>) -> Self {
+        self.problem.errors = errors;
+        self
     }
 
     pub(super) fn retry_after(mut self, seconds: u64) -> Self {

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::access::Allowed::{self, *};
 use super::openapi::{About, route};
 use super::{
-    Api, audit, budgets, changes, doctor, domains, edges, events, forecast, health, lists, page, verbs, webhooks,
+    Api, audit, budgets, changes, doctor, domains, edges, events, forecast, health, lists, own, page, verbs, webhooks,
 };
 
 pub(super) struct Route {
@@ -59,6 +59,20 @@ fn domain_routes() -> Vec<Route> {
             .says("Off-boards a domain: no more renewals, and edges forget it")
             .empty(204)
             .errors(&[400, 404, 500]),
+        route("GET", "/v1/domains/{name}/certificate", SeeDomains, get(own::get))
+            .says("What is served of a domain, and when it is replaced; never the key")
+            .json::<CertificatePage>(200)
+            .errors(&[400, 404]),
+        route("PUT", "/v1/domains/{name}/certificate", Domains, put(own::put))
+            .says("Serves a certificate that is brought along; over TLS or a Unix socket only")
+            .takes::<BringCertificate>()
+            .json::<Domain>(200)
+            .json::<Domain>(201)
+            .errors(&[400, 408, 409, 413, 500]),
+        route("DELETE", "/v1/domains/{name}/certificate", Domains, delete(own::delete))
+            .says("Back to the issuers; what was brought along is served until they have made another")
+            .json::<Domain>(202)
+            .errors(&[400, 404, 409]),
         route("POST", "/v1/domains/{name}:check", Domains, post(verbs::post))
             .says("How the domain looks now, asked without any CA; changes nothing")
             .json::<CheckReport>(200)
@@ -66,7 +80,7 @@ fn domain_routes() -> Vec<Route> {
         route("POST", "/v1/domains/{name}:renew", Domains, post(verbs::post))
             .says("Orders a new certificate, or tries a failed order now")
             .json::<Domain>(202)
-            .errors(&[400, 404]),
+            .errors(&[400, 404, 409]),
         route("POST", "/v1/domains/{name}:revoke", Domains, post(verbs::post))
             .says("Has the CA take the certificate back, and orders another")
             .takes::<RevokeDomain>()

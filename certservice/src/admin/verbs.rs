@@ -18,7 +18,7 @@ use crate::clock;
 use crate::issue::Reason;
 use crate::order::Job;
 use crate::renew::order;
-use crate::store::Told;
+use crate::store::{OWN, Told};
 
 /// Looks on behalf of requests that are under way at once.
 const LOOKS_MAX: usize = 16;
@@ -37,6 +37,12 @@ pub(super) async fn post(
     let domain = api.store.domain(&name).await?;
     let domain = domain.filter(|domain| caller.tenant().is_none_or(|tenant| tenant == domain.tenant));
     let domain = domain.ok_or_else(|| unknown_domain(&name))?;
+    if domain.issuer == OWN && verb != "check" {
+        let says = format!(
+            "the certificate of {name} was uploaded: upload another one, or DELETE /v1/domains/{name}/certificate for one of the issuers"
+        );
+        return Err(ApiError::new(StatusCode::CONFLICT, "own_certificate", "Uploaded certificate", says));
+    }
     match verb {
         "check" => check(&api, domain).await,
         "renew" => renew(&api, &caller, domain, "domain.renewal_asked", &Detail::new()).await,
@@ -81,7 +87,8 @@ async fn renew(
 
 /// Of a domain without a certificate.
 pub(super) fn first_order(domain: &Domain, now: u64) -> Job {
-    Job { issuers: domain.issuers.clone(), ..Job::new(domain.name.clone(), domain.issuer.clone(), 0, now) }
+    let (issuers, profile) = (domain.issuers.clone(), domain.profile.clone());
+    Job { issuers, profile, ..Job::new(domain.name.clone(), domain.issuer.clone(), 0, now) }
 }
 
 /// The CA takes the certificate back, and another one is ordered at once; edges serve the old one until that is there.

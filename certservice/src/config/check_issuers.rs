@@ -10,7 +10,10 @@ use super::file::{ChallengeWord, DomainsTable, IssuerTable, KindWord, LimitTable
 use super::{Acme, Eab, Issuer, IssuerKind, Precheck, Secret};
 use crate::budget::{Limit, Limits};
 use crate::precheck::Targets;
+use crate::store::OWN;
 
+/// A second, of an address: what its `new-nonce` takes (letsencrypt.org/docs/rate-limits), the least of its endpoints.
+const LETS_ENCRYPT_REQUESTS: u64 = 20;
 /// Most addresses and names that domains may point at.
 const TARGETS_MAX: usize = 64;
 /// CAs whose name in CAA records is known by their directory.
@@ -36,6 +39,9 @@ impl Check<'_> {
                     &pointer(&at, "name"),
                     "a name is 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with no dot",
                 );
+            }
+            if table.name == OWN {
+                self.fault(&pointer(&at, "name"), format!("`{OWN}` stands for certificates that were uploaded"));
             }
             if issuers.iter().any(|known| known.name == table.name) {
                 self.fault(&pointer(&at, "name"), format!("issuer `{}` stands twice", table.name));
@@ -81,6 +87,10 @@ impl Check<'_> {
             let key = self.file(&eab.hmac_key_file, &pointer(&pointer(at, "eab"), "hmac_key_file"))?;
             Some(Eab { kid: eab.kid.clone(), hmac_key: Secret::new(key.trim()) })
         });
+        let profile = table.profile.clone();
+        if profile.as_ref().is_some_and(|profile| !is_tenant(profile)) {
+            self.fault(&pointer(at, "profile"), "a profile is 1 to 64 characters of A-Z a-z 0-9 . _ -");
+        }
         let contact = table.contact.clone().unwrap_or_default();
         for (index, _) in contact.iter().enumerate().filter(|(_, contact)| !contact.starts_with("mailto:")) {
             self.fault(&pointer(&pointer(at, "contact"), index), "a contact starts with mailto:");
@@ -92,9 +102,10 @@ impl Check<'_> {
         if !directory.starts_with("https://") {
             self.fault(&pointer(at, "directory"), "the directory URL must start with https://");
         }
+        let requests = self.requests(table, at);
         let challenges = self.challenges(table, at, dns);
         let root = root.map(|pem| pem.as_bytes().to_vec());
-        Some(IssuerKind::Acme(Acme { directory, contact, root, eab, challenges }))
+        Some(IssuerKind::Acme(Acme { directory, contact, root, eab, profile, requests, challenges }))
     }
 
     fn challenges(&mut self, table: &IssuerTable, at: &str, dns: bool) -> Vec<ChallengeKind> {
@@ -123,6 +134,7 @@ impl Check<'_> {
             ("root_file", table.root_file.is_some()),
             ("eab", table.eab.is_some()),
             ("challenges", table.challenges.is_some()),
+            ("profile", table.profile.is_some()),
         ];
         for (setting, _) in foreign.iter().filter(|(_, given)| *given) {
             self.fault(&pointer(at, setting), "only kind `acme` has this setting");
@@ -145,6 +157,18 @@ impl Check<'_> {
             self.fault(&pointer(&at, index), says);
         }
         names.clone()
+    }
+
+    fn requests(&mut self, table: &IssuerTable, at: &str) -> Option<Limit> {
+        let directory = table.directory.as_deref().unwrap_or_default();
+        let Some(LimitTable { count, seconds }) = table.limits.as_ref().and_then(|limits| limits.requests) else {
+            return directory.contains(".letsencrypt.org/").then(|| Limit::new(LETS_ENCRYPT_REQUESTS, 1));
+        };
+        if seconds == 0 {
+            let at = pointer(&pointer(&pointer(at, "limits"), "requests"), "seconds");
+            self.fault(&at, "a limit holds for at least 1 second");
+        }
+        (count > 0).then(|| Limit::new(count.into(), seconds.into()))
     }
 
     fn limits(&mut self, table: &IssuerTable, at: &str) -> Limits {
@@ -204,11 +228,14 @@ impl Check<'_> {
             }
             address.ok()
         });
-        let http_port = u16::try_from(table.http_port).ok().filter(|port| *port > 0);
-        if http_port.is_none() {
-            let says = format!("{} is no port, 1 to 65535 are accepted", table.http_port);
-            self.fault("/precheck/http_port", says);
-        }
-        Precheck { targets, resolver, http_port: http_port.unwrap_or(80) }
+        let mut port = |name: &str, port: u32| {
+            let valid = u16::try_from(port).ok().filter(|port| *port > 0);
+            if valid.is_none() {
+                self.fault(&pointer("/precheck", name), format!("{port} is no port, 1 to 65535 are accepted"));
+            }
+            valid.unwrap_or(1)
+        };
+        let ports = (port("http_port", table.http_port), port("https_port", table.https_port));
+        Precheck { targets, resolver, ports }
     }
 }

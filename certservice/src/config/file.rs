@@ -109,6 +109,9 @@ pub struct IssuerTable {
     /// What the CA is called in CAA records.
     #[deserr(default)]
     pub caa_names: Option<Vec<String>>,
+    /// What kind of certificate, where a domain does not say otherwise.
+    #[deserr(default)]
+    pub profile: Option<String>,
     /// What the CA allows. Default: as published, for Let's Encrypt.
     #[deserr(default)]
     pub limits: Option<LimitsTable>,
@@ -118,6 +121,9 @@ pub struct IssuerTable {
 #[derive(Debug, Deserr)]
 #[deserr(error = Faults, deny_unknown_fields)]
 pub struct LimitsTable {
+    /// Of any kind, from each instance.
+    #[deserr(default)]
+    pub requests: Option<LimitTable>,
     #[deserr(default)]
     pub orders: Option<LimitTable>,
     #[deserr(default)]
@@ -231,11 +237,14 @@ pub struct PrecheckTable {
     /// Where the challenge path is asked for; CAs use 80.
     #[deserr(default = 80)]
     pub http_port: u32,
+    /// Where tls-alpn-01 is looked for; CAs use 443.
+    #[deserr(default = 443)]
+    pub https_port: u32,
 }
 
 impl Default for PrecheckTable {
     fn default() -> Self {
-        Self { addresses: Vec::new(), cnames: Vec::new(), resolver: None, http_port: 80 }
+        Self { addresses: Vec::new(), cnames: Vec::new(), resolver: None, http_port: 80, https_port: 443 }
     }
 }
 

@@ -19,7 +19,7 @@ use contract::sealed::Recipient;
 use zeroize::Zeroizing;
 
 pub(crate) use self::check::is_tenant;
-use crate::budget::Limits;
+use crate::budget::{Limit, Limits};
 use crate::precheck::{Needs, Targets};
 
 /// Largest file that the configuration reads, the boot file included.
@@ -30,6 +30,11 @@ pub const TICKET_ROTATION_SECONDS: std::ops::RangeInclusive<u32> = 2..=7 * 24 * 
 pub const TICKET_LIFETIME_ROTATIONS_MAX: u32 = 6;
 /// Most orders worked on at once.
 pub const CONCURRENCY_MAX: u32 = 256;
+
+/// What an order of one name takes of a CA: nonce, order, authorization, challenge, looks, finalization, certificate.
+const REQUESTS_PER_ORDER: u64 = 10;
+/// What an order usually takes, from its leaving to the certificate.
+const ORDER_MS: u64 = 5000;
 
 #[derive(Debug)]
 pub struct Config {
@@ -109,6 +114,15 @@ impl Issuer {
         Needs { look_first: self.precheck, ca_names: self.caa_names.clone(), challenges }
     }
 
+    /// How long an order takes at best where many are under way.
+    pub fn ms_per_order(&self, concurrency: u32) -> u64 {
+        let requests = match &self.kind {
+            IssuerKind::Acme(acme) => acme.requests.map_or(0, |limit| limit.interval_ms() * REQUESTS_PER_ORDER),
+            IssuerKind::Internal { .. } => return 1,
+        };
+        requests.max(ORDER_MS / u64::from(concurrency.max(1))).max(1)
+    }
+
     /// CAs want dns-01 for a wildcard.
     pub fn can_wildcards(&self) -> bool {
         let needs = self.needs();
@@ -121,7 +135,8 @@ pub struct Precheck {
     pub targets: Targets,
     /// Default: the system's.
     pub resolver: Option<SocketAddr>,
-    pub http_port: u16,
+    /// Where http-01 and tls-alpn-01 are looked for.
+    pub ports: (u16, u16),
 }
 
 #[derive(Debug)]
@@ -137,6 +152,9 @@ pub struct Acme {
     /// PEM; believed instead of the system's roots.
     pub root: Option<Vec<u8>>,
     pub eab: Option<Eab>,
+    pub profile: Option<String>,
+    /// Of any kind, from this instance; `None` is no limit.
+    pub requests: Option<Limit>,
     /// In order of preference; never empty.
     pub challenges: Vec<ChallengeKind>,
 }

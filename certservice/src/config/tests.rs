@@ -53,7 +53,7 @@ fn the_smallest_file_has_defaults() {
     assert_eq!((concurrency, retry_seconds_min, retry_seconds_max, rsa), (8, 20, 3600, false));
     assert_eq!((renewals_wait_seconds, config.domains.issuers), (21_600, vec!["internal".to_owned()]));
     assert!(config.redis.is_none() && config.tokens.is_empty());
-    assert!(!config.issuers[0].precheck && config.precheck.http_port == 80);
+    assert!(!config.issuers[0].precheck && config.precheck.ports == (80, 443));
 }
 
 #[test]

@@ -49,7 +49,7 @@ impl Doctor {
         let mut cas = Vec::new();
         for issuer in &config.issuers {
             if let IssuerKind::Acme(acme) = &issuer.kind {
-                cas.push(Ca::open(&issuer.name, &acme.directory, acme.root.as_deref())?);
+                cas.push(Ca::open(&issuer.name, &acme.directory, acme.root.as_deref(), acme.profile.clone())?);
             }
         }
         Ok(Self {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use contract::Hostname;
-use http::header::DATE;
+use http::header::{DATE, USER_AGENT};
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::HttpsConnector;
@@ -24,6 +24,8 @@ pub(super) struct Ca {
     /// Where it has a name.
     pub host: Option<Hostname>,
     directory: Uri,
+    /// Which kind of certificate it is asked for.
+    profile: Option<String>,
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
 }
 
@@ -34,11 +36,16 @@ pub(super) struct Answer {
 }
 
 impl Ca {
-    pub(super) fn open(name: &str, directory: &str, root: Option<&[u8]>) -> Result<Self, String> {
+    pub(super) fn open(
+        name: &str,
+        directory: &str,
+        root: Option<&[u8]>,
+        profile: Option<String>,
+    ) -> Result<Self, String> {
         let directory: Uri = directory.parse().map_err(|error| format!("issuer `{name}`: {error}"))?;
         let host = directory.host().and_then(|host| Hostname::parse(host).ok());
         let client = Client::builder(TokioExecutor::new()).build(https::connector(root, false)?);
-        Ok(Self { name: name.to_owned(), host, directory, client })
+        Ok(Self { name: name.to_owned(), host, directory, profile, client })
     }
 
     pub(super) async fn ask(&self) -> (&Self, Result<Answer, String>) {
@@ -48,7 +55,11 @@ impl Ca {
 
     async fn directory(&self) -> Result<Answer, String> {
         let begun = Instant::now();
-        let request = Request::get(&self.directory).body(Empty::new()).map_err(|error| error.to_string())?;
+        // Some CAs answer nobody who does not say who it is (RFC 8555 section 6.1).
+        let request = Request::get(&self.directory)
+            .header(USER_AGENT, "latchkey-certservice")
+            .body(Empty::new())
+            .map_err(|error| error.to_string())?;
         let answer = self.client.request(request).await.map_err(|error| format!("it can't be reached: {error}"))?;
         let (parts, body) = answer.into_parts();
         let body =
@@ -60,6 +71,11 @@ impl Ca {
         let directory: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         if directory["newOrder"].as_str().is_none() {
             return Err("what it answers with is no ACME directory".to_owned());
+        }
+        if let Some(profile) =
+            self.profile.as_ref().filter(|profile| directory["meta"]["profiles"].get(profile).is_none())
+        {
+            return Err(format!("it offers no profile `{profile}` (`profile` of the issuer)"));
         }
         let theirs = parts.headers.get(DATE).and_then(|date| clock::http_date(date.to_str().ok()?));
         let ours = i64::try_from(clock::now()).unwrap_or(i64::MAX);

@@ -36,6 +36,8 @@ pub struct Wanted {
     #[serde(default)]
     pub issuers: Option<Vec<String>>,
     #[serde(default)]
+    pub profile: Option<String>,
+    #[serde(default)]
     pub www: Option<bool>,
 }
 
@@ -49,6 +51,8 @@ pub struct Entry {
     pub issuer: String,
     /// Its own order of preference; empty: the boot file's.
     pub issuers: Vec<String>,
+    /// What kind of certificate; its issuer's own where it has none.
+    pub profile: Option<String>,
 }
 
 /// Why not. `code` is stable.
@@ -81,6 +85,11 @@ impl Rules {
             }
             (None, wanted) => wanted.unwrap_or_else(|| DEFAULT_TENANT.to_owned()),
         };
+        let profile = wanted.profile.filter(|profile| !profile.is_empty());
+        if profile.as_ref().is_some_and(|profile| !is_tenant(profile)) {
+            let says = "a profile is 1 to 64 characters of A-Z a-z 0-9 . _ -".to_owned();
+            return Err(refused("invalid_profile", says));
+        }
         let issuers = self.own_issuers(wanted.issuer, wanted.issuers)?;
         let issuer = issuers.first().or(self.preferred.first()).cloned().unwrap_or_default();
         let candidates = if issuers.is_empty() { &self.preferred } else { &issuers };
@@ -92,7 +101,13 @@ impl Rules {
             return Err(refused("no_wildcards", says));
         }
         let twin = if wanted.www.unwrap_or(self.www) { twin(&name) } else { None };
-        Ok(Entry { name, twin, tenant, issuer, issuers })
+        Ok(Entry { name, twin, tenant, issuer, issuers, profile })
+    }
+
+    /// The same for a certificate that somebody brings along: no issuer is asked for anything.
+    pub fn admit_own(&self, own: Option<&str>, wanted: Wanted) -> Result<Entry, Refusal> {
+        let all = self.issuers.clone();
+        Self { wildcards: all, ..self.clone() }.admit(own, wanted)
     }
 
     fn own_issuers(&self, one: Option<String>, several: Option<Vec<String>>) -> Result<Vec<String>, Refusal> {
@@ -133,6 +148,7 @@ impl Entry {
             .map(|name| {
                 let mut job = Job::new(name.clone(), self.issuer.clone(), 0, now);
                 job.issuers.clone_from(&self.issuers);
+                job.profile.clone_from(&self.profile);
                 if bulk {
                     job.lane = Lane::Bulk;
                 }

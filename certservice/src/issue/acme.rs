@@ -17,8 +17,8 @@ use x509_parser::pem::Pem;
 use zeroize::Zeroizing;
 
 use super::http::{AcmeHttp, with_pause};
-use super::refusal::{account_failure, dead_order, failure, gone, refusal, validation_failure};
-use super::{Chain, Csr, Failure, OrderState, Suggestion, Then};
+use super::refusal::{account_failure, dead_order, failure, gone, refusal, unknown_profile, validation_failure};
+use super::{Chain, Csr, Failure, NewCertificate, OrderState, Suggestion, Then};
 use crate::renew::Window;
 use crate::{config, secret_file};
 
@@ -31,6 +31,7 @@ pub struct Acme {
     contact: Vec<String>,
     eab: Option<(String, Zeroizing<Vec<u8>>)>,
     challenges: Vec<ChallengeKind>,
+    profile: Option<String>,
     http: AcmeHttp,
     credentials: PathBuf,
     account: OnceCell<Account>,
@@ -52,7 +53,8 @@ impl Acme {
             contact: config.contact.clone(),
             eab: eab.transpose()?,
             challenges: config.challenges.clone(),
-            http: AcmeHttp::new(config.root.as_deref())?,
+            profile: config.profile.clone(),
+            http: AcmeHttp::new(config.root.as_deref(), config.requests)?,
             credentials: folder.join(format!("{name}.json")),
             account: OnceCell::new(),
         };
@@ -60,11 +62,37 @@ impl Acme {
         Ok(acme)
     }
 
-    pub(super) async fn order(&self, domain: &Hostname, replaces: Option<&str>) -> Result<String, Failure> {
+    /// What kinds of certificates the CA makes (draft-aaron-acme-profiles).
+    pub(super) async fn profiles(&self) -> Result<Vec<String>, Failure> {
+        self.dialogue(async |account| {
+            let mut names: Vec<_> = account.profiles().map(|profile| profile.name.to_owned()).collect();
+            names.sort_unstable();
+            Ok(names)
+        })
+        .await
+    }
+
+    /// The profile of the domain, else of the issuer: one that the CA offers.
+    async fn offered<'a>(&'a self, wanted: Option<&'a str>) -> Result<Option<&'a str>, Failure> {
+        let Some(profile) = wanted.or(self.profile.as_deref()) else { return Ok(None) };
+        let offered = self.profiles().await?;
+        if offered.iter().any(|known| known == profile) {
+            return Ok(Some(profile));
+        }
+        let offered = if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
+        Err(unknown_profile(format!("the CA offers no profile `{profile}`; it offers: {offered}")))
+    }
+
+    pub(super) async fn order(&self, order: &NewCertificate<'_>) -> Result<String, Failure> {
+        let NewCertificate { domain, replaces, profile } = *order;
+        let profile = self.offered(profile).await?;
         let identifier = [Identifier::Dns(domain.to_string())];
         let mut new = NewOrder::new(&identifier);
         let replaced = replaces.and_then(certificate_id);
         let names_one = replaced.is_some();
+        if let Some(profile) = profile {
+            new = new.profile(profile);
+        }
         if let Some(replaced) = replaced {
             new = new.replaces(replaced);
         }
@@ -321,6 +349,8 @@ mod tests {
             root: None,
             eab: None,
             challenges: vec![ChallengeKind::Http01],
+            profile: None,
+            requests: None,
         };
         std::fs::create_dir(folder.path().join("accounts")).unwrap();
         let file = folder.path().join("accounts/le.json");

@@ -2,16 +2,17 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use contract::api::{State, Who};
+use contract::api::{CertificateInfo, State, Who};
 use contract::{Bundle, Hostname};
 use serde::{Deserialize, Serialize};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::time::ASN1Time;
 
 use super::{Chain, Csr, Failure, Then};
 
 /// How far a CA's clock may be ahead of ours.
-const SKEW_SECONDS: u64 = 300;
+pub(super) const SKEW_SECONDS: u64 = 300;
 
 /// What is shown of a certificate, and planned with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,20 @@ pub struct Facts {
     pub not_after: u64,
     /// Authority key identifier and serial (RFC 9773 section 4.1); `None` where the certificate has no such identifier.
     pub ari_id: Option<String>,
+}
+
+impl Facts {
+    /// As the API has them, with what the bundle says of both of its certificates.
+    pub fn shown(&self, bundle: &Bundle) -> CertificateInfo {
+        CertificateInfo {
+            issued_by: self.issued_by.clone(),
+            serial: self.serial.clone(),
+            sha256: self.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+            not_before: bundle.not_before,
+            not_after: bundle.not_after,
+            revision: bundle.revision,
+        }
+    }
 }
 
 /// The leaf must be for `domain`, carry the key of `csr`, and be valid now; the chain must fit into a bundle.
@@ -40,20 +55,27 @@ pub fn check(chain: &Chain, domain: &Hostname, csr: &Csr, now: u64) -> Result<Fa
     if contract::bundle::sha256(certificate.public_key().raw) != csr.public_key_sha256() {
         return Err(refused("it is for another key than the one asked for"));
     }
-    let seconds = |time: x509_parser::time::ASN1Time| u64::try_from(time.timestamp()).unwrap_or(0);
     let not_before = seconds(certificate.validity().not_before);
     let not_after = seconds(certificate.validity().not_after);
     if not_before > now + SKEW_SECONDS || not_after <= now || not_after <= not_before {
         return Err(refused(format!("it is valid from {not_before} to {not_after}, and now is {now} (Unix seconds)")));
     }
-    Ok(Facts {
+    Ok(facts(&certificate, leaf))
+}
+
+pub(super) fn facts(certificate: &X509Certificate<'_>, der: &[u8]) -> Facts {
+    Facts {
         issued_by: certificate.issuer().to_string(),
         serial: certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
-        sha256: contract::bundle::sha256(leaf),
-        not_before,
-        not_after,
-        ari_id: ari_id(&certificate),
-    })
+        sha256: contract::bundle::sha256(der),
+        not_before: seconds(certificate.validity().not_before),
+        not_after: seconds(certificate.validity().not_after),
+        ari_id: ari_id(certificate),
+    }
+}
+
+pub(super) fn seconds(time: ASN1Time) -> u64 {
+    u64::try_from(time.timestamp()).unwrap_or(0)
 }
 
 fn ari_id(certificate: &X509Certificate<'_>) -> Option<String> {
@@ -64,7 +86,7 @@ fn ari_id(certificate: &X509Certificate<'_>) -> Option<String> {
     Some(format!("{}.{}", URL_SAFE_NO_PAD.encode(key.0), URL_SAFE_NO_PAD.encode(certificate.raw_serial())))
 }
 
-fn covers(certificate: &X509Certificate<'_>, domain: &Hostname) -> bool {
+pub(super) fn covers(certificate: &X509Certificate<'_>, domain: &Hostname) -> bool {
     let Ok(Some(names)) = certificate.subject_alternative_name() else {
         return false;
     };

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 
+use crate::budget::{FullAt, Limit};
 use crate::{clock, https};
 
 /// One exchange with the CA, from sending to the last byte of the answer.
@@ -34,18 +36,41 @@ pub(super) async fn with_pause<T>(dialogue: impl Future<Output = T>) -> (T, u64)
 }
 
 #[derive(Clone)]
-pub(super) struct AcmeHttp(Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>);
+pub(super) struct AcmeHttp {
+    client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    /// How many requests the CA takes, whatever they are for.
+    turns: Option<Arc<Turns>>,
+}
+
+/// Gives each request its turn.
+struct Turns {
+    limit: Limit,
+    full_at: Mutex<FullAt>,
+}
+
+impl Turns {
+    /// Milliseconds until the next request may leave; they are taken.
+    fn take(&self, now_ms: u64) -> u64 {
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = self.limit.free_at(*full_at, now_ms);
+        // Beyond the window, too: who waits has its place.
+        *full_at = (*full_at).max(now_ms) + self.limit.interval_ms();
+        at - now_ms
+    }
+}
 
 impl AcmeHttp {
     /// Believes the system's roots or, where one is given, only that.
-    pub(super) fn new(root_pem: Option<&[u8]>) -> Result<Self, String> {
+    pub(super) fn new(root_pem: Option<&[u8]>, requests: Option<Limit>) -> Result<Self, String> {
         let connector = https::connector(root_pem, false)?;
         let mut client = Client::builder(TokioExecutor::new());
-        Ok(Self(client.pool_idle_timeout(Duration::from_secs(30)).build(connector)))
+        let client = client.pool_idle_timeout(Duration::from_secs(30)).build(connector);
+        let turns = requests.map(|limit| Arc::new(Turns { limit, full_at: Mutex::new(0) }));
+        Ok(Self { client, turns })
     }
 
     async fn exchange(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Error> {
-        let answer = self.0.request(request).await.map_err(|error| Error::Other(Box::new(error)))?;
+        let answer = self.client.request(request).await.map_err(|error| Error::Other(Box::new(error)))?;
         let (mut parts, body) = answer.into_parts();
         if let Some(seconds) = retry_after(&parts) {
             // Outside of `with_pause` nobody asks for it.
@@ -63,8 +88,12 @@ impl HttpClient for AcmeHttp {
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let turns = self.turns.clone();
         let exchange = self.clone().exchange(request);
         Box::pin(async move {
+            if let Some(turns) = turns {
+                tokio::time::sleep(Duration::from_millis(turns.take(clock::now_ms()))).await;
+            }
             let limit = Duration::from_secs(EXCHANGE_SECONDS_MAX);
             let late = || Error::Other(format!("no answer within {EXCHANGE_SECONDS_MAX} s").into());
             tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(late()))
@@ -117,6 +146,16 @@ mod tests {
     }
 
     #[test]
+    fn requests_leave_no_faster_than_the_ca_takes_them_and_each_in_its_turn() {
+        let turns = Turns { limit: Limit::new(5, 1), full_at: Mutex::new(0) };
+        let now = 1_800_000_000_000;
+        let waits: Vec<_> = (0..9).map(|_| turns.take(now)).collect();
+        assert_eq!(waits, [0, 0, 0, 0, 0, 200, 400, 600, 800]);
+        // Those that wait have their turns; what comes later comes after them.
+        assert_eq!((turns.take(now + 500), turns.take(now + 10_000)), (500, 0));
+    }
+
+    #[test]
     fn a_page_is_not_a_problem() {
         let html = parts(&[(CONTENT_TYPE, "text/html")]);
         assert!(!is_problem(&html, b"{}"));
@@ -126,6 +165,6 @@ mod tests {
 
     #[test]
     fn a_root_file_without_certificates_is_refused() {
-        assert!(AcmeHttp::new(Some(b"nothing here")).err().unwrap().contains("root_file"));
+        assert!(AcmeHttp::new(Some(b"nothing here"), None).err().unwrap().contains("root_file"));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use contract::Hostname;
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 use zeroize::{Zeroize, Zeroizing};
@@ -24,6 +24,28 @@ impl PrivateKey {
     /// SHA-256 of the SubjectPublicKeyInfo, as in the CSR that it signed.
     pub fn public_key_sha256(&self) -> [u8; 32] {
         self.public_key_sha256
+    }
+}
+
+impl PrivateKey {
+    /// PKCS #8 in PEM, of a kind that edges serve with. The error says what to do, and nothing of the key.
+    pub(super) fn from_pem(text: &str) -> Result<Self, String> {
+        let hint = "`pkcs8 -topk8 -nodes -in key.pem` of the usual TLS tool makes PKCS #8 (`-----BEGIN PRIVATE KEY-----`) of others";
+        if ["BEGIN ENCRYPTED", "BEGIN EC ", "BEGIN RSA "].iter().any(|label| text.contains(label)) {
+            return Err(format!("encrypted keys, and those of other forms than PKCS #8, are not taken; {hint}"));
+        }
+        if text.matches("-----BEGIN PRIVATE KEY-----").count() != 1 || text.matches("-----BEGIN").count() != 1 {
+            return Err(
+                "one private key in PEM is wanted (`-----BEGIN PRIVATE KEY-----`), and nothing beside it".to_owned()
+            );
+        }
+        // Which of its numbers don't fit together is nobody's business.
+        let refused = |_| format!("not a private key that can be used: RSA of 2048 to 4096 bits, P-256, P-384; {hint}");
+        let mut pair = KeyPair::from_pem(text).map_err(refused)?;
+        let pkcs8 = Zeroizing::new(pair.serialized_der().to_vec());
+        let public_key_sha256 = contract::bundle::sha256(&pair.subject_public_key_info());
+        pair.zeroize();
+        Ok(Self { pkcs8, public_key_sha256 })
     }
 }
 

@@ -8,6 +8,7 @@ mod http;
 mod internal;
 mod key;
 mod limited;
+mod own;
 mod refusal;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ pub use self::acme::Reason;
 pub use self::certificate::{Facts, check};
 pub use self::failure::{Failure, Then};
 pub use self::key::{Csr, KeyKind, PrivateKey, new_key};
+pub use self::own::{Own, OwnFault, pem, read_own};
 use crate::config;
 use crate::renew::Window;
 
@@ -28,6 +30,16 @@ pub type Chain = Vec<Vec<u8>>;
 pub enum Issuer {
     Acme(Box<acme::Acme>),
     Internal(Box<internal::Internal>),
+}
+
+/// What is asked of an issuer.
+#[derive(Debug, Clone, Copy)]
+pub struct NewCertificate<'a> {
+    pub domain: &'a Hostname,
+    /// What the CA knows the last certificate by.
+    pub replaces: Option<&'a str>,
+    /// What kind; the issuer's own where nobody says.
+    pub profile: Option<&'a str>,
 }
 
 /// What the CA says of an order.
@@ -70,10 +82,18 @@ impl Issuer {
         }
     }
 
-    /// Opens an order; `None` where the issuer needs none. `replaces` is what the CA knows the last certificate by.
-    pub async fn order(&self, domain: &Hostname, replaces: Option<&str>) -> Result<Option<String>, Failure> {
+    /// What kinds of certificates it makes; `None` where it has none to choose from.
+    pub async fn profiles(&self) -> Result<Option<Vec<String>>, Failure> {
         match self {
-            Self::Acme(acme) => acme.order(domain, replaces).await.map(Some),
+            Self::Acme(acme) => acme.profiles().await.map(Some),
+            Self::Internal(_) => Ok(None),
+        }
+    }
+
+    /// Opens an order; `None` where the issuer needs none.
+    pub async fn order(&self, order: &NewCertificate<'_>) -> Result<Option<String>, Failure> {
+        match self {
+            Self::Acme(acme) => acme.order(order).await.map(Some),
             Self::Internal(_) => Ok(None),
         }
     }

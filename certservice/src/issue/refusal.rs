@@ -40,6 +40,11 @@ pub(super) fn account_failure(error: &Error, pause: u64) -> Failure {
     }
 }
 
+/// Nobody but an operator, or who asked for it, can choose another.
+pub(super) fn unknown_profile(says: String) -> Failure {
+    Failure::new("unknown_profile", says, State::ActionNeeded, Who::Operator, Then::Retry { after: 0 })
+}
+
 /// It holds up every order.
 fn account_refused(says: String, then: Then) -> Failure {
     Failure { closes: true, ..Failure::new("account_refused", says, State::Working, Who::Operator, then) }
@@ -53,6 +58,7 @@ pub(super) fn refusal(problem: &Problem, pause: u64) -> Failure {
     match kind.strip_prefix("urn:ietf:params:acme:error:").unwrap_or_default() {
         "alreadyReplaced" => Failure::new("already_replaced", says, State::Working, Who::Nobody, Then::NotReplacing),
         "rateLimited" => rate_limited(says, pause),
+        "invalidProfile" => unknown_profile(says),
         "rejectedIdentifier" | "unsupportedIdentifier" => {
             Failure::new("name_refused", says, State::Blocked, Who::Operator, Then::Stop)
         }

@@ -34,6 +34,7 @@ pub struct Metrics {
     queue_oldest_seconds: IntGaugeVec,
     domains: IntGaugeVec,
     remaining: IntGaugeVec,
+    own_certificates: IntGaugeVec,
     soonest_end_seconds: IntGauge,
     /// Unix seconds; when the domains were counted last.
     counted_at: AtomicU64,
@@ -107,6 +108,10 @@ impl Metrics {
                 ),
                 &["le"],
             )?,
+            own_certificates: IntGaugeVec::new(
+                Opts::new("latchkey_certservice_own_certificates", "Uploaded certificates, by code"),
+                &["code"],
+            )?,
             soonest_end_seconds: IntGauge::new(
                 "latchkey_certservice_soonest_end_seconds",
                 "Until the next certificate ends that is not replaced; negative where one has ended",
@@ -133,6 +138,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.queue_oldest_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.domains.clone()))?;
         metrics.registry.register(Box::new(metrics.remaining.clone()))?;
+        metrics.registry.register(Box::new(metrics.own_certificates.clone()))?;
         metrics.registry.register(Box::new(metrics.soonest_end_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.changes_head.clone()))?;
         metrics.registry.register(Box::new(metrics.edges_behind_max.clone()))?;
@@ -170,6 +176,14 @@ impl Metrics {
             self.remaining.with_label_values(&[le]).set(signed(*count));
         }
         self.soonest_end_seconds.set(soonest_end_seconds.unwrap_or(NEVER_SECONDS));
+    }
+
+    /// Certificates that were brought along.
+    pub fn own_certificates(&self, by_code: &[(String, u64)]) {
+        self.own_certificates.reset();
+        for (code, count) in by_code {
+            self.own_certificates.with_label_values(&[code]).set(signed(*count));
+        }
     }
 
     /// What the CAs' limits leave.

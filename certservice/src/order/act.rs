@@ -4,21 +4,26 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use contract::api::CertificateInfo;
 use contract::sealed::Recipient;
 use contract::{Bundle, Challenge, ChallengeKind, Hostname, Second};
 
 use super::job::{Event, Job, SealedKey, Task};
 use crate::clock;
 use crate::dns::Zones;
-use crate::issue::{self, Chain, Csr, Failure, Finalized, Issuer, OrderState, PrivateKey, Reason, Suggestion, Then};
+use crate::issue::{
+    self, Chain, Csr, Failure, Finalized, Issuer, NewCertificate, OrderState, Own, PrivateKey, Reason, Suggestion, Then,
+};
 use crate::notify::Notify;
 use crate::precheck::Checks;
+use crate::store::OWN;
 use crate::{challenge, seal};
 
 /// Keys in memory at once; what is beyond is sealed without its certificate's digest.
 const KEYS_MAX: usize = 1024;
 
 /// A caller waits for it.
+const PROFILES_SECONDS_MAX: u64 = 5;
 const REVOKE_SECONDS_MAX: u64 = 45;
 
 /// What an order is worked on with.
@@ -80,6 +85,23 @@ impl Hands {
         Some(done.unwrap_or_else(Event::Failed))
     }
 
+    /// A certificate that was brought along, sealed to the edges.
+    pub fn seal_own(&self, domain: &Hostname, own: &Own) -> Result<(Bundle, CertificateInfo), Failure> {
+        let Own { chain, key, facts } = own;
+        let bundle = Bundle {
+            domain: domain.clone(),
+            revision: 0,
+            issuer: OWN.to_owned(),
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+            x5c: Bundle::encode_chain(chain.iter().map(Vec::as_slice)),
+            key: seal::to_certificate(key, facts, domain, &self.edges)?,
+            rsa: None,
+        };
+        let shown = facts.shown(&bundle);
+        Ok((bundle, shown))
+    }
+
     /// Forgets the key of an order that is over.
     pub fn forget(&self, domain: &Hostname) {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(domain);
@@ -111,12 +133,32 @@ impl Hands {
         tokio::time::timeout(limit, issuer.revoke(leaf, reason)).await.map_err(late)?
     }
 
+    /// Why none of these issuers makes certificates of a profile; `None` where one does, or may: one that can't be asked now is
+    /// asked when the order leaves.
+    pub async fn lacks_profile(&self, issuers: &[String], profile: &str) -> Option<String> {
+        let limit = Duration::from_secs(PROFILES_SECONDS_MAX);
+        let mut offers = Vec::new();
+        for name in issuers {
+            let issuer = self.issuers.get(name)?;
+            let offered = tokio::time::timeout(limit, issuer.profiles()).await.ok()?.ok()?;
+            let offered = offered.unwrap_or_default();
+            if offered.iter().any(|known| known == profile) {
+                return None;
+            }
+            let offered = if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
+            offers.push(format!("{name} offers: {offered}"));
+        }
+        Some(format!("no issuer of the domain offers the profile `{profile}`; {}", offers.join("; ")))
+    }
+
     async fn check(&self, job: &Job) -> Result<Event, Failure> {
         Ok(Event::Checked(self.checks.look(&job.issuer, &job.domain).await))
     }
 
     async fn order(&self, job: &Job) -> Result<Event, Failure> {
-        self.issuer(job)?.order(&job.domain, job.replaces()).await.map(Event::Ordered)
+        let (domain, profile) = (&job.domain, job.profile.as_deref());
+        let order = NewCertificate { domain, replaces: job.replaces(), profile };
+        self.issuer(job)?.order(&order).await.map(Event::Ordered)
     }
 
     async fn look(&self, job: &Job, order: &str) -> Result<Event, Failure> {

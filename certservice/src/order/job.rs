@@ -1,6 +1,6 @@
 //! An order in hand: all that has to survive a crash.
 
-use contract::api::{DomainStep, PassedOver, State, Who};
+use contract::api::{Domain, DomainStep, PassedOver, State, Who};
 use contract::sealed::Sealed;
 use contract::{Bundle, Challenge, Hostname};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ pub struct Job {
     /// The domain's own order of preference; empty: the boot file's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issuers: Vec<String>,
+    /// What kind of certificate; the issuer's own where the domain has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// Issuers that have refused this name, and until when.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<PassedOver>,
@@ -258,6 +261,7 @@ impl Job {
             served_by: (served > 0).then(|| issuer.clone()),
             issuer,
             issuers: Vec::new(),
+            profile: None,
             refused: Vec::new(),
             passed: Vec::new(),
             others_at: None,
@@ -279,6 +283,15 @@ impl Job {
         };
         job.status.steps = steps(&job);
         job
+    }
+
+    /// Of a domain whose uploaded certificate is given up, and served until this brings another.
+    pub fn instead_of_own(domain: &Domain, issuer: String, served: u64, now: u64) -> Self {
+        let job = Self::new(domain.name.clone(), issuer, served, now);
+        let deadline = domain.certificate.as_ref().map_or(0, |certificate| certificate.not_after);
+        let (issuers, profile) = (domain.issuers.clone(), domain.profile.clone());
+        // No issuer has made what it replaces.
+        Self { served_by: Some(domain.issuer.clone()), lane: Lane::New, issuers, profile, deadline, ..job }
     }
 
     /// Of the key that this order is about now.

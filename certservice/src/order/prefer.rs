@@ -115,6 +115,7 @@ fn is_of_issuer(job: &Job, failure: &Failure, pace: &Pace, now: u64) -> bool {
         | "paused_by_ca"
         | "ca_unsupported"
         | "no_wildcards"
+        | "unknown_profile"
         | "unknown_issuer"
         | "caa_forbids"
         | "caa_forbids_inherited"

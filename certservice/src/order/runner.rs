@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::api::{CertificateInfo, PassedOver};
+use contract::api::PassedOver;
 use contract::{Bundle, Hostname};
 use tokio::sync::Notify as Wake;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -336,14 +336,7 @@ impl Runner {
         facts: &Facts,
         now: u64,
     ) -> Result<u64, StoreError> {
-        let shown = CertificateInfo {
-            issued_by: facts.issued_by.clone(),
-            serial: facts.serial.clone(),
-            sha256: facts.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
-            not_before: bundle.not_before,
-            not_after: bundle.not_after,
-            revision: bundle.revision,
-        };
+        let shown = facts.shown(bundle);
         let planned = self.planner.plan(&job.issuer, &job.domain, bundle.not_before, bundle.not_after, now);
         let next = Next {
             renew_at: planned,

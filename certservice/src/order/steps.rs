@@ -65,6 +65,7 @@ fn fix(code: &str) -> Option<&'static str> {
         "name_refused" => "ask the CA why it refuses the name; PUT the domain again as an operator to ask once more",
         "account_refused" => "read the CA's words; check `contact` and `eab` of the issuer, and its account file",
         "ca_unavailable" | "order_lost" => "nothing: it is tried again by itself",
+        "unknown_profile" => "choose a profile that the CA offers, of the domain or of the issuer; or another issuer",
         "dns_update_failed" => "see the words of the DNS server or of the webhook; check [[dns]]",
         "dns_not_delegated" => "set a CNAME record from the challenge's name into one of our zones, or host it there",
         "ca_unsupported" => "choose an issuer that offers the challenge",

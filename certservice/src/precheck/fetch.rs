@@ -24,19 +24,33 @@ pub(super) enum Fetched {
     Other { status: u16, cdn: Option<&'static str> },
     /// No HTTP came back.
     Unreachable(String),
+    /// Something takes connections there; what, a CA sees by itself.
+    Open,
     /// From this host there is no way to the address, which says nothing of the CA's.
     NoWay,
     /// Not asked: no CA could reach it.
     NotPublic,
 }
 
-pub(super) async fn ask(address: SocketAddr, answer: &Challenge) -> Fetched {
+/// Only whether somebody listens: for tls-alpn-01.
+pub(super) async fn knock(address: SocketAddr) -> Fetched {
+    connect(address).await.map_or_else(|fetched| fetched, |_| Fetched::Open)
+}
+
+async fn connect(address: SocketAddr) -> Result<TcpStream, Fetched> {
     let limit = Duration::from_secs(CONNECT_SECONDS_MAX);
-    let stream = match tokio::time::timeout(limit, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) if is_ours(error.kind()) => return Fetched::NoWay,
-        Ok(Err(error)) => return Fetched::Unreachable(error.to_string()),
-        Err(_) => return Fetched::Unreachable(format!("no connection within {CONNECT_SECONDS_MAX} s")),
+    match tokio::time::timeout(limit, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) if is_ours(error.kind()) => Err(Fetched::NoWay),
+        Ok(Err(error)) => Err(Fetched::Unreachable(error.to_string())),
+        Err(_) => Err(Fetched::Unreachable(format!("no connection within {CONNECT_SECONDS_MAX} s"))),
+    }
+}
+
+pub(super) async fn ask(address: SocketAddr, answer: &Challenge) -> Fetched {
+    let stream = match connect(address).await {
+        Ok(stream) => stream,
+        Err(fetched) => return fetched,
     };
     let limit = Duration::from_secs(EXCHANGE_SECONDS_MAX);
     match tokio::time::timeout(limit, exchange(stream, answer)).await {

@@ -121,7 +121,8 @@ impl Checks {
 pub struct Precheck {
     dns: Dns,
     targets: Targets,
-    http_port: u16,
+    /// Where http-01 and tls-alpn-01 are looked for.
+    ports: (u16, u16),
     /// Where answers to dns-01 can be put.
     zones: Vec<String>,
     /// Our edges answer with it: the key ID that CertService signs with.
@@ -133,11 +134,11 @@ impl Precheck {
     pub fn open(
         resolver: Option<SocketAddr>,
         targets: Targets,
-        http_port: u16,
+        ports: (u16, u16),
         zones: Vec<String>,
         kid: impl Into<String>,
     ) -> Result<Self, String> {
-        Ok(Self { dns: Dns::open(resolver)?, targets, http_port, zones, kid: kid.into() })
+        Ok(Self { dns: Dns::open(resolver)?, targets, ports, zones, kid: kid.into() })
     }
 
     pub async fn look(&self, domain: &Hostname, needs: &Needs) -> Report {
@@ -149,7 +150,7 @@ impl Precheck {
                 Some(ChallengeKind::Dns01) => self.in_dns(domain, asks).await,
                 // Nobody looks at it.
                 None if domain.is_wildcard() => verdict::of_wildcard(domain, needs.challenges.is_empty()),
-                _ => self.findings(domain, asks).await.report(domain, &self.targets),
+                how => self.findings(domain, asks, how).await.report(domain, &self.targets),
             }
         };
         tokio::time::timeout(limit, look).await.unwrap_or_else(|_| verdict::too_slow(LOOK_SECONDS_MAX))
@@ -163,24 +164,28 @@ impl Precheck {
         Report { steps, doubtful: false }
     }
 
-    async fn findings(&self, domain: &Hostname, asks: Asks<'_>) -> Findings {
+    async fn findings(&self, domain: &Hostname, asks: Asks<'_>, how: Option<ChallengeKind>) -> Findings {
+        let tls = how == Some(ChallengeKind::TlsAlpn01);
         let (records, caa) = tokio::join!(self.dns.records(domain), caa::climb(&self.dns, domain, asks));
         let fetches = match &records {
-            Ok(records) => self.fetches(domain, records).await,
+            Ok(records) => self.fetches(domain, records, tls).await,
             Err(_) => Vec::new(),
         };
-        Findings { records, caa, fetches }
+        Findings { records, caa, fetches, tls }
     }
 
-    /// The challenge path at each address, as the CA would ask for it.
-    async fn fetches(&self, domain: &Hostname, records: &Records) -> Vec<(IpAddr, Fetched)> {
+    /// The challenge path at each address, as the CA would ask for it; with `tls` the port that it would come to.
+    async fn fetches(&self, domain: &Hostname, records: &Records, tls: bool) -> Vec<(IpAddr, Fetched)> {
         let families = records.v4.iter().take(ADDRESSES_MAX).chain(records.v6.iter().take(ADDRESSES_MAX));
         let answer = challenge::self_check(domain, &self.kid, clock::now());
         let mut fetches = Vec::new();
         for address in families {
             // Names that lead into our own network must not make us knock there.
             let fetched = if dns::is_public(*address) || self.targets.addresses.contains(address) {
-                fetch::ask(SocketAddr::new(*address, self.http_port), &answer).await
+                match tls {
+                    true => fetch::knock(SocketAddr::new(*address, self.ports.1)).await,
+                    false => fetch::ask(SocketAddr::new(*address, self.ports.0), &answer).await,
+                }
             } else {
                 Fetched::NotPublic
             };

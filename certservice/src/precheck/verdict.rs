@@ -14,6 +14,8 @@ pub(super) struct Findings {
     pub records: Result<Records, NoAnswer>,
     pub caa: Caa,
     pub fetches: Vec<(IpAddr, Fetched)>,
+    /// Port 443 was knocked at, not port 80 asked.
+    pub tls: bool,
 }
 
 impl Findings {
@@ -22,7 +24,7 @@ impl Findings {
         let wrong = |id: &str| steps.iter().any(|step| step.id == id && step.ok == Some(false));
         // Names without a record, and CAs that are forbidden, fail at the CA as they do here. Who connects from where, may not.
         let nowhere = self.records.as_ref().is_ok_and(|records| records.v4.is_empty() && records.v6.is_empty());
-        let doubtful = !nowhere && !wrong("caa") && (wrong("dns") || wrong("http"));
+        let doubtful = !nowhere && !wrong("caa") && (wrong("dns") || wrong(self.reach()));
         Report { steps, doubtful }
     }
 
@@ -96,8 +98,14 @@ impl Findings {
         fixable(step(false, "wrong_address", says), point, Who::Customer)
     }
 
+    /// The step that says whether a CA gets through.
+    fn reach(&self) -> &'static str {
+        if self.tls { "tls" } else { "http" }
+    }
+
     fn http(&self, domain: &Hostname, targets: &Targets) -> DomainStep {
-        let step = |ok, code, says| step("http", ok, code, says);
+        let step = |ok, code, says| step(self.reach(), ok, code, says);
+        let port = if self.tls { 443 } else { 80 };
         if self.fetches.is_empty() {
             return DomainStep { ok: None, ..step(true, "not_asked", "there is no address to ask".to_owned()) };
         }
@@ -106,7 +114,7 @@ impl Findings {
             Fetched::Unreachable(_) => 4,
             Fetched::Other { .. } => 3,
             Fetched::Redirect => 2,
-            Fetched::Ours { .. } => 1,
+            Fetched::Ours { .. } | Fetched::Open => 1,
             Fetched::NoWay => 0,
         };
         let Some((address, fetched)) = self.fetches.iter().max_by_key(worst) else {
@@ -116,11 +124,12 @@ impl Findings {
         let who = if ours { Who::Operator } else { Who::Customer };
         let fix = match ours {
             true => format!(
-                "{address} is one of [precheck] addresses: see that an edge serves port 80 there, and reaches CertService"
+                "{address} is one of [precheck] addresses: see that an edge serves port {port} there, and reaches CertService"
             ),
             false => point_here(domain, targets),
         };
         match fetched {
+            Fetched::Open => step(true, "port_443_open", format!("port 443 of {address} takes connections")),
             Fetched::Ours { .. } => step(true, "answers_here", "the challenge path leads to our edge".to_owned()),
             Fetched::Redirect => {
                 let says =
@@ -132,8 +141,9 @@ impl Findings {
                 DomainStep { ok: None, ..step(true, "not_asked", says) }
             }
             Fetched::Unreachable(why) => {
-                let says = format!("port 80 of {address} can't be reached: {why}");
-                fixable(step(false, "port_80_unreachable", says), fix, who)
+                let says = format!("port {port} of {address} can't be reached: {why}");
+                let code = if self.tls { "port_443_unreachable" } else { "port_80_unreachable" };
+                fixable(step(false, code, says), fix, who)
             }
             Fetched::Other { status, .. } => {
                 let says = format!("{address} answers the challenge path with HTTP {status}, not as our edge does");

@@ -24,7 +24,7 @@ fn findings(seen: &[(&str, Fetched)]) -> Findings {
     let fetches: Vec<(IpAddr, Fetched)> = seen.iter().map(|(at, got)| (at.parse().unwrap(), got.clone())).collect();
     let of = |wanted: fn(&IpAddr) -> bool| fetches.iter().map(|(at, _)| *at).filter(wanted).collect();
     let records = Records { v4: of(IpAddr::is_ipv4), v6: of(IpAddr::is_ipv6), cnames: vec![] };
-    Findings { records: Ok(records), caa: Caa::NoRecord, fetches }
+    Findings { records: Ok(records), caa: Caa::NoRecord, fetches, tls: false }
 }
 
 fn judged(findings: &Findings, targets: &Targets) -> Report {
@@ -55,6 +55,10 @@ fn each_fault_has_its_code_and_its_culprit() {
     ] {
         assert_eq!(fault(&findings(&seen)), Some((code.to_owned(), who)), "{seen:?}");
     }
+    let knocked = |got: Fetched| Findings { tls: true, ..findings(&[(EDGE, got)]) };
+    let closed = fault(&knocked(Fetched::Unreachable("refused".into())));
+    assert_eq!(closed, Some(("port_443_unreachable".to_owned(), Who::Operator)));
+    assert_eq!(fault(&knocked(Fetched::Open)), None);
     let unanswered = Findings { records: Err(NoAnswer("A: Server Failure".into())), ..findings(&[]) };
     assert_eq!(fault(&unanswered), Some(("dns_failed".to_owned(), Who::Customer)));
 }

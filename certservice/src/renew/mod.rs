@@ -1,5 +1,6 @@
 //! When a certificate is replaced. Must never issue by itself; it only creates orders.
 
+pub mod own;
 mod schedule;
 
 use std::collections::HashMap;
@@ -136,6 +137,7 @@ pub async fn run(store: Store, planner: Planner, hurry: Arc<Wake>, wake: Arc<Wak
 /// One instance looks each minute, or each would begin as many as all may.
 async fn look_in_turn(store: &Store, planner: &Planner, now: u64) -> Result<usize, StoreError> {
     planner.count(store, now).await?;
+    own::warn(store, now).await?;
     match store.take_turn(TURN, now, LOOK_SECONDS / 2).await? {
         // After a stop nobody has two minutes' worth of orders good.
         Some(since) => create_orders(store, planner, since.max(now - 2 * LOOK_SECONDS), now).await,
@@ -178,8 +180,8 @@ async fn enqueue(store: &Store, renewals: Vec<Renewal>, now: u64) -> Result<usiz
 
 /// The order that replaces a certificate. It begins with whoever made that, and goes to whom the domain prefers.
 pub fn order(renewal: Renewal, now: u64) -> Job {
-    let Renewal { name, issuer, issuers, revision, not_after, ari_id } = renewal;
-    Job { deadline: not_after, replaces: ari_id, issuers, ..Job::new(name, issuer, revision, now) }
+    let Renewal { name, issuer, issuers, profile, revision, not_after, ari_id } = renewal;
+    Job { deadline: not_after, replaces: ari_id, issuers, profile, ..Job::new(name, issuer, revision, now) }
 }
 
 #[cfg(test)]

@@ -38,36 +38,31 @@ pub struct Filter<'a> {
 
 /// A row of `domains`, in the order of the queries below.
 type Text = Option<String>;
-type Row = (String, String, String, String, String, String, String, i64, Option<i64>, Text, Text, Text, Text);
+type Row = (String, String, String, String, String, String, String, i64, Option<i64>, Text, Text, Text, Text, Text);
 
 const BY_NAME: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over \
+    issuers, passed_over, profile \
     FROM domains WHERE name = ?";
 const PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over \
+    issuers, passed_over, profile \
     FROM domains WHERE name > ? ORDER BY name LIMIT ?";
 const TENANT_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over \
+    issuers, passed_over, profile \
     FROM domains WHERE tenant = ? AND name > ? ORDER BY name LIMIT ?";
 const STATE_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over \
+    issuers, passed_over, profile \
     FROM domains WHERE state = ? AND name > ? AND (? = '' OR tenant = ?) ORDER BY name LIMIT ?";
 const END_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over \
+    issuers, passed_over, profile \
     FROM domains WHERE ends_at >= ? AND ends_at < ? AND (ends_at > ? OR name > ?) AND (? = '' OR tenant = ?) \
     AND (? = '' OR state = ?) ORDER BY ends_at, name LIMIT ?";
 pub(super) const INSERT: &str = "INSERT INTO domains \
-    (name, tenant, issuer, state, code, says, who, steps, created_at, next_check_at, registered, list_id, issuers) \
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    (name, tenant, issuer, state, code, says, who, steps, created_at, next_check_at, registered, list_id, issuers, \
+    profile) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 pub(super) const TENANT: &str = "SELECT tenant FROM domains WHERE name = ?";
 pub(super) const NAMES: &str = "SELECT COUNT(*) FROM domains WHERE registered = ?";
 pub(super) const JOIN_LIST: &str = "UPDATE domains SET list_id = ? WHERE name = ? AND tenant = ?";
 const EXPEDITE: &str = "UPDATE jobs SET place = ? WHERE domain = ? AND stage = ?";
-const PREFER: &str = "UPDATE domains SET issuers = ? WHERE name = ?";
-const WAITS: &str = "SELECT body FROM jobs WHERE domain = ? AND stage <> ?";
-/// Whoever has read the order before writes it no more.
-const REWRITE: &str = "UPDATE jobs SET version = version + 1, body = ?, others_at = 0, \
-    place = CASE WHEN stage = ? THEN 0 ELSE place END WHERE domain = ?";
 const HAS_JOB: &str = "SELECT version FROM jobs WHERE domain = ?";
 const UNSORTED: &str = "SELECT name FROM domains WHERE registered = '' LIMIT ?";
 const SORT: &str = "UPDATE domains SET registered = ? WHERE name = ?";
@@ -142,6 +137,7 @@ macro_rules! insert_new {
                     .bind(registered)
                     .bind(list)
                     .bind(own(name, &job.issuers)?)
+                    .bind(&job.profile)
                     .execute(&mut *$transaction)
                     .await;
                 match inserted {
@@ -210,34 +206,6 @@ impl Store {
 
     async fn insert(&self, tenant: &str, job: &Job, names_max: u64, actor: &str) -> Result<Registration, StoreError> {
         Ok(in_transaction!(self, transaction => insert_new!(transaction, tenant, job, names_max, None, actor)))
-    }
-
-    /// Another order of preference: an order that has not left yet takes it, and all later ones. `false` if there is no such domain.
-    pub async fn prefer(&self, name: &Hostname, issuers: &[String], actor: &str) -> Result<bool, StoreError> {
-        again!(self.prefer_once(name, issuers, actor))
-    }
-
-    async fn prefer_once(&self, name: &Hostname, issuers: &[String], actor: &str) -> Result<bool, StoreError> {
-        let name = name.as_str();
-        in_transaction!(self, transaction => {
-            let done = sqlx::query(PREFER).bind(own(name, issuers)?).bind(name).execute(&mut *transaction).await?;
-            if done.rows_affected() == 0 {
-                return Ok(false);
-            }
-            let tenant: String = sqlx::query_scalar(TENANT).bind(name).fetch_one(&mut *transaction).await?;
-            let waits: Option<String> = sqlx::query_scalar(WAITS)
-                .bind(name).bind(Stage::UnderWay as i64).fetch_optional(&mut *transaction).await?;
-            if let Some(body) = waits {
-                let job: Job = parse("the order", name, &body)?;
-                let job = Job { issuers: issuers.to_vec(), refused: Vec::new(), ..job };
-                sqlx::query(REWRITE)
-                    .bind(write("the order", name, &job)?).bind(Stage::ToCheck as i64).bind(name)
-                    .execute(&mut *transaction).await?;
-            }
-            let detail = [("issuers".to_owned(), issuers.into())].into();
-            tell!(transaction, Told { actor, action: "domain.issuers_changed", tenant: &tenant, name, detail });
-        });
-        Ok(true)
     }
 
     /// An order for a domain that is known; `false` if it has one already, or is gone.
@@ -337,8 +305,22 @@ pub(super) fn is_duplicate(error: &sqlx::Error) -> bool {
 }
 
 fn domain(row: Row) -> Result<Domain, StoreError> {
-    let (name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, issuers, passed) =
-        row;
+    let (
+        name,
+        tenant,
+        issuer,
+        state,
+        code,
+        says,
+        who,
+        created_at,
+        next_check_at,
+        certificate,
+        steps,
+        issuers,
+        passed,
+        profile,
+    ) = row;
     let damaged = |what| StoreError::Damaged("the domain", name.clone(), format!("{what} is not known"));
     let certificate = certificate.map(|body| parse::<CertificateInfo>("the certificate", &name, &body)).transpose()?;
     let steps = steps.map(|body| parse("the steps", &name, &body)).transpose()?;
@@ -349,6 +331,7 @@ fn domain(row: Row) -> Result<Domain, StoreError> {
         tenant,
         issuer,
         issuers: issuers.unwrap_or_default(),
+        profile,
         passed_over: passed.unwrap_or_default(),
         state: serde_json::from_value(state.into()).map_err(|_| damaged("its state"))?,
         code,

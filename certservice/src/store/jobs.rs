@@ -54,9 +54,9 @@ const SHOW: &str = "UPDATE domains SET state = ?, code = ?, says = ?, who = ?, s
 /// Of a domain without a certificate: whom it is ordered from.
 const GOES_TO: &str = "UPDATE domains SET issuer = ? WHERE name = ? AND certificate IS NULL";
 const SHOW_CERTIFICATE: &str = "UPDATE domains SET issuer = ?, certificate = ?, renew_at = ?, urgent_at = ?, began_at = ?, ends_at = ?, \
-    ari_id = ?, ari_at = ? WHERE name = ?";
-const REPLACE_BUNDLE: &str = "REPLACE INTO bundles (domain, body) VALUES (?, ?)";
-const FORGET_ANSWERS: &str = "DELETE FROM challenges WHERE domain = ?";
+    ari_id = ?, ari_at = ?, warn_at = NULL WHERE name = ?";
+pub(super) const REPLACE_BUNDLE: &str = "REPLACE INTO bundles (domain, body) VALUES (?, ?)";
+pub(super) const FORGET_ANSWERS: &str = "DELETE FROM challenges WHERE domain = ?";
 const ANSWER: &str = "INSERT INTO challenges (domain, token, key_authorization, expires_at) VALUES (?, ?, ?, ?)";
 
 impl Store {
@@ -299,7 +299,7 @@ pub struct Next {
     pub ask_at: Option<u64>,
 }
 
-fn shown_as(status: &Status) -> Detail {
+pub(super) fn shown_as(status: &Status) -> Detail {
     let Status { state, code, says, who, .. } = status;
     let value = |part: serde_json::Result<serde_json::Value>| part.unwrap_or_default();
     [

@@ -11,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 10] = [
+const MIGRATIONS: [Migration; 11] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -61,6 +61,11 @@ const MIGRATIONS: [Migration; 10] = [
         version: 10,
         sqlite: include_str!("migrations/0010.sqlite.sql"),
         mysql: include_str!("migrations/0010.mysql.sql"),
+    },
+    Migration {
+        version: 11,
+        sqlite: include_str!("migrations/0011.sqlite.sql"),
+        mysql: include_str!("migrations/0011.mysql.sql"),
     },
 ];
 

@@ -9,9 +9,11 @@ mod journal;
 mod lists;
 mod migrations;
 mod open;
+mod own;
 mod renewals;
 mod ticket_keys;
 mod webhooks;
+mod wishes;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +30,9 @@ pub use self::forecast::{LEFT_BOUNDS, Queue};
 pub use self::jobs::{Claim, Next, Stored};
 pub use self::journal::Told;
 pub use self::lists::{NewList, Part, PartDone};
-pub use self::renewals::{Renewal, Suggested};
+pub use self::own::{OWN, Upload, Uploaded};
+pub use self::renewals::{Renewal, Replacement, Suggested};
+pub use self::wishes::Wish;
 
 /// Cheap to clone.
 #[derive(Clone)]

@@ -16,11 +16,22 @@ pub struct Renewal {
     pub issuer: String,
     /// The domain's own order of preference.
     pub issuers: Vec<String>,
+    pub profile: Option<String>,
     pub revision: u64,
     /// Unix seconds.
     pub not_after: u64,
     /// What the CA knows the certificate by (RFC 9773).
     pub ari_id: Option<String>,
+}
+
+/// When a certificate is replaced, or its owner is warned. Unix seconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replacement {
+    pub renew_at: Option<u64>,
+    pub ari_id: Option<String>,
+    /// When the CA is asked again for a better time.
+    pub ask_at: Option<u64>,
+    pub warn_at: Option<u64>,
 }
 
 /// A certificate of which the CA is asked when to replace it.
@@ -35,13 +46,14 @@ pub struct Suggested {
     pub urgent: bool,
 }
 
-const DUE: &str = "SELECT name, issuer, certificate, ari_id, issuers FROM domains \
+const DUE: &str = "SELECT name, issuer, certificate, ari_id, issuers, profile FROM domains \
     WHERE issuer = ? AND renew_at <= ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.domain = domains.name) \
     ORDER BY renew_at LIMIT ?";
-const URGENT: &str = "SELECT name, issuer, certificate, ari_id, issuers FROM domains \
+const URGENT: &str = "SELECT name, issuer, certificate, ari_id, issuers, profile FROM domains \
     WHERE urgent_at <= ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.domain = domains.name) \
     ORDER BY urgent_at LIMIT ?";
-const OF_NAME: &str = "SELECT name, issuer, certificate, ari_id, issuers FROM domains WHERE name = ?";
+const OF_NAME: &str = "SELECT name, issuer, certificate, ari_id, issuers, profile FROM domains WHERE name = ?";
+const REPLACEMENT: &str = "SELECT renew_at, ari_id, ari_at, warn_at FROM domains WHERE name = ?";
 /// Lifetimes by the hour: few, though they differ by seconds.
 const BY_DAY: &str = "SELECT issuer, renew_at - renew_at % 86400, \
     COALESCE(ends_at - began_at - (ends_at - began_at) % 3600, 0), COUNT(*) \
@@ -56,7 +68,7 @@ const ASK: &str = "UPDATE domains SET ari_at = ? WHERE name = ? AND ari_id = ? A
 const SAVE: &str = "UPDATE domains SET renew_at = ?, ari_at = ? WHERE name = ? AND ari_id = ?";
 const SAVE_URGENT: &str = "UPDATE domains SET urgent_at = ? WHERE name = ? AND ari_id = ? AND urgent_at > ?";
 
-type Row = (String, String, Option<String>, Option<String>, Option<String>);
+type Row = (String, String, Option<String>, Option<String>, Option<String>, Option<String>);
 
 impl Store {
     /// Certificates of an issuer whose time has come and that have no order yet, longest due first.
@@ -78,6 +90,18 @@ impl Store {
         let row: Option<Row> =
             on!(self, pool => sqlx::query_as(OF_NAME).bind(name.as_str()).fetch_optional(pool).await?);
         row.map_or(Ok(None), renewal)
+    }
+
+    pub async fn replacement(&self, name: &Hostname) -> Result<Replacement, StoreError> {
+        type Row = (Option<i64>, Option<String>, Option<i64>, Option<i64>);
+        let row: Option<Row> =
+            on!(self, pool => sqlx::query_as(REPLACEMENT).bind(name.as_str()).fetch_optional(pool).await?);
+        Ok(row.map_or_else(Replacement::default, |(renew_at, ari_id, ask_at, warn_at)| Replacement {
+            renew_at: renew_at.map(from_sql),
+            ari_id,
+            ask_at: ask_at.map(from_sql),
+            warn_at: warn_at.map(from_sql),
+        }))
     }
 
     /// How many are planned for which day, by issuer.
@@ -148,11 +172,11 @@ impl Store {
     }
 }
 
-fn renewal((name, issuer, certificate, ari_id, issuers): Row) -> Result<Option<Renewal>, StoreError> {
+fn renewal((name, issuer, certificate, ari_id, issuers, profile): Row) -> Result<Option<Renewal>, StoreError> {
     let damaged = |_| StoreError::Damaged("the domain", name.clone(), "its name is not known".to_owned());
     let host = Hostname::parse_domain(&name).map_err(damaged)?;
     let Some(certificate) = certificate else { return Ok(None) };
     let CertificateInfo { revision, not_after, .. } = parse("the certificate", &name, &certificate)?;
     let issuers = issuers.map(|body| parse("the issuers", &name, &body)).transpose()?.unwrap_or_default();
-    Ok(Some(Renewal { name: host, issuer, issuers, revision, not_after, ari_id }))
+    Ok(Some(Renewal { name: host, issuer, issuers, profile, revision, not_after, ari_id }))
 }

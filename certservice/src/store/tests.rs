@@ -5,6 +5,7 @@ mod changes;
 mod journal;
 mod lists;
 mod migrations;
+mod own;
 mod renewals;
 mod ticket_keys;
 

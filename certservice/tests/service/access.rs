@@ -34,13 +34,16 @@ pub fn tokens() -> String {
 const CALLERS: [Option<&str>; 6] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR), Some(VIEWER)];
 
 /// What each route answers to each of `CALLERS` on the Unix socket.
-pub const TABLE: [(&str, &str, [u16; 6]); 30] = [
+pub const TABLE: [(&str, &str, [u16; 6]); 33] = [
     ("GET", "/v1/domains", [401, 401, 403, 200, 200, 200]),
     ("HEAD", "/v1/domains", [401, 401, 403, 200, 200, 200]),
     ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200, 200]),
     ("PUT", "/v1/domains/live.example", [401, 401, 403, 200, 200, 403]),
     ("POST", "/v1/domains/live.example:check", [401, 401, 403, 200, 200, 403]),
     ("DELETE", "/v1/domains/live.example:check", [401, 401, 403, 405, 405, 403]),
+    ("GET", "/v1/domains/live.example/certificate", [401, 401, 403, 200, 200, 200]),
+    ("PUT", "/v1/domains/live.example/certificate", [401, 401, 403, 400, 400, 403]),
+    ("DELETE", "/v1/domains/live.example/certificate", [401, 401, 403, 409, 409, 403]),
     ("POST", "/v1/imports", [401, 401, 403, 415, 415, 403]),
     ("GET", "/v1/imports/none", [401, 401, 403, 404, 404, 404]),
     ("GET", "/v1/bundles/live.example", [401, 401, 200, 403, 403, 403]),

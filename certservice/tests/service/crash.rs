@@ -56,7 +56,7 @@ impl Life {
         let issuers: HashMap<_, _> = config.issuers.iter().map(open).collect();
         let looked = config.issuers.iter().map(|issuer| (issuer.name.clone(), issuer.needs())).collect();
         let precheck = config.precheck;
-        let precheck = Precheck::open(precheck.resolver, precheck.targets, precheck.http_port, vec![], KID).unwrap();
+        let precheck = Precheck::open(precheck.resolver, precheck.targets, precheck.ports, vec![], KID).unwrap();
         let checks = Checks::new(precheck, looked);
         let zones = Zones::open(&config.dns, checks.clone()).unwrap();
         let hands = Hands::new(issuers, config.edges, notify, checks, zones);

@@ -17,6 +17,9 @@ pub enum DomainAction {
         /// Which configured issuer to order from; several times: in order of preference. Default: those of the boot file.
         #[arg(long = "issuer", value_name = "ISSUER")]
         issuers: Vec<String>,
+        /// What kind of certificate, as the CA calls it, such as shortlived; empty: the issuer's own.
+        #[arg(long)]
+        profile: Option<String>,
         /// After all others: one of a large import.
         #[arg(long)]
         bulk: bool,
@@ -57,6 +60,53 @@ pub enum DomainAction {
         /// Give up after this many seconds.
         #[arg(long, default_value_t = 300, value_name = "SECONDS")]
         timeout: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CertAction {
+    /// All certificates, soonest end first.
+    Ls {
+        /// Only those that end within so many days.
+        #[arg(long, value_name = "DAYS")]
+        expiring: Option<u32>,
+        /// Only those of this issuer; `own` for uploaded ones.
+        #[arg(long)]
+        issuer: Option<String>,
+        /// Only those of this tenant.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// One certificate: who made it, until when it is valid, when it is renewed.
+    Show {
+        name: Hostname,
+        /// Print its chain in PEM, and nothing else.
+        #[arg(long)]
+        chain: bool,
+    },
+    /// Serve a certificate of one's own: it is checked, sealed at once, and never renewed.
+    Upload {
+        name: Hostname,
+        /// PEM, the server's certificate first.
+        #[arg(long, value_name = "FILE")]
+        chain: PathBuf,
+        /// PEM (PKCS #8).
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// Of a name that is new. Default: the token's, else `default`.
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// Back to the issuers: an uploaded certificate is served until they have made another.
+    Rm { name: Hostname },
+    /// Ask for a new certificate now. The CA's limits hold.
+    Renew { name: Hostname },
+    /// Have the CA take the certificate back; another one is ordered at once.
+    Revoke {
+        name: Hostname,
+        /// What the CA is told: unspecified, key-compromise, superseded, cessation-of-operation.
+        #[arg(long, default_value = "unspecified", value_parser = reason)]
+        reason: RevokeReason,
     },
 }
 

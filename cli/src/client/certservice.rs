@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use contract::Hostname;
 use contract::api::{
-    BudgetPage, CheckReport, DoctorReport, Domain, DomainList, DomainPage, Forecast, PutDomain, RevokeDomain,
-    RevokeReason,
+    BringCertificate, BudgetPage, CertificatePage, CheckReport, DoctorReport, Domain, DomainList, DomainPage, Forecast,
+    PutDomain, RevokeDomain, RevokeReason,
 };
 use contract::journal::Page;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -108,6 +108,21 @@ impl CertService {
     pub async fn revoke(&self, name: &Hostname, reason: RevokeReason) -> Result<Domain, ClientError> {
         let url = format!("{}:revoke", self.domain_url(name));
         self.target.json(self.client.post(url).json(&RevokeDomain { reason })).await
+    }
+
+    /// What is served of a domain.
+    pub async fn certificate(&self, name: &Hostname) -> Result<CertificatePage, ClientError> {
+        self.target.json(self.client.get(format!("{}/certificate", self.domain_url(name)))).await
+    }
+
+    /// Uploads a certificate with its key.
+    pub async fn bring(&self, name: &Hostname, brought: &BringCertificate) -> Result<Domain, ClientError> {
+        self.target.json(self.client.put(format!("{}/certificate", self.domain_url(name))).json(brought)).await
+    }
+
+    /// Back from an uploaded certificate to the issuers.
+    pub async fn give_up(&self, name: &Hostname) -> Result<Domain, ClientError> {
+        self.target.json(self.client.delete(format!("{}/certificate", self.domain_url(name)))).await
     }
 
     /// All domains.

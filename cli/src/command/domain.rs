@@ -14,9 +14,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) async fn run(args: &CertServiceArgs, action: DomainAction, json: bool) -> Result<(), Failure> {
     let certservice = CertService::new(args)?;
     match action {
-        DomainAction::Add { name, tenant, issuers, bulk, www } => {
+        DomainAction::Add { name, tenant, issuers, profile, bulk, www } => {
             let issuers = Some(issuers).filter(|issuers| !issuers.is_empty());
-            let wanted = PutDomain { tenant, issuer: None, issuers, bulk, www: www.then_some(true) };
+            let wanted = PutDomain { tenant, issuer: None, issuers, profile, bulk, www: www.then_some(true) };
             let domain = certservice.add(&name, &wanted).await?;
             print(&domain, json);
             if !json && domain.state == State::Working {
@@ -44,7 +44,7 @@ pub(super) async fn run(args: &CertServiceArgs, action: DomainAction, json: bool
 }
 
 /// As the query of the API has it.
-fn filter(state: Option<State>, tenant: Option<String>, expires_within: Option<u32>) -> String {
+pub(super) fn filter(state: Option<State>, tenant: Option<String>, expires_within: Option<u32>) -> String {
     let state = state.map(|state| format!("state={}", json!(state).as_str().unwrap_or_default()));
     let tenant = tenant.map(|tenant| format!("tenant={tenant}"));
     let ends = expires_within.map(|days| format!("expires_before={}", now() + u64::from(days) * 86_400));
@@ -63,7 +63,7 @@ fn list(domains: &[Domain], json: bool) {
     println!("{} domain{}", domains.len(), if domains.len() == 1 { "" } else { "s" });
 }
 
-fn print(domain: &Domain, json: bool) {
+pub(super) fn print(domain: &Domain, json: bool) {
     if json {
         println!("{}", json!(domain));
         return;
@@ -82,6 +82,9 @@ fn print(domain: &Domain, json: bool) {
     row("issuer", domain.issuer.clone());
     if !domain.issuers.is_empty() {
         row("preferred", domain.issuers.join(", "));
+    }
+    if let Some(profile) = &domain.profile {
+        row("profile", profile.clone());
     }
     for passed in &domain.passed_over {
         row("passed over", format!("{} ({}): {}", passed.issuer, passed.code, passed.says));

@@ -30,6 +30,9 @@ fn show(forecast: &Forecast) {
         println!("{}: {} certificates", issuer.name, issuer.certificates);
         let (needed, most) = (issuer.renewals_per_day, issuer.renewals_per_day_max);
         println!("  renewals       {needed} a day needed, at most {most} begin in one; {} are due", issuer.due);
+        if let Some(seconds) = issuer.replace_all_seconds.filter(|_| issuer.certificates > 0) {
+            println!("  replace all    {} at best, if the CA revoked them all", span(seconds));
+        }
         if let Some(most) = issuer.orders_per_day_max {
             println!("  new domains    {most} a day by the CA's limit; {} orders in line", issuer.in_line);
         }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod budget;
+mod cert;
 mod config;
 mod doctor;
 mod domain;
@@ -19,6 +20,7 @@ use crate::{Failure, demo};
 pub async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Domain { certservice, action } => domain::run(&certservice, action, args.json).await,
+        Command::Cert { certservice, action } => cert::run(&certservice, action, args.json).await,
         Command::Issue { certservice, issue } => issue::run(&certservice, issue, args.json).await,
         Command::Import { certservice, action: ImportAction::Show { id } } => {
             issue::show_one(&certservice, &id, args.json).await

@@ -28,7 +28,7 @@ pub struct Setup {
 #[derive(Clone)]
 pub enum Issuer {
     Internal,
-    Acme { directory: String, root_file: PathBuf, resolver: SocketAddr, http_port: u16, tls_alpn: bool },
+    Acme { directory: String, root_file: PathBuf, resolver: SocketAddr, ports: (u16, u16), tls_alpn: bool },
 }
 
 impl Setup {
@@ -104,12 +104,13 @@ impl Setup {
                 Issuer::Internal => {
                     "[[issuers]]\nname = \"internal\"\nkind = \"internal\"\nvalidity_days = 30\n".into()
                 }
-                Issuer::Acme { directory, root_file, resolver, http_port, tls_alpn } => format!(
+                Issuer::Acme { directory, root_file, resolver, ports, tls_alpn } => format!(
                     "[[issuers]]\nname = \"acme\"\nkind = \"acme\"\ndirectory = {directory:?}\n\
                      contact = [\"mailto:ops@example.com\"]\nroot_file = {root_file:?}\n{}\
-                     [precheck]\naddresses = [\"127.0.0.1\"]\nresolver = \"{resolver}\"\nhttp_port = {http_port}\n",
-                    // Our own look would be at the plain listener.
-                    if *tls_alpn { "challenges = [\"tls-alpn-01\"]\nprecheck = false\n" } else { "" }
+                     [precheck]\naddresses = [\"127.0.0.1\"]\nresolver = \"{resolver}\"\nhttp_port = {}\nhttps_port = {}\n",
+                    if *tls_alpn { "challenges = [\"tls-alpn-01\"]\n" } else { "" },
+                    ports.0,
+                    ports.1
                 ),
             });
         }

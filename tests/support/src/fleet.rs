@@ -64,7 +64,7 @@ impl Fleet {
             directory: pebble.directory.clone(),
             root_file: pebble.api_root.clone(),
             resolver: pebble.resolver,
-            http_port: http.port(),
+            ports: (http.port(), https.port()),
             tls_alpn: plan.tls_alpn,
         });
         let second_folder = plan.second_edge.then(|| folder.subfolder("second-edge")).transpose()?;

@@ -75,6 +75,9 @@ pub struct IssuerForecast {
     /// New orders that the CA's limit lets leave in a day; absent without a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orders_per_day_max: Option<u64>,
+    /// If all its certificates had to be replaced at once, such as after it has revoked them: how long that takes at best.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace_all_seconds: Option<u64>,
     /// Orders that wait for it.
     pub in_line: u64,
 }
