@@ -101,6 +101,13 @@ pub enum Command {
         #[command(subcommand)]
         action: PluginAction,
     },
+    /// A proxy's tables: what plugins read that is too much for a configuration.
+    Table {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        action: TableAction,
+    },
     /// Rules of the plugin `redirects`.
     Redirects {
         #[command(subcommand)]
@@ -282,12 +289,28 @@ pub struct ToProxy {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum TableAction {
+    /// Upload a table, and print the digest that a configuration names it by.
+    Push { file: PathBuf },
+    /// The tables that the proxy has.
+    Ls,
+    /// Remove a table that the running configuration does not name.
+    Rm {
+        /// sha256:…
+        digest: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub enum RedirectsAction {
     /// Print the redirects of another program's file as settings of the plugin (JSON). What has no counterpart is left
     /// out and told on standard error, with its line. Exit code 1: something was.
     Import {
         #[arg(long, value_enum)]
         from: Format,
+        /// Print a table instead (CSV), for `latchkey table push`. Regular expressions are left out.
+        #[arg(long, conflicts_with = "json")]
+        table: bool,
         /// `-` reads standard input.
         file: PathBuf,
     },

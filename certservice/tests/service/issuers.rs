@@ -168,19 +168,3 @@ fn a_domain_has_its_own_order_of_preference_and_changes_it() {
     assert_eq!(service.put("waits.example", r#"{"issuers": ["second", "first"]}"#).status, 200);
     assert_eq!(service.wait_live("waits.example").issuer, "first");
 }
-
-#[test]
-fn requests_leave_at_the_pace_that_the_boot_file_says_and_the_forecast_reckons_with_it() {
-    let (service, first, _) = started("limits = { requests = { count = 2, seconds = 1 } }\n");
-    let begun = std::time::Instant::now();
-    assert_eq!(service.put("shop.example", "").status, 201);
-    assert_eq!(service.wait_live("shop.example").issuer, "first");
-    // Directory, account, nonces, order, looks, finalization, certificate: two at once, then one each half second.
-    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert_eq!(first.orders().len(), 1);
-    let forecast: contract::api::Forecast = serde_json::from_slice(&service.get("/v1/forecast").body).unwrap();
-    let of = |name: &str| forecast.issuers.iter().find(|issuer| issuer.name == name).unwrap().clone();
-    // Ten requests an order.
-    assert_eq!((of("first").certificates, of("first").replace_all_seconds), (1, Some(5)));
-    assert_eq!(of("second").replace_all_seconds, Some(0));
-}

@@ -34,6 +34,23 @@ pub struct Plugin {
     pub signed_by: Option<String>,
 }
 
+/// A text that plugins read.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Table {
+    /// `sha256:` and hexadecimal digits.
+    pub digest: String,
+    pub bytes: u64,
+    /// Unix seconds.
+    pub uploaded_at: u64,
+    /// What the running configuration calls it.
+    pub named: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Tables {
+    tables: Vec<Table>,
+}
+
 /// Failed calls of a plugin.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Crashes {
@@ -171,6 +188,24 @@ impl Admin {
     pub async fn plugins(&self) -> Result<Vec<Plugin>, ClientError> {
         let answer: Plugins = self.target.json(self.client.get(self.target.url("/v1/plugins"))).await?;
         Ok(answer.plugins)
+    }
+
+    /// Uploads a table as it is read: its digest, and whether the proxy did not have it yet.
+    pub async fn push_table(&self, file: std::fs::File, digest: &str) -> Result<bool, ClientError> {
+        let length = file.metadata().map_or(0, |about| about.len());
+        let request = self.client.put(self.target.url(&format!("/v1/tables/{digest}")));
+        let request = request.header("content-length", length).body(tokio::fs::File::from_std(file));
+        let response = self.target.send(request).await?;
+        Ok(response.status() == StatusCode::CREATED)
+    }
+
+    pub async fn tables(&self) -> Result<Vec<Table>, ClientError> {
+        let answer: Tables = self.target.json(self.client.get(self.target.url("/v1/tables"))).await?;
+        Ok(answer.tables)
+    }
+
+    pub async fn remove_table(&self, digest: &str) -> Result<(), ClientError> {
+        self.target.send(self.client.delete(self.target.url(&format!("/v1/tables/{digest}")))).await.map(drop)
     }
 
     pub async fn crashes(&self, name: &str) -> Result<Crashes, ClientError> {

@@ -12,6 +12,7 @@ mod issue;
 mod plugin;
 mod redirects;
 mod status;
+mod table;
 mod top;
 
 use crate::args::{Args, BudgetAction, Command, EdgeAction, ImportAction};
@@ -34,6 +35,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Edge { certservice, action: EdgeAction::Ls } => edge::list(&certservice, args.json).await,
         Command::Config { admin, action } => config::run(&admin, action, args.json).await,
         Command::Plugin { admin, action } => plugin::run(&admin, action, args.json).await,
+        Command::Table { admin, action } => table::run(&admin, action, args.json).await,
         Command::Redirects { action } => redirects::run(action, args.json),
         Command::Status { admin, certservice } => status::run(&admin, &certservice, args.json).await,
         Command::Top { admin, by, n } => top::run(&admin, by, n, args.json).await,

@@ -6,16 +6,29 @@ use crate::args::RedirectsAction;
 use crate::import::{self, Imported, LeftOut};
 
 pub(super) fn run(action: RedirectsAction, json: bool) -> Result<(), Failure> {
-    let RedirectsAction::Import { from, file } = action;
-    let Imported { rules, left_out } = import::read(from, &text(&file)?);
-    if json {
+    let RedirectsAction::Import { from, table, file } = action;
+    let Imported { mut rules, mut left_out } = import::read(from, &text(&file)?);
+    if table {
+        for rule in rules.extract_if(.., |rule| rule.is_expression()) {
+            let path = rule.path();
+            let why = format!("`{path}` is a regular expression, which a table does not take: write it into `rules`");
+            left_out.push(LeftOut { line: 0, why });
+        }
+        println!("from,to,status,match,host,query");
+        rules.iter().for_each(|rule| println!("{}", rule.as_csv()));
+    } else if json {
         println!("{}", json!({"rules": rules, "left_out": left_out}));
     } else {
         // One rule a line, as people edit them.
         let lines: Vec<_> = rules.iter().map(|rule| format!("  {}", json!(rule))).collect();
         println!("{{\"rules\": [\n{}\n]}}", lines.join(",\n"));
+    }
+    if !json {
         for LeftOut { line, why } in &left_out {
-            eprintln!("{}:{line}: {why}", file.display());
+            match line {
+                0 => eprintln!("{}: {why}", file.display()),
+                _ => eprintln!("{}:{line}: {why}", file.display()),
+            }
         }
     }
     match left_out.len() {

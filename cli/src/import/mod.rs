@@ -60,6 +60,11 @@ pub(crate) fn read(format: Format, text: &str) -> Imported {
     imported
 }
 
+/// RFC 4180.
+fn quoted(field: &str) -> String {
+    if field.contains([',', '"']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_owned() }
+}
+
 impl Rule {
     fn exact(from: &str, to: &str) -> Self {
         Self { from: from.into(), to: to.into(), status: None, kind: None, host: None, query: None }
@@ -80,6 +85,24 @@ impl Rule {
         // The plugin compiles it with the same library.
         regex_lite::Regex::new(from).map_err(|error| format!("`{from}`: {error}"))?;
         Ok(Self::of_kind("regex", from, to))
+    }
+
+    pub(crate) fn is_expression(&self) -> bool {
+        self.kind == Some("regex")
+    }
+
+    /// What an expression is known by to people.
+    pub(crate) fn path(&self) -> &str {
+        &self.from
+    }
+
+    /// A line of a table: from, to, status, match, host, query.
+    pub(crate) fn as_csv(&self) -> String {
+        let status = self.status.map(|status| status.to_string()).unwrap_or_default();
+        let (kind, host, query) =
+            (self.kind.unwrap_or_default(), self.host.as_deref().unwrap_or_default(), self.query.unwrap_or_default());
+        let fields = [&self.from, &self.to, &status, kind, host, query];
+        fields.map(quoted).join(",")
     }
 
     /// 301 is the plugin's default.

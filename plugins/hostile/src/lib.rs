@@ -2,8 +2,8 @@
 //! shows before any request.
 
 use latchkey_sdk::config::Value;
-use latchkey_sdk::http::{Action, Edit, Facts, Header, HttpPolicy, LocalResponse, Plan, Redirect, RedirectStatus};
-use latchkey_sdk::http::{Request, Response, header};
+use latchkey_sdk::http::{Action, Changes, Depends, Edit, Facts, Header, HttpPolicy, LocalResponse, Plan, Redirect};
+use latchkey_sdk::http::{RedirectStatus, Request, Response, Verdict, header};
 use latchkey_sdk::log::{self, Level};
 use latchkey_sdk::{Manifest, export_http};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -37,7 +37,34 @@ impl HttpPolicy for Hostile {
         Some(Plan::new(Self { behaviour }).on_request().on_response())
     }
 
-    fn on_request(&self, _facts: &Facts, request: &Request<'_>) -> Action {
+    fn on_request(&self, facts: &Facts, request: &Request<'_>) -> Verdict {
+        match self.behaviour.as_str() {
+            "memo" => return Verdict::from(Action::Deny(400 + count())).holds(Depends::PATH, 60),
+            "memo-nothing" => return Verdict::from(Action::Deny(400 + count())).holds(Depends::empty(), 60),
+            "memo-many" => return memo_many(facts),
+            _ => self.answer(request).into(),
+        }
+    }
+
+    fn on_response(&self, _facts: &Facts, _response: &Response<'_>) -> Changes {
+        let set = |name: &str, value: &str| vec![Edit::Set(header(name, value))];
+        let edits = match self.behaviour.as_str() {
+            "edit-crlf" => set("x-a", "1\r\nx-b: 2"),
+            "edit-nul" => set("x-a", "\0"),
+            "edit-name" => set("x a", "1"),
+            "edit-framing" => set("Transfer-Encoding", "chunked"),
+            "edit-hop" => vec![Edit::Remove("Connection".to_owned())],
+            "edit-limit" => vec![Edit::Append(header("X-A", "1")); 64],
+            "edit-many" => vec![Edit::Append(header("X-A", "1")); 65],
+            "edit-huge" => vec![Edit::Set(Header { name: "x-a".to_owned(), value: vec![b'x'; 64 << 10] })],
+            _ => Vec::new(),
+        };
+        edits.into()
+    }
+}
+
+impl Hostile {
+    fn answer(&self, request: &Request<'_>) -> Action {
         match self.behaviour.as_str() {
             "by-path" => return by_path(request.path),
             "leak" => std::mem::forget(vec![1u8; 64 << 10]),
@@ -56,21 +83,6 @@ impl HttpPolicy for Hostile {
             _ => {}
         }
         Action::Next
-    }
-
-    fn on_response(&self, _facts: &Facts, _response: &Response<'_>) -> Vec<Edit> {
-        let set = |name: &str, value: &str| vec![Edit::Set(header(name, value))];
-        match self.behaviour.as_str() {
-            "edit-crlf" => set("x-a", "1\r\nx-b: 2"),
-            "edit-nul" => set("x-a", "\0"),
-            "edit-name" => set("x a", "1"),
-            "edit-framing" => set("Transfer-Encoding", "chunked"),
-            "edit-hop" => vec![Edit::Remove("Connection".to_owned())],
-            "edit-limit" => vec![Edit::Append(header("X-A", "1")); 64],
-            "edit-many" => vec![Edit::Append(header("X-A", "1")); 65],
-            "edit-huge" => vec![Edit::Set(Header { name: "x-a".to_owned(), value: vec![b'x'; 64 << 10] })],
-            _ => Vec::new(),
-        }
     }
 }
 
@@ -97,6 +109,12 @@ fn by_path(path: &str) -> Action {
         _ => {}
     }
     Action::Deny(400 + count())
+}
+
+/// Depends on something else each time.
+fn memo_many(facts: &Facts) -> Verdict {
+    let bits = u8::try_from(facts.now_ms % 64).unwrap_or_default();
+    Verdict::from(Action::Deny(400 + count())).holds(Depends::from_bits_truncate(bits), u32::MAX)
 }
 
 fn respond(status: u16, headers: Vec<Header>, body: Vec<u8>) -> Action {

@@ -4,7 +4,7 @@ mod date;
 mod stages;
 
 use latchkey_sdk::config::{Object, Value};
-use latchkey_sdk::http::{Edit, Facts, Field, HttpPolicy, Plan, Response, Scheme, header};
+use latchkey_sdk::http::{Changes, Depends, Edit, Facts, Field, HttpPolicy, Plan, Response, Scheme, header};
 use latchkey_sdk::{Manifest, export_http};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,9 @@ const MAX_AGE_MOST: u64 = 315_360_000;
 const PRELOAD_MAX_AGE_LEAST: u64 = 31_536_000;
 /// A subdomain without HTTPS can't be reached for as long as this: so the age is proven on a week first.
 const SUBDOMAINS_MAX_AGE_LEAST: u64 = 604_800;
+
+/// A domain's answer changes with the stages only.
+const MEMO_SECONDS: u32 = 3600;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Hsts {
@@ -72,12 +75,22 @@ impl HttpPolicy for Hsts {
         Some(if upstream == Upstream::Max { plan.wants(Field::ResponseHeader(FIELD.to_owned())) } else { plan })
     }
 
-    fn on_response(&self, facts: &Facts, response: &Response<'_>) -> Vec<Edit> {
+    fn on_response(&self, facts: &Facts, response: &Response<'_>) -> Changes {
+        let now = facts.now_ms / 1000;
+        let next = self.stages.iter().filter_map(|stage| stage.begins_in(now)).min().unwrap_or(MEMO_SECONDS);
+        let mut on = Depends::BUCKET;
+        on.set(Depends::WANTED, self.upstream == Upstream::Max);
+        // The moment of the call was part of a second.
+        Changes::from(self.edits(now, facts, response)).hold(on, next.saturating_sub(1).min(MEMO_SECONDS))
+    }
+}
+
+impl Hsts {
+    fn edits(&self, now: u64, facts: &Facts, response: &Response<'_>) -> Vec<Edit> {
         // RFC 6797 section 7.2: only over secure transport; section 8.3: it means nothing for an IP address.
         if facts.scheme == Scheme::Http || facts.ip_literal_host {
             return Vec::new();
         }
-        let now = facts.now_ms / 1000;
         let Some(stage) = self.stages.iter().find(|stage| stage.has_begun(now) && stage.holds(facts.rollout_bucket))
         else {
             return Vec::new();

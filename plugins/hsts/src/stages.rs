@@ -34,6 +34,11 @@ impl Stage {
         self.from <= now
     }
 
+    /// Seconds; none where it has begun.
+    pub(crate) fn begins_in(&self, now: u64) -> Option<u32> {
+        self.from.checked_sub(now).filter(|wait| *wait > 0).map(|wait| u32::try_from(wait).unwrap_or(u32::MAX))
+    }
+
     pub(crate) fn holds(&self, bucket: u16) -> bool {
         bucket < self.buckets
     }

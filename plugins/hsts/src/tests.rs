@@ -10,7 +10,7 @@ fn plan(config: &str) -> Hsts {
 
 fn sent(config: &str, facts: &Facts) -> Option<String> {
     let response = Response { host: "shop.example", path: "/", status: 200, wanted: &[] };
-    match plan(config).on_response(facts, &response).as_slice() {
+    match plan(config).on_response(facts, &response).edits.as_slice() {
         [] => None,
         [Edit::Set(field) | Edit::SetIfAbsent(field)] => String::from_utf8(field.value.clone()).ok(),
         other => panic!("{other:?}"),
@@ -149,7 +149,10 @@ fn the_longer_of_two_promises_stands() {
     let policy = plan(r#"{"max_age": 1000, "upstream_header": "max"}"#);
     let edits = |theirs: Option<&str>| {
         let wanted = [theirs.map(|theirs| theirs.as_bytes().to_vec())];
-        policy.on_response(&FACTS, &Response { host: "shop.example", path: "/", status: 200, wanted: &wanted }).len()
+        policy
+            .on_response(&FACTS, &Response { host: "shop.example", path: "/", status: 200, wanted: &wanted })
+            .edits
+            .len()
     };
     let longer = [Some("max-age=1001"), Some("includeSubDomains; Max-Age = \"5000\"")];
     assert_eq!(longer.map(edits), [0, 0]);

@@ -1,17 +1,17 @@
 //! Who may say by PROXY protocol on whose behalf it connects, and who is let in.
 
 mod cidr;
-
-use std::net::SocketAddr;
+mod table;
 
 use latchkey_sdk::config::Value;
-use latchkey_sdk::connection::{Client, ConnectionPolicy, Expectation, Header, Outcome, Seen};
+use latchkey_sdk::connection::{Client, Connection, ConnectionPolicy, Expectation, Header, Outcome, Plan, Seen};
+use latchkey_sdk::datasets::Dataset;
 use latchkey_sdk::{Manifest, export_connection};
 use serde::{Deserialize, Serialize};
 
 use cidr::Networks;
 
-const KEYS: [&str; 6] = ["trusted", "header", "checksum", "local", "untrusted", "deny"];
+const KEYS: [&str; 7] = ["trusted", "header", "checksum", "local", "untrusted", "deny", "deny_table"];
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct ProxyPolicy {
@@ -33,7 +33,7 @@ impl ConnectionPolicy for ProxyPolicy {
         fail_open_safe: false,
     };
 
-    fn plan(config: &Value<'_>) -> Option<Self> {
+    fn plan(config: &Value<'_>) -> Option<Plan<Self>> {
         let config = config.object(&KEYS)?;
         let trusted = config.required("trusted", Networks::read);
         let header_required = config.optional("header", true, |v| v.one_of(&[("require", true), ("allow", false)]));
@@ -41,6 +41,7 @@ impl ConnectionPolicy for ProxyPolicy {
         let admit_local = config.optional("local", true, |v| v.one_of(&[("admit", true), ("reset", false)]));
         let admit_untrusted = config.optional("untrusted", true, |v| v.one_of(&[("admit", true), ("reset", false)]));
         let deny = config.optional("deny", Networks::default(), Networks::read);
+        let table: Option<Option<Dataset>> = config.optional("deny_table", None, |v| table::read(v).map(Some));
         let (trusted, deny) = (trusted?, deny?);
         if trusted.holds_everybody() {
             let message = "everybody is trusted, so anybody can claim any address";
@@ -53,18 +54,22 @@ impl ConnectionPolicy for ProxyPolicy {
             let message = "a checksum can't be required of a header that is not";
             config.error_at("checksum", message, "write `\"header\": \"require\"`");
         }
-        Some(Self {
+        let plan = Plan::new(Self {
             trusted,
             header_required: header_required?,
             checksum_required: checksum?,
             admit_local: admit_local?,
             admit_untrusted: admit_untrusted?,
             deny,
+        });
+        Some(match table? {
+            Some(table) => plan.wants(&[&table]),
+            None => plan,
         })
     }
 
-    fn expect(&self, _listener: &str, peer: SocketAddr) -> Expectation {
-        match (self.trusted.contains(peer.ip()), self.header_required) {
+    fn expect(&self, who: &Connection<'_>) -> Expectation {
+        match (self.trusted.contains(who.peer.ip()), self.header_required) {
             (false, _) => Expectation::Forbid,
             (true, false) => Expectation::Allow,
             (true, true) if self.checksum_required => Expectation::RequireChecksum,
@@ -72,7 +77,8 @@ impl ConnectionPolicy for ProxyPolicy {
         }
     }
 
-    fn judge(&self, _listener: &str, peer: SocketAddr, seen: Seen) -> Outcome {
+    fn judge(&self, who: &Connection<'_>, seen: Seen) -> Outcome {
+        let peer = who.peer;
         let trusted = self.trusted.contains(peer.ip());
         let (client, address) = match seen {
             Seen::Header(Header { local: true, .. }) if !self.admit_local => return Outcome::Reset,
@@ -82,7 +88,9 @@ impl ConnectionPolicy for ProxyPolicy {
             Seen::Nothing if !trusted && self.admit_untrusted => (Client::Peer, peer),
             _ => return Outcome::Reset,
         };
-        if self.deny.contains(address.ip()) { Outcome::Reset } else { Outcome::Admit(client) }
+        // The table is looked up by the address that the header names, or the peer's where there is none.
+        let denied = self.deny.contains(address.ip()) || who.found.iter().any(Option::is_some);
+        if denied { Outcome::Reset } else { Outcome::Admit(client) }
     }
 }
 

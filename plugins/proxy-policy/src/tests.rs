@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use latchkey_sdk::connection::{HeaderFields, HeaderVersion, check};
 
 use super::*;
@@ -6,7 +8,7 @@ const TRUSTED: &str = "10.1.2.3:40000";
 const STRANGER: &str = "203.0.113.9:40000";
 
 fn plan(config: &str) -> ProxyPolicy {
-    check::<ProxyPolicy>(config).expect("is accepted").0
+    check::<ProxyPolicy>(config).expect("is accepted").0.policy
 }
 
 fn faults(config: &str) -> Vec<(String, String, Option<String>)> {
@@ -34,9 +36,13 @@ fn header(client: Option<&str>) -> Seen {
     Seen::Header(Header { version: HeaderVersion::V2, client, destination: None, local, fields })
 }
 
+fn who(peer: &str) -> Connection<'static> {
+    Connection { listener: "https", peer: at(peer), found: &[] }
+}
+
 /// `peer`, `header` or `reset`.
 fn judged(policy: &ProxyPolicy, peer: &str, seen: Seen) -> &'static str {
-    match policy.judge("https", at(peer), seen) {
+    match policy.judge(&who(peer), seen) {
         Outcome::Admit(Client::Peer) => "peer",
         Outcome::Admit(Client::FromHeader) => "header",
         Outcome::Reset => "reset",
@@ -46,7 +52,7 @@ fn judged(policy: &ProxyPolicy, peer: &str, seen: Seen) -> &'static str {
 #[test]
 fn only_trusted_peers_are_read_for_a_header() {
     let require = plan(r#"{"trusted": ["10.0.0.0/8", "2001:db8::/32"]}"#);
-    let expected = |policy: &ProxyPolicy, peer| policy.expect("https", at(peer));
+    let expected = |policy: &ProxyPolicy, peer| policy.expect(&who(peer));
     assert_eq!(expected(&require, TRUSTED), Expectation::Require);
     assert_eq!(expected(&require, "[2001:db8::1]:1"), Expectation::Require);
     assert_eq!(expected(&require, STRANGER), Expectation::Forbid);
@@ -59,8 +65,8 @@ fn only_trusted_peers_are_read_for_a_header() {
 #[test]
 fn a_checksum_and_health_checks_are_a_matter_of_choice() {
     let strict = plan(r#"{"trusted": ["10.0.0.0/8"], "checksum": "require", "local": "reset"}"#);
-    assert_eq!(strict.expect("https", at(TRUSTED)), Expectation::RequireChecksum);
-    assert_eq!(strict.expect("https", at(STRANGER)), Expectation::Forbid);
+    assert_eq!(strict.expect(&who(TRUSTED)), Expectation::RequireChecksum);
+    assert_eq!(strict.expect(&who(STRANGER)), Expectation::Forbid);
     assert_eq!(judged(&strict, TRUSTED, header(None)), "reset");
     assert_eq!(judged(&strict, TRUSTED, header(Some("192.0.2.7:5"))), "header");
     let faults = faults(r#"{"trusted": ["10.0.0.0/8"], "header": "allow", "checksum": "require"}"#);

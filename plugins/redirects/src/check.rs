@@ -22,7 +22,7 @@ pub(crate) fn trail(read: &Read<'_>, tables: &Tables) {
         let mut at = format!("{}{rest}", read.rule.from);
         let mut trail = vec![at.clone()];
         let mut numbers = vec![read.rule.number];
-        let mut target = location::make(&Found { rule: &read.rule, groups: Vec::new() }, &at, None);
+        let mut target = location::make(&Found { rule: &read.rule, groups: Vec::new() }.target(), &at, None);
         while let Some(there) = path_on(&target, &begin) {
             at = there.to_owned();
             trail.push(at.clone());
@@ -33,7 +33,7 @@ pub(crate) fn trail(read: &Read<'_>, tables: &Tables) {
                 break;
             };
             numbers.push(next.rule.number);
-            target = location::make(&next, &at, None);
+            target = location::make(&next.target(), &at, None);
         }
         if numbers.len() > 1 {
             let rules: Vec<_> = numbers.iter().map(u16::to_string).collect();

@@ -1,5 +1,6 @@
 //! Redirects by path: exact rules before prefix rules before regular expressions, the longest prefix first.
 
+mod bulk;
 mod check;
 mod expression;
 mod location;
@@ -8,15 +9,19 @@ mod table;
 
 use latchkey_sdk::config::Value;
 use latchkey_sdk::http::{
-    Action, Facts, HttpPolicy, LocalResponse, Plan, Redirect, RedirectStatus, Request, Scheme, header,
+    Action, Depends, Facts, HttpPolicy, LocalResponse, Plan, Redirect, RedirectStatus, Request, Scheme, Verdict, header,
 };
 use latchkey_sdk::{Manifest, export_http};
 use serde::{Deserialize, Serialize};
 
+use bulk::Stored;
 use table::Tables;
 
 /// What the host accepts; a longer one is the visitor's doing, since rules are far shorter.
 const LOCATION_BYTES_MAX: usize = 8 << 10;
+
+/// Rules are the same for as long as the configuration; the table's are told to be in use once a minute.
+const MEMO_SECONDS: u32 = 60;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Redirects {
@@ -34,22 +39,44 @@ impl HttpPolicy for Redirects {
     };
 
     fn plan(config: &Value<'_>) -> Option<Plan<Self>> {
-        let tables = rules::read(config)?;
-        Some(Plan::new(Self { tables }).on_request())
+        let config = config.object(&["rules", "table"])?;
+        if config.get("rules").is_none() && config.get("table").is_none() {
+            return config.required("rules", |_| None);
+        }
+        let tables = config.optional("rules", Tables::default(), rules::read)?;
+        let bulk = config.optional("table", None, |v| bulk::read(v, &tables).map(Some))?;
+        let asked_always = !tables.is_empty();
+        let plan = Plan::new(Self { tables }).on_request();
+        Some(match bulk {
+            Some(bulk) if asked_always => plan.wants_found(&[&bulk.exact, &bulk.prefix]),
+            Some(bulk) => plan.wants_found(&[&bulk.exact, &bulk.prefix]).where_found(),
+            None => plan,
+        })
     }
 
-    fn on_request(&self, facts: &Facts, request: &Request<'_>) -> Action {
-        let Some(found) = self.tables.find(request.host, request.path) else { return Action::Next };
-        let Some(status) = found.rule.status.redirect() else { return gone() };
-        let location = location::make(&found, request.path, request.query);
-        // A rule for all hosts may name one of them as its target; on that one there is nothing to redirect.
-        if is_here(&location, facts, request) {
-            return Action::Next;
-        }
-        if location.len() > LOCATION_BYTES_MAX {
-            return Action::Deny(414);
-        }
-        Action::Redirect(Redirect { status, location, edits: Vec::new() })
+    fn on_request(&self, facts: &Facts, request: &Request<'_>) -> Verdict {
+        let here = Depends::HOST | Depends::PATH;
+        let found = self.tables.find(request.host, request.path);
+        // The rules of the configuration go before those of the table.
+        let (status, target) = match (&found, request.wanted.first()) {
+            (Some(found), _) => (found.rule.status, found.target()),
+            (None, Some(Some(value))) => match Stored::decode(value) {
+                Some(stored) => (stored.status, stored.target()),
+                None => return Verdict::from(Action::Next).holds(here, MEMO_SECONDS),
+            },
+            _ => return Verdict::from(Action::Next).holds(here, MEMO_SECONDS),
+        };
+        let Some(status) = status.redirect() else { return Verdict::from(gone()).holds(here, MEMO_SECONDS) };
+        let location = location::make(&target, request.path, request.query);
+        let action = if is_here(&location, facts, request) {
+            // A rule for all hosts may name one of them as its target; on that one there is nothing to redirect.
+            Action::Next
+        } else if location.len() > LOCATION_BYTES_MAX {
+            Action::Deny(414)
+        } else {
+            Action::Redirect(Redirect { status, location, edits: Vec::new() })
+        };
+        Verdict::from(action).holds(here | Depends::QUERY, MEMO_SECONDS)
     }
 }
 
@@ -81,6 +108,16 @@ enum Status {
 }
 
 impl Status {
+    /// By their place in the byte that a table's rule has for it.
+    const ALL: [Self; 6] = [
+        Self::MovedPermanently,
+        Self::Found,
+        Self::SeeOther,
+        Self::TemporaryRedirect,
+        Self::PermanentRedirect,
+        Self::Gone,
+    ];
+
     /// None for what leads nowhere.
     fn redirect(self) -> Option<RedirectStatus> {
         Some(match self {

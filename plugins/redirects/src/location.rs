@@ -3,20 +3,29 @@
 use std::fmt::Write;
 
 use crate::Query;
-use crate::table::{Found, Kind};
+use crate::table::Kind;
+
+/// What a rule says about where it leads.
+pub(crate) struct Target<'a> {
+    pub(crate) to: &'a str,
+    pub(crate) kind: Kind,
+    /// Of the path that a prefix covers.
+    pub(crate) from_bytes: usize,
+    pub(crate) query: Query,
+    pub(crate) groups: Vec<Option<&'a str>>,
+}
 
 /// Whatever the visitor sent, the result is legal in a header, and names the host that the rule names.
-pub(crate) fn make(found: &Found<'_>, path: &str, query: Option<&str>) -> String {
-    let rule = found.rule;
+pub(crate) fn make(rule: &Target<'_>, path: &str, query: Option<&str>) -> String {
     let (target, fragment) = match rule.to.split_once('#') {
         Some((target, fragment)) => (target, Some(fragment)),
-        None => (rule.to.as_str(), None),
+        None => (rule.to, None),
     };
     let mut location = String::with_capacity(target.len() + path.len() + query.map_or(0, str::len) + 2);
     match rule.kind {
         Kind::Exact => location.push_str(target),
-        Kind::Prefix => push_joined(&mut location, target, path.get(rule.from.len()..).unwrap_or_default()),
-        Kind::Regex => push_expanded(&mut location, target, &found.groups),
+        Kind::Prefix => push_joined(&mut location, target, path.get(rule.from_bytes..).unwrap_or_default()),
+        Kind::Regex => push_expanded(&mut location, target, &rule.groups),
     }
     push_query(&mut location, rule.query, query);
     if let Some(fragment) = fragment {

@@ -26,15 +26,20 @@ pub(crate) struct Read<'a> {
     pub(crate) rule: Rule,
 }
 
-pub(crate) fn read(config: &Value<'_>) -> Option<Tables> {
-    let config = config.object(&["rules"])?;
-    let place = config.get("rules");
-    let list = config.required("rules", |v| v.list(RULES_MAX))?;
+/// What is wrong, and what to write instead.
+pub(crate) type Wrong = (String, Option<String>);
+
+fn told<T>(value: &Value<'_>, checked: Result<T, Wrong>) -> Option<T> {
+    checked.map_err(|(message, hint)| value.refuse::<()>(message, hint)).ok()
+}
+
+pub(crate) fn read(place: &Value<'_>) -> Option<Tables> {
+    let list = place.list(RULES_MAX)?;
     let numbered = (0..).zip(list);
     let read: Vec<_> = numbered.map(|(number, place)| read_rule(number, place)).collect();
     let all = read.iter().all(Option::is_some);
     let read: Vec<_> = read.into_iter().flatten().collect();
-    let path_bytes_max = bound_expressions(&read, &place?);
+    let path_bytes_max = bound_expressions(&read, place);
     let distinct = refuse_repeated(&read);
     if !(all && distinct) {
         return None;
@@ -66,9 +71,10 @@ fn read_rule(number: u16, place: Value<'_>) -> Option<Read<'_>> {
     let queries = [("keep", Query::Keep), ("drop", Query::Drop), ("merge", Query::Merge)];
     let query = object.optional("query", Query::Keep, |v| v.one_of(&queries));
     let to = to?;
-    if kind == Some(Kind::Prefix) && to.contains(['?', '#']) {
-        let message = "a prefix rule appends the rest of the path, so its target can't have a query or fragment";
-        object.error_at("to", message, "use \"match\": \"exact\", or leave the query out");
+    if kind == Some(Kind::Prefix)
+        && let Err((message, hint)) = check_prefix_target(&to)
+    {
+        object.error_at("to", message, hint.unwrap_or_default());
         return None;
     }
     let rule = Rule { number, from: from?, kind: kind?, to, status: status?, query: query? };
@@ -101,17 +107,21 @@ fn pattern(value: &Value<'_>, groups: &Cell<usize>) -> Option<String> {
 
 fn path(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
+    told(value, check_path(text)).map(|()| text.to_owned())
+}
+
+pub(crate) fn check_path(text: &str) -> Result<(), Wrong> {
     if text.len() > FROM_BYTES_MAX {
-        return value.refuse(format!("is {} bytes, at most {FROM_BYTES_MAX} are accepted", text.len()), None);
+        return Err((format!("is {} bytes, at most {FROM_BYTES_MAX} are accepted", text.len()), None));
     }
     if !text.starts_with('/') {
-        return value.refuse(format!("`{}` is not a path", brief(text)), "start it with /".to_owned());
+        return Err((format!("`{}` is not a path", brief(text)), Some("start it with /".to_owned())));
     }
     if text.contains(['?', '#']) {
         let hint = "leave it out: only the path is compared".to_owned();
-        return value.refuse(format!("`{}` has a query or fragment", brief(text)), hint);
+        return Err((format!("`{}` has a query or fragment", brief(text)), Some(hint)));
     }
-    legal(value, text)
+    legal(text)
 }
 
 fn target(value: &Value<'_>, kind: Kind, groups: usize) -> Option<String> {
@@ -119,8 +129,12 @@ fn target(value: &Value<'_>, kind: Kind, groups: usize) -> Option<String> {
     if kind == Kind::Regex {
         references(value, text, groups)?;
     }
+    told(value, check_target(text)).map(|()| text.to_owned())
+}
+
+pub(crate) fn check_target(text: &str) -> Result<(), Wrong> {
     if text.len() > TARGET_BYTES_MAX {
-        return value.refuse(format!("is {} bytes, at most {TARGET_BYTES_MAX} are accepted", text.len()), None);
+        return Err((format!("is {} bytes, at most {TARGET_BYTES_MAX} are accepted", text.len()), None));
     }
     let acceptable = match authority(text) {
         Some(authority) => is_authority(authority),
@@ -129,21 +143,29 @@ fn target(value: &Value<'_>, kind: Kind, groups: usize) -> Option<String> {
     if !acceptable {
         let hint = "write a path such as /new, or a URL such as https://shop.example/new".to_owned();
         let message = format!("`{}` is neither a path nor an http or https URL", brief(&text.escape_debug()));
-        return value.refuse(message, hint);
+        return Err((message, Some(hint)));
     }
-    legal(value, text)
+    legal(text)
 }
 
-fn legal(value: &Value<'_>, text: &str) -> Option<String> {
-    match text.chars().find(|char| !u8::try_from(*char).is_ok_and(location::is_legal)) {
-        None => Some(text.to_owned()),
-        Some(char) => {
-            let mut utf8 = [0; 4];
-            let encoded: String = char.encode_utf8(&mut utf8).bytes().map(|byte| format!("%{byte:02X}")).collect();
-            let message = format!("`{}` has the character {char:?}", brief(&text.escape_debug()));
-            value.refuse(message, format!("percent-encode it: {encoded}"))
-        }
+pub(crate) fn check_prefix_target(to: &str) -> Result<(), Wrong> {
+    if !to.contains(['?', '#']) {
+        return Ok(());
     }
+    let message = "a prefix rule appends the rest of the path, so its target can't have a query or fragment";
+    Err((message.to_owned(), Some("use \"match\": \"exact\", or leave the query out".to_owned())))
+}
+
+fn legal(text: &str) -> Result<(), Wrong> {
+    // Bytes of what is not ASCII are not legal either.
+    if text.bytes().all(location::is_legal) {
+        return Ok(());
+    }
+    let illegal = text.chars().find(|char| !u8::try_from(*char).is_ok_and(location::is_legal)).unwrap_or_default();
+    let mut utf8 = [0; 4];
+    let encoded: String = illegal.encode_utf8(&mut utf8).bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let message = format!("`{}` has the character {illegal:?}", brief(&text.escape_debug()));
+    Err((message, Some(format!("percent-encode it: {encoded}"))))
 }
 
 /// `$1` to `$9`, of groups that there are, after the host: a visitor must not choose where the redirect leads.
@@ -185,26 +207,34 @@ fn is_authority(text: &str) -> bool {
 }
 
 fn status(value: &Value<'_>) -> Option<Status> {
-    match value.integer(0..=999)? {
-        301 => Some(Status::MovedPermanently),
-        302 => Some(Status::Found),
-        303 => Some(Status::SeeOther),
-        307 => Some(Status::TemporaryRedirect),
-        308 => Some(Status::PermanentRedirect),
-        410 => Some(Status::Gone),
-        other => value.refuse(format!("{other} is not one of 301, 302, 303, 307, 308, 410"), None),
+    told(value, check_status(value.integer(0..=999)?))
+}
+
+pub(crate) fn check_status(code: u64) -> Result<Status, Wrong> {
+    match code {
+        301 => Ok(Status::MovedPermanently),
+        302 => Ok(Status::Found),
+        303 => Ok(Status::SeeOther),
+        307 => Ok(Status::TemporaryRedirect),
+        308 => Ok(Status::PermanentRedirect),
+        410 => Ok(Status::Gone),
+        other => Err((format!("{other} is not one of 301, 302, 303, 307, 308, 410"), None)),
     }
 }
 
 fn host(value: &Value<'_>) -> Option<String> {
     let text = value.text()?;
+    told(value, check_host(text)).map(|()| text.to_ascii_lowercase())
+}
+
+pub(crate) fn check_host(text: &str) -> Result<(), Wrong> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
     let name = text.strip_prefix("*.").unwrap_or(text);
     if name.is_empty() || name.starts_with('.') || !name.bytes().all(legal) {
         let hint = "write the name only, without scheme or port: shop.example, or *.shop.example".to_owned();
-        return value.refuse(format!("`{}` is not a host name", brief(&text.escape_debug())), hint);
+        return Err((format!("`{}` is not a host name", brief(&text.escape_debug())), Some(hint)));
     }
-    Some(text.to_ascii_lowercase())
+    Ok(())
 }
 
 /// How long paths may be that are compared with expressions: each that begins as the path does is tried where no other

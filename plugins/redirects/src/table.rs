@@ -7,6 +7,7 @@ use std::ops::Bound;
 use serde::{Deserialize, Serialize};
 
 use crate::expression::Expression;
+use crate::location::Target;
 use crate::{Query, Status};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,13 @@ pub(crate) enum Kind {
 pub(crate) struct Found<'a> {
     pub(crate) rule: &'a Rule,
     pub(crate) groups: Vec<Option<&'a str>>,
+}
+
+impl<'a> Found<'a> {
+    pub(crate) fn target(&self) -> Target<'a> {
+        let Rule { from, kind, to, query, .. } = self.rule;
+        Target { to, kind: *kind, from_bytes: from.len(), query: *query, groups: self.groups.clone() }
+    }
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -77,6 +85,10 @@ impl Tables {
             table.regex.sort_by_key(Expression::number);
         }
         tables
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_host.is_empty()
     }
 
     /// Exact before prefix before regular expression; longer prefixes before shorter ones, expressions in their order;

@@ -16,7 +16,7 @@ fn faults(rules: &str) -> Vec<String> {
 
 fn asked(policy: &Redirects, host: &str, target: &str) -> Action {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    policy.on_request(&FACTS, &Request { host, path, query, wanted: &[] })
+    policy.on_request(&FACTS, &Request { host, path, query, wanted: &[] }).action
 }
 
 fn sent(policy: &Redirects, target: &str) -> Option<String> {

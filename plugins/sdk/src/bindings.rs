@@ -4,7 +4,7 @@
 pub mod control {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package latchkey:sdk; world control { import latchkey:edge/log@0.1.0; export latchkey:edge/control@0.1.0; }",
+        inline: "package latchkey:sdk; world control { import latchkey:edge/log@0.2.0; import latchkey:edge/datasets@0.2.0; export latchkey:edge/control@0.2.0; }",
         generate_all,
         additional_derives: [PartialEq],
         pub_export_macro: true,
@@ -12,13 +12,13 @@ pub mod control {
         default_bindings_module: "latchkey_sdk::bindings::control",
     });
     pub use exports::latchkey::edge::control::*;
-    pub use latchkey::edge::log;
+    pub use latchkey::edge::{datasets, log};
 }
 
 pub mod connection {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package latchkey:sdk; world connection { export latchkey:edge/connection@0.1.0; }",
+        inline: "package latchkey:sdk; world connection { export latchkey:edge/connection@0.2.0; }",
         generate_all,
         additional_derives: [PartialEq],
         pub_export_macro: true,
@@ -32,7 +32,7 @@ pub mod connection {
 pub mod http {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package latchkey:sdk; world http { export latchkey:edge/http-policy@0.1.0; }",
+        inline: "package latchkey:sdk; world http { export latchkey:edge/http-policy@0.2.0; }",
         generate_all,
         additional_derives: [PartialEq],
         pub_export_macro: true,

@@ -7,7 +7,9 @@ use serde::de::DeserializeOwned;
 
 use crate::Manifest;
 use crate::bindings::connection::{self as wit, Endpoint, Ip};
+use crate::bindings::control::Field;
 use crate::config::{self, Diagnostic, Value};
+use crate::datasets::Dataset;
 
 pub use wit::{Client, Expectation, HeaderFields, HeaderVersion, OtherField, Outcome, PeerTls};
 
@@ -16,13 +18,41 @@ pub trait ConnectionPolicy: Serialize + DeserializeOwned + 'static {
     const MANIFEST: Manifest;
 
     /// Reads and checks a configuration.
-    fn plan(config: &Value<'_>) -> Option<Self>;
+    fn plan(config: &Value<'_>) -> Option<Plan<Self>>;
 
     /// How the first bytes from this peer are to be read.
-    fn expect(&self, listener: &str, peer: SocketAddr) -> Expectation;
+    fn expect(&self, who: &Connection<'_>) -> Expectation;
 
     /// What becomes of the connection.
-    fn judge(&self, listener: &str, peer: SocketAddr, seen: Seen) -> Outcome;
+    fn judge(&self, who: &Connection<'_>, seen: Seen) -> Outcome;
+}
+
+/// A policy, and what it needs of the proxy.
+#[derive(Debug)]
+pub struct Plan<P> {
+    pub policy: P,
+    pub(crate) wants: Vec<Field>,
+}
+
+impl<P> Plan<P> {
+    pub fn new(policy: P) -> Self {
+        Self { policy, wants: Vec::new() }
+    }
+
+    /// The policy is given what is found in the first of these datasets that has something; for the first that is wanted
+    /// that is `found[0]`.
+    pub fn wants(mut self, datasets: &[&Dataset]) -> Self {
+        self.wants.push(Field::Found(datasets.iter().map(|dataset| dataset.name().to_owned()).collect()));
+        self
+    }
+}
+
+/// Who dialled, and where.
+pub struct Connection<'a> {
+    pub listener: &'a str,
+    pub peer: SocketAddr,
+    /// Values that were found in the datasets that the plan wants, by position.
+    pub found: &'a [Option<Vec<u8>>],
 }
 
 /// What was read of a PROXY header.
@@ -46,7 +76,7 @@ pub struct Header {
 }
 
 /// Checks a configuration as the proxy would: for tests. What comes with a policy are warnings.
-pub fn check<P: ConnectionPolicy>(config: &str) -> Result<(P, Vec<Diagnostic>), Vec<Diagnostic>> {
+pub fn check<P: ConnectionPolicy>(config: &str) -> Result<(Plan<P>, Vec<Diagnostic>), Vec<Diagnostic>> {
     config::read(config.as_bytes(), P::plan)
 }
 

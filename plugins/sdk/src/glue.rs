@@ -12,7 +12,7 @@ use crate::bindings::{connection as connection_wit, control as control_wit, http
 use crate::connection::{ConnectionPolicy, address, seen};
 use crate::http::{HttpPolicy, Request, Response};
 use crate::log::{self, Level};
-use crate::{Manifest, config, http};
+use crate::{Manifest, config, connection, http};
 
 pub struct Http<P>(PhantomData<P>);
 pub struct Connection<P>(PhantomData<P>);
@@ -28,10 +28,11 @@ impl<P: HttpPolicy> control_wit::Guest for Http<P> {
     fn plan(config: Vec<u8>) -> Result<CompiledPlan, Vec<Diagnostic>> {
         log_panics();
         let (plan, warnings) = config::read(&config, P::plan).map_err(diagnostics)?;
-        let http::Plan { policy, request, response, wants } = plan;
+        let http::Plan { policy, request, response, found_only, wants } = plan;
         let mut hooks = Hooks::empty();
         hooks.set(Hooks::REQUEST, request);
         hooks.set(Hooks::RESPONSE, response);
+        hooks.set(Hooks::FOUND_ONLY, found_only);
         Ok(CompiledPlan { compiled: compile(&policy), hooks, wants, warnings: diagnostics(warnings) })
     }
 }
@@ -43,9 +44,10 @@ impl<P: ConnectionPolicy> control_wit::Guest for Connection<P> {
 
     fn plan(config: Vec<u8>) -> Result<CompiledPlan, Vec<Diagnostic>> {
         log_panics();
-        let (policy, warnings) = config::read(&config, P::plan).map_err(diagnostics)?;
+        let (plan, warnings) = config::read(&config, P::plan).map_err(diagnostics)?;
+        let connection::Plan { policy, wants } = plan;
         let (compiled, warnings) = (compile(&policy), diagnostics(warnings));
-        Ok(CompiledPlan { compiled, hooks: Hooks::empty(), wants: Vec::new(), warnings })
+        Ok(CompiledPlan { compiled, hooks: Hooks::empty(), wants, warnings })
     }
 }
 
@@ -65,7 +67,7 @@ impl<P: HttpPolicy> http_wit::GuestPolicy for Held<P> {
         path: String,
         query: Option<String>,
         wanted: Vec<Option<Vec<u8>>>,
-    ) -> http::Action {
+    ) -> http::Verdict {
         let request = Request { host: &host, path: &path, query: query.as_deref(), wanted: &wanted };
         self.0.on_request(&facts, &request)
     }
@@ -77,7 +79,7 @@ impl<P: HttpPolicy> http_wit::GuestPolicy for Held<P> {
         path: String,
         status: u16,
         wanted: Vec<Option<Vec<u8>>>,
-    ) -> Vec<http::Edit> {
+    ) -> http::Changes {
         self.0.on_response(&facts, &Response { host: &host, path: &path, status, wanted: &wanted })
     }
 }
@@ -91,8 +93,13 @@ impl<P: ConnectionPolicy> connection_wit::GuestPolicy for Held<P> {
         restore(&compiled)
     }
 
-    fn expect(&self, listener: String, peer: connection_wit::Endpoint) -> connection_wit::Expectation {
-        self.0.expect(&listener, address(peer))
+    fn expect(
+        &self,
+        listener: String,
+        peer: connection_wit::Endpoint,
+        found: Vec<Option<Vec<u8>>>,
+    ) -> connection_wit::Expectation {
+        self.0.expect(&connection::Connection { listener: &listener, peer: address(peer), found: &found })
     }
 
     fn judge(
@@ -100,8 +107,10 @@ impl<P: ConnectionPolicy> connection_wit::GuestPolicy for Held<P> {
         listener: String,
         peer: connection_wit::Endpoint,
         header: connection_wit::Seen,
+        found: Vec<Option<Vec<u8>>>,
     ) -> connection_wit::Outcome {
-        self.0.judge(&listener, address(peer), seen(header))
+        let who = connection::Connection { listener: &listener, peer: address(peer), found: &found };
+        self.0.judge(&who, seen(header))
     }
 }
 

@@ -5,9 +5,12 @@ use serde::de::DeserializeOwned;
 
 use crate::Manifest;
 use crate::config::{self, Diagnostic, Value};
+use crate::datasets::Dataset;
 
 pub use crate::bindings::control::Field;
-pub use crate::bindings::http::{Action, Edit, Facts, Header, LocalResponse, Redirect, RedirectStatus, Scheme};
+pub use crate::bindings::http::{
+    Action, Changes, Depends, Edit, Facts, Header, LocalResponse, Memo, Redirect, RedirectStatus, Scheme, Verdict,
+};
 
 /// A configuration at work. Its serde form is what the proxy keeps.
 pub trait HttpPolicy: Serialize + DeserializeOwned + 'static {
@@ -17,13 +20,39 @@ pub trait HttpPolicy: Serialize + DeserializeOwned + 'static {
     fn plan(config: &Value<'_>) -> Option<Plan<Self>>;
 
     /// Called if the plan says [`Plan::on_request`].
-    fn on_request(&self, _facts: &Facts, _request: &Request<'_>) -> Action {
-        Action::Next
+    fn on_request(&self, _facts: &Facts, _request: &Request<'_>) -> Verdict {
+        Action::Next.into()
     }
 
     /// Called if the plan says [`Plan::on_response`].
-    fn on_response(&self, _facts: &Facts, _response: &Response<'_>) -> Vec<Edit> {
-        Vec::new()
+    fn on_response(&self, _facts: &Facts, _response: &Response<'_>) -> Changes {
+        Vec::new().into()
+    }
+}
+
+impl From<Action> for Verdict {
+    fn from(action: Action) -> Self {
+        Self { action, memo: None }
+    }
+}
+
+impl Verdict {
+    /// The proxy may give this answer again for so many seconds, without a call, where what it depends on is the same.
+    pub fn holds(self, on: Depends, seconds: u32) -> Self {
+        Self { memo: Some(Memo { on, for_ms: seconds.saturating_mul(1000) }), ..self }
+    }
+}
+
+impl From<Vec<Edit>> for Changes {
+    fn from(edits: Vec<Edit>) -> Self {
+        Self { edits, memo: None }
+    }
+}
+
+impl Changes {
+    /// The proxy may make these changes again for so many seconds, without a call, where what they depend on is the same.
+    pub fn hold(self, on: Depends, seconds: u32) -> Self {
+        Self { memo: Some(Memo { on, for_ms: seconds.saturating_mul(1000) }), ..self }
     }
 }
 
@@ -33,12 +62,13 @@ pub struct Plan<P> {
     pub policy: P,
     pub(crate) request: bool,
     pub(crate) response: bool,
+    pub(crate) found_only: bool,
     pub(crate) wants: Vec<Field>,
 }
 
 impl<P> Plan<P> {
     pub fn new(policy: P) -> Self {
-        Self { policy, request: false, response: false, wants: Vec::new() }
+        Self { policy, request: false, response: false, found_only: false, wants: Vec::new() }
     }
 
     /// The policy decides about requests.
@@ -51,6 +81,17 @@ impl<P> Plan<P> {
     pub fn on_response(mut self) -> Self {
         self.response = true;
         self
+    }
+
+    /// The policy is asked about a request only where one of the datasets has something for it.
+    pub fn where_found(mut self) -> Self {
+        self.found_only = true;
+        self
+    }
+
+    /// The policy is given what is found in the first of these datasets that has something, at its place in `wanted`.
+    pub fn wants_found(self, datasets: &[&Dataset]) -> Self {
+        self.wants(Field::Found(datasets.iter().map(|dataset| dataset.name().to_owned()).collect()))
     }
 
     /// The policy reads this header field; the first one wanted is `wanted[0]`.

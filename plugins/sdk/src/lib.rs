@@ -11,6 +11,7 @@
 pub mod bindings;
 pub mod config;
 pub mod connection;
+pub mod datasets;
 #[doc(hidden)]
 pub mod glue;
 pub mod http;

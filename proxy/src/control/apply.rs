@@ -1,6 +1,6 @@
 //! From a document to a snapshot: everything is checked, every fault is reported, nothing is published by halves.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use contract::api::Fault;
@@ -8,11 +8,12 @@ use contract::document::{Document, did_you_mean, in_order, pointer};
 
 use super::document::{Attached as AttachedDocument, OnFailure, RuntimeConfig};
 use super::plugins::Plugins;
-use super::snapshot::{Alive, Snapshot};
+use super::snapshot::{Alive, BindingKey, Snapshot};
+use super::tables::Tables;
 use crate::accept::ConnectionPolicy;
 use crate::http::{Attached, Pattern, Routes, Site};
 use crate::upstream::{Upstream, UpstreamError, UpstreamSettings};
-use crate::wasm::{BindError, Binding, Class, Diagnostic, Digest, Host, Plugin, Severity};
+use crate::wasm::{self, BindError, Binding, Class, Diagnostic, Host, Plugin, Severity};
 
 /// Largest document, in bytes.
 pub(super) const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -24,6 +25,7 @@ const WARNINGS_MAX: usize = 100;
 pub(super) struct Inputs<'a> {
     pub host: &'a Host,
     pub plugins: &'a Plugins,
+    pub tables: &'a Tables,
     pub listeners: &'a [String],
     /// Unchanged upstreams and bindings are kept from it.
     pub previous: &'a Snapshot,
@@ -37,6 +39,7 @@ pub(super) async fn build(text: &str, revision: u64, inputs: &Inputs<'_>) -> Res
     let mut builder =
         Builder { document: &document, inputs, faults: Vec::new(), warnings: Vec::new(), bindings: HashMap::new() };
     let plugins = builder.plugins(&config);
+    builder.tables(&config);
     let upstreams = builder.upstreams(&config).await;
     let routes = builder.sites(&config, &plugins, &upstreams);
     let listeners = builder.listeners(&config, &plugins);
@@ -53,7 +56,7 @@ struct Builder<'a> {
     inputs: &'a Inputs<'a>,
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
-    bindings: HashMap<(Digest, String), Arc<Binding>>,
+    bindings: HashMap<BindingKey, Arc<Binding>>,
 }
 
 impl Builder<'_> {
@@ -230,7 +233,38 @@ impl Builder<'_> {
             Some(on_failure) => on_failure == OnFailure::Open,
             None => class == Class::Http && plugin.fail_open_safe(),
         };
-        self.bind(plugin, &document.config.0.to_string(), &pointer(at, "config")).map(|binding| (binding, fail_open))
+        let tables = self.granted(&document.tables, &pointer(at, "tables"), config)?;
+        let key = BindingKey { plugin: *plugin.digest(), config: document.config.0.to_string(), tables };
+        self.bind(plugin, key, &pointer(at, "config")).map(|binding| (binding, fail_open))
+    }
+
+    /// Digests of the tables that a binding names.
+    fn granted(&mut self, names: &[String], at: &str, config: &RuntimeConfig) -> Option<BTreeMap<String, String>> {
+        let mut granted = BTreeMap::new();
+        for (index, name) in names.iter().enumerate() {
+            match config.tables.0.get(name) {
+                Some(table) => drop(granted.insert(name.clone(), table.digest.to_ascii_lowercase())),
+                None => {
+                    let known: Vec<&str> = config.tables.0.keys().map(String::as_str).collect();
+                    let hint = did_you_mean(name, &known);
+                    self.fault(pointer(at, index), format!("no table is named `{}`", shown(name)), hint);
+                }
+            }
+        }
+        let uploaded = granted.values().all(|digest| self.inputs.tables.find(digest).is_some());
+        // Those that were not are told where they are named.
+        (granted.len() == names.len() && uploaded).then_some(granted)
+    }
+
+    fn tables(&mut self, config: &RuntimeConfig) {
+        for (name, table) in &config.tables.0 {
+            if self.inputs.tables.find(&table.digest).is_none() {
+                let at = pointer(&pointer(&pointer("", "tables"), name), "digest");
+                let hint = "upload it first: PUT /v1/tables/sha256:<hex>, or `latchkey table push`".to_owned();
+                let says = format!("no table with the digest `{}` was uploaded", shown(&table.digest));
+                self.fault(at, says, Some(hint));
+            }
+        }
     }
 
     /// One remark for each place that it is about.
@@ -250,10 +284,13 @@ impl Builder<'_> {
         }
     }
 
-    fn bind(&mut self, plugin: &Arc<Plugin>, config: &str, at: &str) -> Option<Arc<Binding>> {
-        let key = (*plugin.digest(), config.to_owned());
+    fn bind(&mut self, plugin: &Arc<Plugin>, key: BindingKey, at: &str) -> Option<Arc<Binding>> {
         let known = self.bindings.get(&key).or_else(|| self.inputs.previous.bindings.get(&key)).cloned();
-        let bound = known.map_or_else(|| self.inputs.host.bind(plugin, config), Ok);
+        let file = |(name, digest): (&String, &String)| Some((name.clone(), self.inputs.tables.find(digest)?));
+        let tables = wasm::Tables(key.tables.iter().filter_map(file).collect());
+        // It may take seconds where there are tables: the other things that this thread does go elsewhere meanwhile.
+        let bind = || tokio::task::block_in_place(|| self.inputs.host.bind(plugin, &key.config, &tables));
+        let bound = known.map_or_else(bind, Ok);
         match bound {
             Ok(binding) => {
                 self.warn(&binding, at);

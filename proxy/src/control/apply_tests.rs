@@ -6,6 +6,7 @@ struct World {
     folder: tempfile::TempDir,
     host: Host,
     plugins: Plugins,
+    tables: Tables,
 }
 
 impl World {
@@ -13,12 +14,20 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let host = Host::new(Settings::default()).unwrap();
         let plugins = Plugins::open(folder.path().join("plugins"), &host, Trust::Nothing).unwrap();
-        Self { folder, host, plugins }
+        let tables = Tables::open(folder.path().join("tables")).unwrap();
+        Self { folder, host, plugins, tables }
     }
 
     async fn build(&self, text: &str, previous: &Snapshot, must_resolve: bool) -> Result<Snapshot, Vec<Fault>> {
         let listeners = ["https".to_owned(), "http".to_owned()];
-        let inputs = Inputs { host: &self.host, plugins: &self.plugins, listeners: &listeners, previous, must_resolve };
+        let inputs = Inputs {
+            host: &self.host,
+            plugins: &self.plugins,
+            tables: &self.tables,
+            listeners: &listeners,
+            previous,
+            must_resolve,
+        };
         build(text, 1, &inputs).await
     }
 
@@ -28,7 +37,7 @@ impl World {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn every_fault_is_reported_with_its_place() {
     let text = r#"{
   "upstreams": {
@@ -63,7 +72,7 @@ async fn every_fault_is_reported_with_its_place() {
     assert_eq!(faults[6].3.as_deref(), Some("did you mean `https`?"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_was_never_uploaded_is_named() {
     let faults = World::new().faults(r#"{"plugins": {"hsts": {"digest": "sha256:00"}}}"#).await;
     assert_eq!(faults.len(), 1);
@@ -71,7 +80,7 @@ async fn a_plugin_that_was_never_uploaded_is_named() {
     assert!(faults[0].2.contains("sha256:00"), "{faults:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_did_not_change_is_kept() {
     let world = World::new();
     let text = |port: u16| {
@@ -85,7 +94,7 @@ async fn what_did_not_change_is_kept() {
     assert!(Arc::ptr_eq(&first.upstreams["b"], &second.upstreams["b"]));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_does_not_resolve_is_a_fault_for_a_person_and_not_for_a_restart() {
     let world = World::new();
     let text = r#"{"upstreams": {"a": {"url": "http://nowhere.invalid"}}}"#;
@@ -94,7 +103,7 @@ async fn a_name_that_does_not_resolve_is_a_fault_for_a_person_and_not_for_a_rest
     assert_eq!(restored.upstreams["a"].healthy(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn faults_of_upstreams_are_reported_with_their_places() {
     let text = r#"{
   "upstreams": {
@@ -126,7 +135,7 @@ async fn faults_of_upstreams_are_reported_with_their_places() {
     assert_eq!(places, ["/upstreams/a/balance", "/upstreams/a/proxy_protocol"], "{faults:#?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn every_name_that_does_not_resolve_is_told() {
     let text = r#"{"upstreams": {"a": {"peers": [
         {"url": "http://one.invalid"}, {"url": "http://127.0.0.1:1"}, {"url": "http://two.invalid"}]}}}"#;
@@ -138,7 +147,7 @@ async fn every_name_that_does_not_resolve_is_told() {
     assert_eq!(restored.upstreams["a"].healthy(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_is_built_anew_when_its_root_file_has_changed() {
     let world = World::new();
     let file = world.folder.path().join("root.pem");
@@ -166,7 +175,7 @@ fn root() -> Vec<u8> {
     certificate.build().to_pem().unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn refuses_what_is_no_json() {
     for text in ["", "{", "[]", "{\"a\":1}", "{} x", "\u{0}"] {
         assert!(World::new().build(text, &Snapshot::empty(), true).await.is_err(), "{text:?}");

@@ -11,6 +11,8 @@ pub(super) struct RuntimeConfig {
     #[deserr(default)]
     pub plugins: Named<Plugin>,
     #[deserr(default)]
+    pub tables: Named<Table>,
+    #[deserr(default)]
     pub upstreams: Named<UpstreamSettings>,
     #[deserr(default)]
     pub sites: Vec<Site>,
@@ -22,6 +24,13 @@ pub(super) struct RuntimeConfig {
 #[deserr(error = Faults, deny_unknown_fields)]
 pub(super) struct Plugin {
     /// `sha256:<hex>` of a component that was uploaded.
+    pub digest: String,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Table {
+    /// `sha256:<hex>` of a table that was uploaded.
     pub digest: String,
 }
 
@@ -49,6 +58,9 @@ pub(super) struct Attached {
     /// The plugin's own; it says what it takes.
     #[deserr(default)]
     pub config: JsonObject,
+    /// Tables that the plugin may read while it plans.
+    #[deserr(default)]
+    pub tables: Vec<String>,
     /// Default: `closed` for connection plugins; what the plugin declares safe for others.
     #[deserr(default)]
     pub on_failure: Option<OnFailure>,

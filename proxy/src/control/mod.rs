@@ -12,6 +12,7 @@ mod plan;
 mod plugins;
 mod revisions;
 mod snapshot;
+mod tables;
 mod tickets;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use self::news::News;
 use self::plugins::Plugins;
 use self::revisions::{RevisionError, Revisions};
 pub use self::snapshot::{Current, Snapshot};
+use self::tables::Tables;
 pub use self::tickets::TicketNews;
 use crate::config::Listener;
 use crate::observe::{METRICS, disk_failed};
@@ -43,6 +45,7 @@ const RESOLVED_AT_ONCE_MAX: usize = 16;
 pub struct Control {
     host: Host,
     plugins: Plugins,
+    tables: Tables,
     current: Arc<Current>,
     supply: Arc<Supply>,
     table: Arc<Table>,
@@ -131,9 +134,11 @@ impl Control {
         let compile = Compile::Apart { limits: config.compile, data_dir: config.data_dir.clone() };
         let host = Host::new(crate::wasm::Settings { threads, compile, ..Default::default() })?;
         let plugins = Plugins::open(config.data_dir.join("plugins"), &host, config.trust.clone()).map_err(data)?;
+        let tables = Tables::open(config.data_dir.join("tables")).map_err(data)?;
         Ok(Self {
             host,
             plugins,
+            tables,
             current: Current::new(Snapshot::empty()),
             supply,
             table,
@@ -257,7 +262,7 @@ impl Control {
 
     fn inputs<'a>(&'a self, previous: &'a Snapshot, must_resolve: bool) -> Inputs<'a> {
         let listeners = &self.listener_names;
-        Inputs { host: &self.host, plugins: &self.plugins, listeners, previous, must_resolve }
+        Inputs { host: &self.host, plugins: &self.plugins, tables: &self.tables, listeners, previous, must_resolve }
     }
 
     /// Puts a snapshot in force, and moves the health checks from the upstreams that were to those that are.

@@ -44,11 +44,11 @@ struct Reach {
 impl Reach {
     fn of(document: &Value) -> Self {
         let mut reach = Self::default();
-        let plugins = fingerprints(&document["plugins"]);
+        let parts = Parts { plugins: fingerprints(&document["plugins"]), tables: fingerprints(&document["tables"]) };
         reach.upstreams = fingerprints(&document["upstreams"]);
         for site in list(&document["sites"]) {
             let upstream = site["upstream"].as_str().unwrap_or_default();
-            let bindings = bindings(&site["plugins"], &plugins);
+            let bindings = bindings(&site["plugins"], &parts);
             let all = combined(&(upstream, reach.upstreams.get(upstream), &bindings));
             for host in list(&site["hosts"]).iter().filter_map(Value::as_str) {
                 let host = Pattern::parse(host).map_or_else(|_| host.to_owned(), |pattern| pattern.to_string());
@@ -57,7 +57,7 @@ impl Reach {
             }
         }
         for (name, listener) in object(&document["listeners"]).into_iter().flatten() {
-            let bindings = bindings(&listener["plugins"], &plugins);
+            let bindings = bindings(&listener["plugins"], &parts);
             reach.bound(&format!("listener {name}"), &bindings);
             reach.listeners.insert(name.clone(), combined(&bindings));
         }
@@ -74,10 +74,18 @@ impl Reach {
     }
 }
 
-fn bindings<'a>(chain: &'a Value, plugins: &BTreeMap<String, u64>) -> Vec<(&'a str, u64)> {
+/// What bindings name.
+struct Parts {
+    plugins: BTreeMap<String, u64>,
+    tables: BTreeMap<String, u64>,
+}
+
+fn bindings<'a>(chain: &'a Value, parts: &Parts) -> Vec<(&'a str, u64)> {
     let binding = |attached: &'a Value| {
         let plugin = attached["plugin"].as_str().unwrap_or_default();
-        (plugin, combined(&(fingerprint(attached), plugins.get(plugin))))
+        let granted = list(&attached["tables"]).iter().filter_map(Value::as_str);
+        let tables: Vec<_> = granted.map(|name| parts.tables.get(name)).collect();
+        (plugin, combined(&(fingerprint(attached), parts.plugins.get(plugin), tables)))
     };
     list(chain).iter().map(binding).collect()
 }

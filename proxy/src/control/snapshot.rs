@@ -1,6 +1,6 @@
 //! What requests read: one immutable value, swapped whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -20,11 +20,20 @@ pub struct Snapshot {
     pub routes: Routes,
     pub listeners: HashMap<String, Arc<ConnectionPolicy>>,
     pub upstreams: HashMap<String, Arc<Upstream>>,
-    /// By plugin and configuration, so that the next snapshot keeps what did not change.
-    pub(super) bindings: HashMap<(Digest, String), Arc<Binding>>,
+    /// So that the next snapshot keeps what did not change.
+    pub(super) bindings: HashMap<BindingKey, Arc<Binding>>,
     /// What plugins remark about settings that they accept.
     pub(super) warnings: Vec<Fault>,
     pub(super) _alive: Alive,
+}
+
+/// All that a binding is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct BindingKey {
+    pub(super) plugin: Digest,
+    pub(super) config: String,
+    /// Name → digest.
+    pub(super) tables: BTreeMap<String, String>,
 }
 
 /// Counts the snapshots in memory: the running one and those that requests under way began with.

@@ -53,7 +53,7 @@ pub(super) async fn decided(session: &mut Session, ctx: &mut Ctx, decision: Deci
         Decision::Redirect { status, location, edits } => {
             let mut response = ResponseHeader::build(status, Some(4))?;
             response.insert_header(LOCATION, location)?;
-            plugins::apply(edits, &mut response);
+            plugins::apply(&edits, &mut response);
             send(session, ctx, PLUGIN, response, Bytes::new()).await?;
         }
         Decision::Respond { status, headers, body } => {

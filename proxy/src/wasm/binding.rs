@@ -1,20 +1,28 @@
 //! A plugin with a configuration: what routes and listeners hold, and what a request calls.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+mod answers; // those that may be given again
 
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use self::answers::Hook;
 use super::component::Plugin;
+use super::dataset::{Subject, Wanted};
 use super::engine::Inner;
 use super::guest::{connection, control, http};
 use super::instance::Instance;
 use super::limits::Budget;
+use super::memo::{Answer, Shapes};
+use super::peer;
+use super::planning::{Named, Tables};
 use super::shelf::Place;
 use super::types::{
     Action, Class, Diagnostic, Edit, Expectation, Fault, Hooks, Outcome, RequestFacts, RequestView, ResponseView, Seen,
     Usage,
 };
 use super::verify;
-use crate::accept::header::{PeerTls, Tlvs, Version};
 
 /// Larger than what is accepted of edits, since lists and records take room of their own.
 const OUTPUT_BYTES_MAX: usize = 4 * verify::OUTPUT_BYTES_MAX;
@@ -34,22 +42,41 @@ pub struct Binding {
     compiled: Vec<u8>,
     hooks: Hooks,
     wants: Vec<Field>,
+    datasets: Vec<Named>,
     warnings: Vec<Diagnostic>,
     budget: Budget,
     place: Place,
+    /// What answers depend on that may be given again, by hook.
+    shapes: [Shapes; 2],
+    asks_always: AtomicBool,
 }
 
 /// A header field that the plugin asked for, by lower-case name.
 enum Field {
     Request(String),
     Response(String),
+    /// What is found in the first of these datasets that has something.
+    Found(Vec<usize>),
+}
+
+/// What a call is about.
+#[derive(Clone, Copy)]
+enum About<'a> {
+    Request(&'a dyn RequestView),
+    Response(&'a dyn RequestView, &'a dyn ResponseView),
+    Connection { peer: IpAddr, client: Option<IpAddr> },
 }
 
 impl Binding {
-    pub(super) fn new(host: &Arc<Inner>, plugin: &Arc<Plugin>, config_json: &str) -> Result<Self, BindError> {
-        let plan = match plugin.plan(host, config_json)? {
-            Ok(plan) => plan,
-            Err(diagnostics) => return Err(BindError::Diagnostics(verify::refusal(diagnostics)?)),
+    pub(super) fn new(
+        host: &Arc<Inner>,
+        plugin: &Arc<Plugin>,
+        config_json: &str,
+        tables: &Tables,
+    ) -> Result<Self, BindError> {
+        let (plan, datasets) = match plugin.plan(host, config_json, tables)? {
+            (Ok(plan), datasets) => (plan, datasets),
+            (Err(diagnostics), _) => return Err(BindError::Diagnostics(verify::refusal(diagnostics)?)),
         };
         verify::compiled(&plan.compiled)?;
         let binding = Self {
@@ -57,10 +84,13 @@ impl Binding {
             plugin: plugin.clone(),
             compiled: plan.compiled,
             hooks: hooks(plugin.class(), plan.hooks),
-            wants: wants(plugin.class(), plan.wants)?,
+            wants: wants(plugin.class(), plan.wants, &datasets)?,
+            datasets,
             warnings: verify::warnings(plan.warnings)?,
             budget: budget(host, plugin.class()),
             place: Place::new(),
+            shapes: Default::default(),
+            asks_always: AtomicBool::new(false),
         };
         // A configuration that its own policy can't start with is refused now, not at the first request.
         binding.start()?;
@@ -82,14 +112,24 @@ impl Binding {
     }
 
     pub fn on_request(&self, facts: &RequestFacts, request: &dyn RequestView) -> Result<Action, Fault> {
-        let wanted = self.wanted(request, None);
-        let action = self.with_instance(|instance| {
+        let about = About::Request(request);
+        let found = self.hooks.found_only.then(|| self.wanted(about));
+        if found.as_ref().is_some_and(|wanted| !self.found_something(wanted)) {
+            return Ok(Action::Next);
+        }
+        if let Some(Answer::Action(action)) = self.remembered(Hook::Request, facts, about) {
+            return Ok(action);
+        }
+        let wanted = found.unwrap_or_else(|| self.wanted(about));
+        let http::Verdict { action, memo } = self.with_instance(|instance| {
             instance.call_http(|policy, store, this| {
                 let (host, path, query) = (request.host(), request.path(), request.query());
                 policy.call_on_request(store, this, guest_facts(facts), host, path, query, &wanted)
             })
         })?;
-        verify::action(action)
+        let action = verify::action(action)?;
+        self.remember(Hook::Request, facts, about, memo, || Answer::Action(action.clone()));
+        Ok(action)
     }
 
     pub fn on_response(
@@ -97,21 +137,30 @@ impl Binding {
         facts: &RequestFacts,
         request: &dyn RequestView,
         response: &dyn ResponseView,
-    ) -> Result<Vec<Edit>, Fault> {
-        let wanted = self.wanted(request, Some(response));
-        let edits = self.with_instance(|instance| {
+    ) -> Result<Rc<[Edit]>, Fault> {
+        let about = About::Response(request, response);
+        if let Some(Answer::Edits(edits)) = self.remembered(Hook::Response, facts, about) {
+            return Ok(edits);
+        }
+        let wanted = self.wanted(about);
+        let http::Changes { edits, memo } = self.with_instance(|instance| {
             instance.call_http(|policy, store, this| {
                 let (host, path, status) = (request.host(), request.path(), response.status());
                 policy.call_on_response(store, this, guest_facts(facts), host, path, status, &wanted)
             })
         })?;
-        verify::edits(edits)
+        let edits: Rc<[Edit]> = verify::edits(edits)?.into();
+        self.remember(Hook::Response, facts, about, memo, || Answer::Edits(edits.clone()));
+        Ok(edits)
     }
 
     /// How the first bytes from this peer are to be read.
-    pub fn expect(&self, listener: &str, peer: SocketAddr) -> Result<Expectation, Fault> {
+    pub fn expect(&self, listener: &str, dialled: SocketAddr) -> Result<Expectation, Fault> {
+        let wanted = self.owned(About::Connection { peer: dialled.ip(), client: None });
         let expectation = self.with_instance(|instance| {
-            instance.call_connection(|policy, store, this| policy.call_expect(store, this, listener, endpoint(peer)))
+            instance.call_connection(|policy, store, this| {
+                policy.call_expect(store, this, listener, peer::endpoint(dialled), &wanted)
+            })
         })?;
         Ok(match expectation {
             connection::Expectation::Forbid => Expectation::Forbid,
@@ -123,9 +172,11 @@ impl Binding {
 
     /// What becomes of the connection, once what was expected has been seen.
     pub fn judge(&self, listener: &str, peer: SocketAddr, seen: Seen<'_>) -> Result<Outcome, Fault> {
+        let client = seen.and_then(|header| header.source).unwrap_or(peer);
+        let wanted = self.owned(About::Connection { peer: peer.ip(), client: Some(client.ip()) });
         let outcome = self.with_instance(|instance| {
             instance.call_connection(|policy, store, this| {
-                policy.call_judge(store, this, listener, endpoint(peer), &guest_seen(seen))
+                policy.call_judge(store, this, listener, peer::endpoint(peer), &peer::seen(seen), &wanted)
             })
         })?;
         verify::outcome(outcome, peer, seen)
@@ -141,6 +192,15 @@ impl Binding {
         self.start().map(drop)
     }
 
+    /// Of all datasets, which no instance holds.
+    pub fn dataset_bytes(&self) -> usize {
+        self.datasets.iter().map(|(_, dataset)| dataset.bytes()).sum()
+    }
+
+    pub fn dataset_entries(&self) -> usize {
+        self.datasets.iter().map(|(_, dataset)| dataset.len()).sum()
+    }
+
     /// Of the compiled plan, which every instance holds.
     pub fn compiled_bytes(&self) -> usize {
         self.compiled.len()
@@ -154,16 +214,48 @@ impl Binding {
         Instance::start(&self.host, &self.plugin, self.budget, &self.compiled)
     }
 
-    fn wanted<'a>(
-        &self,
-        request: &'a dyn RequestView,
-        response: Option<&'a dyn ResponseView>,
-    ) -> Vec<Option<&'a [u8]>> {
-        let value = |field: &Field| match field {
-            Field::Request(name) => request.header(name),
-            Field::Response(name) => response.and_then(|response| response.header(name)),
+    fn wanted<'a>(&'a self, about: About<'a>) -> Vec<Option<&'a [u8]>> {
+        let value = |field: &Field| match (field, about) {
+            (Field::Request(name), About::Request(request) | About::Response(request, _)) => request.header(name),
+            (Field::Response(name), About::Response(_, response)) => response.header(name),
+            (Field::Found(datasets), about) => datasets.iter().find_map(|dataset| {
+                let (_, dataset) = self.datasets.get(*dataset)?;
+                about
+                    .subject(dataset.subject())
+                    .and_then(|wanted| dataset.find(wanted))
+                    .map(|entry| dataset.value(entry))
+            }),
+            _ => None,
         };
         self.wants.iter().map(value).collect()
+    }
+
+    /// The calls of connection plugins take their lists this way.
+    fn owned(&self, about: About<'_>) -> Vec<Option<Vec<u8>>> {
+        self.wanted(about).into_iter().map(|value| value.map(<[u8]>::to_vec)).collect()
+    }
+
+    fn found_something(&self, wanted: &[Option<&[u8]>]) -> bool {
+        self.wants.iter().zip(wanted).any(|(field, value)| matches!(field, Field::Found(_)) && value.is_some())
+    }
+}
+
+impl<'a> About<'a> {
+    fn subject(self, subject: Subject) -> Option<Wanted<'a>> {
+        match (self, subject) {
+            (Self::Request(request) | Self::Response(request, _), Subject::Host) => {
+                Some(Wanted::Name { host: request.host(), path: "" })
+            }
+            (Self::Request(request) | Self::Response(request, _), Subject::Path) => {
+                Some(Wanted::Name { host: "", path: request.path() })
+            }
+            (Self::Request(request) | Self::Response(request, _), Subject::Route) => {
+                Some(Wanted::Name { host: request.host(), path: request.path() })
+            }
+            (Self::Connection { peer, .. }, Subject::Peer) => Some(Wanted::Address(peer)),
+            (Self::Connection { client, .. }, Subject::Client) => client.map(Wanted::Address),
+            _ => None,
+        }
     }
 }
 
@@ -183,15 +275,24 @@ fn budget(host: &Inner, class: Class) -> Budget {
 
 fn hooks(class: Class, hooks: control::Hooks) -> Hooks {
     let wanted = |hook| class == Class::Http && hooks.contains(hook);
-    Hooks { request: wanted(control::Hooks::REQUEST), response: wanted(control::Hooks::RESPONSE) }
+    Hooks {
+        request: wanted(control::Hooks::REQUEST),
+        response: wanted(control::Hooks::RESPONSE),
+        found_only: wanted(control::Hooks::FOUND_ONLY),
+    }
 }
 
-fn wants(class: Class, fields: Vec<control::Field>) -> Result<Vec<Field>, Fault> {
-    if class == Class::Connection {
-        return Ok(Vec::new());
-    }
+fn wants(class: Class, fields: Vec<control::Field>, datasets: &[Named]) -> Result<Vec<Field>, Fault> {
     verify::wants_count(fields.len())?;
+    let place = |name: String| match datasets.iter().position(|(known, _)| *known == name) {
+        Some(place) => Ok(place),
+        None => Err(Fault::Output(format!("plan wants a dataset `{}` that it has not made", verify::shown(&name, 64)))),
+    };
     let field = |field| match field {
+        control::Field::Found(names) => Ok(Field::Found(names.into_iter().map(place).collect::<Result<_, _>>()?)),
+        _ if class == Class::Connection => {
+            Err(Fault::Output("plan of a connection plugin wants a header field; there is none".to_owned()))
+        }
         control::Field::RequestHeader(name) => verify::name(name).map(Field::Request),
         control::Field::ResponseHeader(name) => verify::name(name).map(Field::Response),
     };
@@ -204,49 +305,6 @@ fn guest_facts(facts: &RequestFacts) -> http::Facts {
         scheme: if facts.https { http::Scheme::Https } else { http::Scheme::Http },
         ip_literal_host: facts.ip_host,
         rollout_bucket: facts.rollout_bucket,
-    }
-}
-
-fn endpoint(address: SocketAddr) -> connection::Endpoint {
-    let ip = match address.ip().to_canonical() {
-        IpAddr::V4(ip) => connection::Ip::V4(ip.to_bits()),
-        IpAddr::V6(ip) => connection::Ip::V6(((ip.to_bits() >> 64) as u64, ip.to_bits() as u64)),
-    };
-    connection::Endpoint { ip, port: address.port() }
-}
-
-fn guest_seen(seen: Seen<'_>) -> connection::Seen {
-    let Some(header) = seen else { return connection::Seen::Nothing };
-    connection::Seen::Header(connection::ProxyHeader {
-        version: match header.version {
-            Version::V1 => connection::HeaderVersion::V1,
-            Version::V2 => connection::HeaderVersion::V2,
-        },
-        client: header.source.map(endpoint),
-        destination: header.destination.map(endpoint),
-        local: header.local,
-        fields: guest_fields(&header.tlvs),
-    })
-}
-
-fn guest_fields(tlvs: &Tlvs) -> connection::HeaderFields {
-    let tls = |tls: &PeerTls| connection::PeerTls {
-        version: tls.version.clone(),
-        cipher: tls.cipher.clone(),
-        client_verified: tls.client_verified,
-        client_common_name: tls.client_common_name.clone(),
-    };
-    let other = |(kind, value): &(u8, Vec<u8>)| connection::OtherField { kind: *kind, value: value.clone() };
-    connection::HeaderFields {
-        checked: tlvs.checked,
-        alpn: tlvs.alpn.clone(),
-        authority: tlvs.authority.clone(),
-        unique_id: tlvs.unique_id.clone(),
-        tls: tlvs.tls.as_ref().map(tls),
-        aws_vpce_id: tlvs.aws_vpce_id.clone(),
-        azure_link_id: tlvs.azure_link_id,
-        gcp_psc_id: tlvs.gcp_psc_id,
-        others: tlvs.others.iter().map(other).collect(),
     }
 }
 

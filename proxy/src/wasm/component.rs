@@ -7,9 +7,10 @@ use wasmtime::component::{Component, InstancePre};
 
 use super::compile::CompileError;
 use super::engine::Inner;
-use super::guest::{self, COMPATIBLE_VERSIONS, PACKAGE, VERSION, connection, control, http};
+use super::guest::{COMPATIBLE_VERSIONS, PACKAGE, VERSION, connection, control, http};
 use super::instance::fault;
 use super::limits::{self, State};
+use super::planning::{Named, Planning, Tables};
 use super::types::{Class, Digest, Fault};
 use super::verify::shown;
 
@@ -39,7 +40,9 @@ pub enum LoadError {
     MissingExport { missing: &'static str },
     #[error("component exports both connection and http-policy; a plugin is of one class")]
     TwoClasses,
-    #[error("component imports {0}, which is not granted; a plugin may import {PACKAGE}/log only")]
+    #[error(
+        "component imports {0}, which is not granted; a plugin may import {PACKAGE}/log and {PACKAGE}/datasets only"
+    )]
     Import(String),
     #[error(
         "component was built against another {PACKAGE} than this proxy's, though both call it {VERSION} ({0}); build it again with the wit/ or the SDK of this proxy's release"
@@ -132,12 +135,16 @@ impl Plugin {
         self.manifest.name.clone()
     }
 
-    /// Runs `plan` in an instance of its own.
-    pub(super) fn plan(&self, host: &Inner, config: &str) -> Result<Planned, Fault> {
-        let (mut store, guest) = start_control(host, &self.control, self.shared_name())?;
+    /// Runs `plan` in an instance of its own. Datasets come along where it accepts.
+    pub(super) fn plan(&self, host: &Inner, config: &str, tables: &Tables) -> Result<(Planned, Vec<Named>), Fault> {
+        let mut store = limits::store(host, self.shared_name(), host.plan_budget(tables.bytes()));
+        let guest = self.control.instantiate(&mut store).map_err(|error| Fault::Unavailable(explained(&error)))?;
+        store.data_mut().planning = Some(Box::new(Planning::new(tables)));
         limits::start_call(&mut store);
         let planned = guest.latchkey_edge_control().call_plan(&mut store, config.as_bytes());
-        planned.map_err(|error| fault(&store, &error))
+        let planned = planned.map_err(|error| fault(&store, &error))?;
+        let made = store.data_mut().planning.take().map_or_else(|| Ok(Vec::new()), |planning| planning.made());
+        Ok((planned, made.map_err(Fault::Output)?))
     }
 }
 
@@ -153,7 +160,7 @@ impl PolicyPre {
 
     /// Starts the component once: only then the types of its functions are compared with the world's.
     fn fits(&self, host: &Inner) -> Result<(), LoadError> {
-        let mut store = limits::store(host, "unnamed".into(), host.plan_budget());
+        let mut store = limits::store(host, "unnamed".into(), host.plan_budget(0));
         let started = match self {
             Self::Connection(pre) => pre.instantiate(&mut store).map(drop),
             Self::Http(pre) => pre.instantiate(&mut store).map(drop),
@@ -189,7 +196,9 @@ fn class(host: &Inner, component: &Component) -> Result<Class, LoadError> {
     if let Some(other) = exports.iter().chain(&imports).find(|item| item.is_ours() && !item.is_compatible()) {
         return Err(LoadError::Version { found: shown(other.version, NAME_BYTES_MAX) });
     }
-    if let Some(import) = imports.iter().find(|item| !(item.is_ours() && matches!(item.name, "log" | "types"))) {
+    if let Some(import) =
+        imports.iter().find(|item| !(item.is_ours() && matches!(item.name, "log" | "datasets" | "types")))
+    {
         return Err(LoadError::Import(shown(import.full, 2 * NAME_BYTES_MAX)));
     }
     let exported = |name: &str| exports.iter().any(|item| item.is_ours() && item.name == name);
@@ -235,7 +244,7 @@ impl<'a> Interface<'a> {
 }
 
 fn describe(host: &Inner, control: &control::ControlPre<State>) -> Result<Manifest, LoadError> {
-    let mut store = limits::store(host, "unnamed".into(), host.plan_budget());
+    let mut store = limits::store(host, "unnamed".into(), host.plan_budget(0));
     let guest = control.instantiate(&mut store).map_err(|error| not_started(&store, error))?;
     limits::start_call(&mut store);
     let described = guest.latchkey_edge_control().call_describe(&mut store);
@@ -264,17 +273,6 @@ fn check_manifest(manifest: control::Manifest) -> Result<Manifest, String> {
         Ok(_) => Err("config-schema is not a JSON object".to_owned()),
         Err(error) => Err(format!("config-schema is not JSON: {error}")),
     }
-}
-
-fn start_control(
-    host: &Inner,
-    control: &control::ControlPre<State>,
-    name: Arc<str>,
-) -> Result<(Store<State>, guest::control::Control), Fault> {
-    let mut store = limits::store(host, name, host.plan_budget());
-    let started = control.instantiate(&mut store);
-    let guest = started.map_err(|error| Fault::Unavailable(explained(&error)))?;
-    Ok((store, guest))
 }
 
 /// What is neither a trap nor a limit is a type that is not the world's.

@@ -15,6 +15,7 @@ use super::compiled::Apart;
 use super::component::{LoadError, Plugin};
 use super::guest;
 use super::limits::{Budget, State};
+use super::planning::Tables;
 
 /// A guest's time is processor time: on a busy machine its call lasts longer.
 const CALL_TIMES_MAX: u32 = 4;
@@ -29,6 +30,9 @@ const MEMORY_GUARD_BYTES: u64 = 64 << 10;
 /// A component of our worlds has one module of its own and the few that adapt it to the component model.
 const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 8;
 const TABLES_PER_COMPONENT_MAX: u32 = 4;
+/// What `plan` may take more for each byte of the tables that it is granted.
+const INSTRUCTIONS_PER_TABLE_BYTE: u64 = 1000;
+const TIME_PER_TABLE_BYTE: Duration = Duration::from_nanos(200);
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -140,19 +144,25 @@ impl Host {
         Plugin::load(&self.0, bytes).map(Arc::new)
     }
 
-    /// Has the plugin check a configuration (JSON), and starts it once with the result.
-    pub fn bind(&self, plugin: &Arc<Plugin>, config_json: &str) -> Result<Arc<Binding>, BindError> {
-        Binding::new(&self.0, plugin, config_json).map(Arc::new)
+    /// Has the plugin check a configuration (JSON) and read the tables that it is granted, and starts it once with the
+    /// result.
+    pub fn bind(&self, plugin: &Arc<Plugin>, config_json: &str, tables: &Tables) -> Result<Arc<Binding>, BindError> {
+        Binding::new(&self.0, plugin, config_json, tables).map(Arc::new)
     }
 }
 
 impl Inner {
-    /// For `describe` and `plan`.
-    pub(super) fn plan_budget(&self) -> Budget {
+    /// For `describe`, and for `plan` with tables of so many bytes.
+    pub(super) fn plan_budget(&self, table_bytes: u64) -> Budget {
+        let settings = &self.settings;
+        let instructions =
+            settings.plan_instructions.saturating_add(INSTRUCTIONS_PER_TABLE_BYTE.saturating_mul(table_bytes));
         Budget {
-            start_instructions: self.settings.plan_instructions,
-            call_instructions: self.settings.plan_instructions,
-            time: self.settings.plan_time,
+            start_instructions: instructions,
+            call_instructions: instructions,
+            time: settings
+                .plan_time
+                .saturating_add(TIME_PER_TABLE_BYTE.saturating_mul(u32::try_from(table_bytes).unwrap_or(u32::MAX))),
             memory_bytes: self.settings.plan_memory_bytes_max,
             output_bytes: 4 << 20,
         }
@@ -209,6 +219,7 @@ fn pool(settings: &Settings) -> PoolingAllocationConfig {
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     guest::control::latchkey::edge::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    guest::control::latchkey::edge::datasets::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     linker.instance(guest::TYPES)?;
     Ok(linker)
 }

@@ -4,17 +4,22 @@
 /// The package whose worlds plugins implement.
 pub(super) const PACKAGE: &str = "latchkey:edge";
 /// Versions up to the next breaking one are compatible; before 1.0 that is the next minor (semver).
-pub(super) const COMPATIBLE_VERSIONS: &str = "0.1";
+pub(super) const COMPATIBLE_VERSIONS: &str = "0.2";
 /// What wit/ says it is.
-pub(super) const VERSION: &str = "0.1.0";
+pub(super) const VERSION: &str = "0.2.0";
 /// Types only; there is nothing in it to implement.
-pub(super) const TYPES: &str = "latchkey:edge/types@0.1.0";
+pub(super) const TYPES: &str = "latchkey:edge/types@0.2.0";
 
 /// Calls into `control`: describe and plan.
 pub(super) mod control {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package latchkey:host; world control { import latchkey:edge/log@0.1.0; export latchkey:edge/control@0.1.0; }",
+        inline: "package latchkey:host; world control { import latchkey:edge/log@0.2.0; import latchkey:edge/datasets@0.2.0; export latchkey:edge/control@0.2.0; }",
+        imports: { "latchkey:edge/datasets": trappable },
+        with: {
+            "latchkey:edge/datasets.dataset": crate::wasm::planning::Made,
+            "latchkey:edge/datasets.table": crate::wasm::planning::Opened,
+        },
     });
     pub(in crate::wasm) use exports::latchkey::edge::control::*;
 }
@@ -23,7 +28,7 @@ pub(super) mod control {
 pub(super) mod connection {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package latchkey:host; world connection { export latchkey:edge/connection@0.1.0; }",
+        inline: "package latchkey:host; world connection { export latchkey:edge/connection@0.2.0; }",
     });
     pub(in crate::wasm) use exports::latchkey::edge::connection::*;
     pub(in crate::wasm) use latchkey::edge::types::{Endpoint, Ip};
@@ -33,7 +38,7 @@ pub(super) mod connection {
 pub(super) mod http {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package latchkey:host; world http { export latchkey:edge/http-policy@0.1.0; }",
+        inline: "package latchkey:host; world http { export latchkey:edge/http-policy@0.2.0; }",
         ownership: Borrowing { duplicate_if_necessary: false },
     });
     pub(in crate::wasm) use exports::latchkey::edge::http_policy::*;

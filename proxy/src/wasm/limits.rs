@@ -8,6 +8,7 @@ use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 
 use super::clock::{Clock, TICK};
 use super::engine::Inner;
+use super::planning::Planning;
 use super::types::Usage;
 
 /// Most bytes of log messages that one call may write, so that a plugin can't flood the log.
@@ -30,6 +31,8 @@ pub(super) struct Budget {
 pub(super) struct State {
     pub plugin: Arc<str>,
     pub log_bytes_left: usize,
+    /// While `plan` runs: what it may read and make.
+    pub planning: Option<Box<Planning>>,
     clock: Clock,
     budget: Budget,
     memory_bytes: usize,
@@ -45,8 +48,16 @@ pub(super) struct DeadlineExceeded;
 
 pub(super) fn store(host: &Inner, plugin: Arc<str>, budget: Budget) -> Store<State> {
     let clock = host.clock.clone();
-    let state =
-        State { plugin, log_bytes_left: 0, clock, budget, memory_bytes: 0, memory_refused: false, halfway: None };
+    let state = State {
+        plugin,
+        log_bytes_left: 0,
+        planning: None,
+        clock,
+        budget,
+        memory_bytes: 0,
+        memory_refused: false,
+        halfway: None,
+    };
     let mut store = Store::new(&host.engine, state);
     store.limiter(|state| state);
     store.epoch_deadline_callback(on_epoch);

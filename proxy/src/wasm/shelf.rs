@@ -48,6 +48,11 @@ impl Place {
         Self { key: NEXT_KEY.fetch_add(1, Ordering::Relaxed), alive: Arc::new(Alive) }
     }
 
+    /// Never that of another binding.
+    pub(super) fn key(&self) -> u64 {
+        self.key
+    }
+
     /// Runs `call` on an instance that this thread kept, or else on one that `start` makes. The instance is kept again
     /// only if all went well: after a fault its memory is in an unknown state.
     pub(super) fn with<T>(

@@ -14,6 +14,13 @@ impl Digest {
     }
 }
 
+impl From<[u8; 32]> for Digest {
+    /// Of what was hashed elsewhere.
+    fn from(hash: [u8; 32]) -> Self {
+        Self(hash)
+    }
+}
+
 impl Digest {
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
@@ -56,6 +63,8 @@ impl fmt::Display for Class {
 pub struct Hooks {
     pub request: bool,
     pub response: bool,
+    /// The first only where a dataset has something.
+    pub found_only: bool,
 }
 
 /// What a plugin says about a configuration.

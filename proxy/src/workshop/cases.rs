@@ -17,6 +17,9 @@ pub(super) struct File {
     /// Configuration of the cases that have none of their own. Default: `{}`.
     #[deserr(default)]
     pub config: JsonObject,
+    /// Tables that a configuration may name: files, seen from this file's folder.
+    #[deserr(default)]
+    pub tables: Named<String>,
     #[deserr(default)]
     pub limits: Limits,
     pub cases: Vec<Case>,

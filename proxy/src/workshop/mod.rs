@@ -7,6 +7,7 @@ mod outcome;
 mod trial;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Subcommand;
 use contract::document::{Document, render};
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 
 use self::cases::File;
 use self::trial::{Benched, Trial, Tried};
-use crate::wasm::{BindError, Binding, Diagnostic, Digest, Host, Plugin, Settings, Severity};
+use crate::wasm::{BindError, Binding, Diagnostic, Digest, Host, Plugin, Settings, Severity, Tables};
 
 /// In the order in which they are told.
 const FACTS: [&str; 9] =
@@ -43,6 +44,9 @@ pub enum Tool {
         /// The plugin's own configuration (JSON)
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// A table that the configuration names
+        #[arg(long = "table", value_name = "NAME=FILE", value_parser = named_file)]
+        tables: Vec<(String, PathBuf)>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -72,7 +76,9 @@ pub enum Tool {
 pub fn run(tool: Tool) -> Result<(), String> {
     match tool {
         Tool::Inspect { file, key, schema, json } => inspect(&file, key.as_deref(), schema, json),
-        Tool::Check { file, config, json } => check(&file, config.as_deref(), json),
+        Tool::Check { file, config, tables, json } => {
+            check(&file, config.as_deref(), Tables(tables.into_iter().collect()), json)
+        }
         Tool::Test { cases, plugin, json } => test(&cases, plugin, json),
         Tool::Bench { cases, plugin, json } => bench(&cases, plugin, json),
     }
@@ -140,15 +146,22 @@ fn signature(file: &Path, bytes: &[u8], key: Option<&Path>) -> Result<Option<Str
     Ok(Some(format!("{} (good)", signature.kid())))
 }
 
-fn check(file: &Path, config: Option<&Path>, json: bool) -> Result<(), String> {
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, file) = text.split_once('=').ok_or("NAME=FILE is expected")?;
+    Ok((name.to_owned(), file.into()))
+}
+
+fn check(file: &Path, config: Option<&Path>, tables: Tables, json: bool) -> Result<(), String> {
     let (bytes, (host, plugin)) = (read(file)?, load(file)?);
     let mut told = facts(&plugin, bytes.len());
     if let Some(config) = config {
-        let binding = bind(&host, &plugin, config)?;
+        let binding = bind(&host, &plugin, config, &tables)?;
         let hooks = binding.hooks();
         told["on_request"] = hooks.request.into();
         told["on_response"] = hooks.response.into();
         told["compiled_bytes"] = binding.compiled_bytes().into();
+        told["dataset_entries"] = binding.dataset_entries().into();
+        told["dataset_bytes"] = binding.dataset_bytes().into();
         told["warnings"] = binding.warnings().iter().map(|d| Value::from(outcome::told(d))).collect();
         for warning in binding.warnings().iter().filter(|_| !json) {
             println!("warning: {}{}", outcome::told(warning), hint(warning));
@@ -169,10 +182,10 @@ fn hint(diagnostic: &Diagnostic) -> String {
 }
 
 /// Every fault with its line.
-fn bind(host: &Host, plugin: &std::sync::Arc<Plugin>, config: &Path) -> Result<std::sync::Arc<Binding>, String> {
+fn bind(host: &Host, plugin: &Arc<Plugin>, config: &Path, tables: &Tables) -> Result<Arc<Binding>, String> {
     let (name, text) = (config.display().to_string(), text(config)?);
     let document = Document::json(&text).map_err(|faults| render(&faults, &name))?;
-    host.bind(plugin, &text).map_err(|error| match error {
+    host.bind(plugin, &text, tables).map_err(|error| match error {
         BindError::Diagnostics(list) => {
             let errors = list.into_iter().filter(|d| d.severity == Severity::Error);
             let faults: Vec<_> =
@@ -211,10 +224,13 @@ fn bench(path: &Path, plugin: Option<PathBuf>, json: bool) -> Result<(), String>
         println!("{:#}", json!({ "cases": benched }));
         return Ok(());
     }
-    println!("{:>10} {:>10} {:>10} {:>9} {:>7}", "µs median", "µs p99", "µs start", "instr.", "KiB");
-    for Benched { name, micros_median, micros_p99, start_micros_median, instructions, memory_kib } in benched {
+    println!("{:>10} {:>10} {:>10} {:>10} {:>9} {:>7}", "µs median", "µs p99", "µs memo", "µs start", "instr.", "KiB");
+    for Benched { name, micros_median, micros_p99, micros_memo, start_micros_median, instructions, memory_kib } in
+        benched
+    {
+        let memo = micros_memo.map_or_else(|| "-".to_owned(), |memo| format!("{memo:.2}"));
         println!(
-            "{micros_median:>10.2} {micros_p99:>10.2} {start_micros_median:>10.2} {instructions:>9} {memory_kib:>7}  {name}"
+            "{micros_median:>10.2} {micros_p99:>10.2} {memo:>10} {start_micros_median:>10.2} {instructions:>9} {memory_kib:>7}  {name}"
         );
     }
     Ok(())
@@ -228,11 +244,13 @@ fn prepare(path: &Path, plugin: Option<PathBuf>) -> Result<(File, Trial), String
     let Some(component) = plugin.or(named) else {
         return Err(format!("{name}: names no plugin; write plugin = \"…wasm\" in it, or give --plugin FILE"));
     };
-    let trial = Trial::new(&read(&component)?).map_err(|error| format!("{}: {error}", component.display()))?;
+    let beside = |(name, file): (&String, &String)| (name.clone(), path.parent().unwrap_or(Path::new("")).join(file));
+    let tables = Tables(file.tables.0.iter().map(beside).collect());
+    let trial = Trial::new(&read(&component)?, tables).map_err(|error| format!("{}: {error}", component.display()))?;
     Ok((file, trial))
 }
 
-fn load(file: &Path) -> Result<(Host, std::sync::Arc<Plugin>), String> {
+fn load(file: &Path) -> Result<(Host, Arc<Plugin>), String> {
     let settings = Settings { threads: 1, instances_per_thread_max: 1, ..Settings::default() };
     let host = Host::new(settings).map_err(|error| error.to_string())?;
     let plugin = host.load(&read(file)?).map_err(|error| format!("{}: {error}", file.display()))?;

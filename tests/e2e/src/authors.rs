@@ -46,7 +46,7 @@ async fn the_tutorial_leads_to_a_plugin_that_serves() {
     let followed = output(command).await;
     assert!(followed.status.success(), "{}{}", stdout(&followed), stderr(&followed));
     let told = stdout(&followed);
-    for says in ["ok   ", "ok: doorman 0.1.0, http", "µs median", "latchkey:edge/http-policy@0.1.0", "is in force"] {
+    for says in ["ok   ", "ok: doorman 0.1.0, http", "µs median", "latchkey:edge/http-policy@0.2.0", "is in force"] {
         assert!(told.contains(says), "no `{says}` in:\n{told}");
     }
     let mut connection = world.https("shop.example").await;
@@ -110,7 +110,7 @@ async fn a_component_and_its_configuration_are_checked_without_an_edge() {
     assert!(plugin(folder.path(), &["keygen", "--out", &key]).await.status.success());
     std::fs::copy(&component, folder.path().join("own.wasm")).unwrap();
     let unsigned = stdout(&plugin(folder.path(), &["inspect", "own.wasm"]).await);
-    assert!(unsigned.contains("latchkey:edge/log@0.1.0") && unsigned.contains("signature        none"), "{unsigned}");
+    assert!(unsigned.contains("latchkey:edge/log@0.2.0") && unsigned.contains("signature        none"), "{unsigned}");
     assert!(plugin(folder.path(), &["sign", "--key", &key, "own.wasm"]).await.status.success());
     let public = format!("{key}.pub");
     let signed = stdout(&plugin(folder.path(), &["inspect", "own.wasm", "--key", &public]).await);

@@ -50,6 +50,8 @@ mod sight;
 #[cfg(test)]
 mod signatures;
 #[cfg(test)]
+mod tables;
+#[cfg(test)]
 mod tampering;
 #[cfg(test)]
 mod ticket_keys;

@@ -1,7 +1,7 @@
 //! Refuses requests that lack a header: `{"header": "x-edge-key", "status": 403}`.
 
 use latchkey_sdk::config::{Value, brief};
-use latchkey_sdk::http::{Action, Facts, Field, HttpPolicy, Plan, Request};
+use latchkey_sdk::http::{Action, Depends, Facts, Field, HttpPolicy, Plan, Request, Verdict};
 use latchkey_sdk::{Manifest, export_http};
 use serde::{Deserialize, Serialize};
 
@@ -34,11 +34,12 @@ impl HttpPolicy for RequireHeader {
         Some(Plan::new(policy).on_request().wants(Field::RequestHeader(header?)))
     }
 
-    fn on_request(&self, _facts: &Facts, request: &Request<'_>) -> Action {
-        match request.wanted {
+    fn on_request(&self, _facts: &Facts, request: &Request<'_>) -> Verdict {
+        let action = match request.wanted {
             [Some(_)] => Action::Next,
             _ => Action::Deny(self.status),
-        }
+        };
+        Verdict::from(action).holds(Depends::WANTED, 3600)
     }
 }
 
@@ -63,8 +64,8 @@ mod tests {
         let asked = |wanted: &[Option<Vec<u8>>]| {
             plan.policy.on_request(&facts, &Request { host: "shop.example", path: "/", query: None, wanted })
         };
-        assert_eq!(asked(&[Some(b"any".to_vec())]), Action::Next);
-        assert_eq!(asked(&[None]), Action::Deny(403));
+        assert_eq!(asked(&[Some(b"any".to_vec())]).action, Action::Next);
+        assert_eq!(asked(&[None]).action, Action::Deny(403));
     }
 
     #[test]

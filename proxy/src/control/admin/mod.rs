@@ -1,6 +1,7 @@
 //! The admin API, on a Unix socket that only its owner opens.
 
 mod config;
+mod tables;
 mod top;
 mod who;
 
@@ -45,6 +46,8 @@ pub(super) async fn serve(listener: UnixListener, control: Arc<Control>) {
         .route("/v1/plugins", get(list_plugins))
         .route("/v1/plugins/{plugin}/crashes", get(crashes))
         .route("/v1/plugins/{plugin}", put(put_plugin).layer(DefaultBodyLimit::max(COMPONENT_BYTES_MAX)))
+        .route("/v1/tables", get(tables::list))
+        .route("/v1/tables/{digest}", put(tables::put).delete(tables::delete))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "unknown_path", "no such path in the admin API", vec![]) })
         .with_state(control)
         .into_make_service_with_connect_info::<Peer>();

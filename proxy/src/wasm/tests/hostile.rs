@@ -60,7 +60,7 @@ fn a_call_is_stopped_by_its_count_of_instructions_on_a_machine_of_any_speed() {
     let host = Host::new(Settings { call_time: Duration::from_secs(3600), ..Settings::default() });
     let host = host.expect("the engine starts");
     let plugin = host.load(&guest("hostile")).expect("is a plugin");
-    let binding = host.bind(&plugin, r#"{"behaviour": "by-path"}"#).expect("is accepted");
+    let binding = host.bind(&plugin, r#"{"behaviour": "by-path"}"#, &Tables::default()).expect("is accepted");
     let begun = Instant::now();
     for _ in 0..100 {
         assert_eq!(asked(&binding, "/spin"), Err(Fault::Deadline));
@@ -75,7 +75,7 @@ fn the_clock_of_deadlines_sleeps_while_no_guest_runs_and_wakes_for_the_next() {
     let settings = Settings { http_instructions, plan_time: Duration::from_millis(200), ..Settings::default() };
     let host = Host::new(settings).expect("the engine starts");
     let plugin = host.load(&guest("hostile")).expect("is a plugin");
-    let binding = host.bind(&plugin, r#"{"behaviour": "by-path"}"#).expect("is accepted");
+    let binding = host.bind(&plugin, r#"{"behaviour": "by-path"}"#, &Tables::default()).expect("is accepted");
     for _ in 0..3 {
         let begun = Instant::now();
         while !host.0.clock.sleeps() {
@@ -204,7 +204,7 @@ fn instances_of_a_dropped_binding_are_freed() {
 fn a_thread_keeps_a_bounded_number_of_instances() {
     let host = Host::new(Settings { threads: 1, instances_per_thread_max: 2, ..Settings::default() }).expect("starts");
     let plugin = host.load(&guest("hostile")).expect("is a plugin");
-    let bound = |_| host.bind(&plugin, r#"{"behaviour": "by-path"}"#).expect("is accepted");
+    let bound = |_| host.bind(&plugin, r#"{"behaviour": "by-path"}"#, &Tables::default()).expect("is accepted");
     let bindings: Vec<_> = (0..3).map(bound).collect();
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -225,7 +225,7 @@ fn an_exhausted_pool_is_a_fault_and_passes() {
     // Sixteen are spare: together with one thread's one, seventeen threads fit and the eighteenth does not.
     let host = Host::new(Settings { threads: 1, instances_per_thread_max: 1, ..Settings::default() }).expect("starts");
     let plugin = host.load(&guest("hsts")).expect("is a plugin");
-    let binding = host.bind(&plugin, r#"{"max_age": 1}"#).expect("is accepted");
+    let binding = host.bind(&plugin, r#"{"max_age": 1}"#, &Tables::default()).expect("is accepted");
     let ask = || binding.on_response(&FACTS, &get("/"), &get("/"));
     let all_asked = std::sync::Barrier::new(18);
     let faults = thread::scope(|scope| {

@@ -7,7 +7,7 @@ fn set(name: &str, value: &str) -> Edit {
 #[test]
 fn hsts_is_asked_about_responses_only() {
     let binding = bind("hsts", r#"{"max_age": 86400}"#);
-    assert_eq!(binding.hooks(), Hooks { request: false, response: true });
+    assert_eq!(binding.hooks(), Hooks { response: true, ..Hooks::default() });
     assert_eq!(binding.plugin().name(), "hsts");
 }
 
@@ -16,10 +16,10 @@ fn hsts_sends_the_header_over_https_to_names_in_the_rollout() {
     let binding = bind("hsts", r#"{"max_age": 86400, "include_subdomains": true, "rollout_percent": 26}"#);
     let sent = |facts| binding.on_response(facts, &get("/"), &get("/"));
     let header = set("strict-transport-security", "max-age=86400; includeSubDomains");
-    assert_eq!(sent(&FACTS), Ok(vec![header]));
-    assert_eq!(sent(&RequestFacts { https: false, ..FACTS }), Ok(vec![]));
-    assert_eq!(sent(&RequestFacts { ip_host: true, ..FACTS }), Ok(vec![]));
-    assert_eq!(sent(&RequestFacts { rollout_bucket: 2600, ..FACTS }), Ok(vec![]));
+    assert_eq!(sent(&FACTS), Ok([header].into()));
+    assert_eq!(sent(&RequestFacts { https: false, ..FACTS }), Ok([].into()));
+    assert_eq!(sent(&RequestFacts { ip_host: true, ..FACTS }), Ok([].into()));
+    assert_eq!(sent(&RequestFacts { rollout_bucket: 2600, ..FACTS }), Ok([].into()));
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn redirects_answer_or_let_pass() {
     let config = r#"{"rules": [{"from": "/old", "to": "/new", "status": 308, "match": "prefix"},
                                {"from": "/gone", "to": "https://other.example/", "query": "drop"}]}"#;
     let binding = bind("redirects", config);
-    assert_eq!(binding.hooks(), Hooks { request: true, response: false });
+    assert_eq!(binding.hooks(), Hooks { request: true, ..Hooks::default() });
     let asked = |path, query| binding.on_request(&FACTS, &Exchange { query, ..get(path) });
     let redirect =
         |status, location: &str| Ok(Action::Redirect { status, location: location.to_owned(), edits: Vec::new() });
@@ -108,7 +108,7 @@ fn the_costliest_expressions_end_within_a_call() {
         // With and without its groups.
         let to = if pattern.contains("^/(?") { "/to" } else { "/$1" };
         let config = format!(r#"{{"rules": [{{"from": "{pattern}", "to": "{to}", "match": "regex"}}]}}"#);
-        let binding = host.bind(&plugin, &config).expect("is accepted");
+        let binding = host.bind(&plugin, &config, &Tables::default()).expect("is accepted");
         // As long as is compared with it: what the warning says.
         let told = binding.warnings().first();
         let told = told.map_or("512", |warning| warning.message.split(' ').nth(4).unwrap_or_default());
@@ -129,4 +129,75 @@ fn expressions_that_could_not_end_in_time_are_refused() {
     assert!(refused[0].starts_with("/rules: the regular expressions "), "{refused:?}");
     let one = faults("redirects", r#"{"rules": [{"from": "^/([a-z]{0,50}){50}", "to": "/to", "match": "regex"}]}"#);
     assert!(one[0].contains("size limit"), "{one:?}");
+}
+
+#[test]
+fn an_answer_is_given_again_only_where_what_it_depends_on_is_the_same() {
+    let binding = hostile("memo").expect("is accepted");
+    let status =
+        |binding: &Binding, exchange: &Exchange, facts: &RequestFacts| match binding.on_request(facts, exchange) {
+            Ok(Action::Deny(status)) => status,
+            other => panic!("{other:?}"),
+        };
+    let other_host = Exchange { host: "other.example", path: "/a", ..Exchange::default() };
+    assert_eq!(status(&binding, &get("/a"), &FACTS), 401);
+    assert_eq!(status(&binding, &get("/a"), &FACTS), 401, "no call");
+    assert_eq!(status(&binding, &other_host, &FACTS), 401, "it does not depend on the host");
+    assert_eq!(status(&binding, &get("/b"), &FACTS), 402);
+    let later = RequestFacts { now_ms: FACTS.now_ms + 60_000, ..FACTS };
+    assert_eq!(status(&binding, &get("/a"), &later), 403, "its time is over");
+    let plain = RequestFacts { https: false, ..FACTS };
+    assert_eq!(status(&binding, &get("/a"), &plain), 404, "the scheme always counts");
+    let anew = HOST.bind(&plugin("hostile"), r#"{"behaviour": "memo"}"#, &Tables::default()).expect("is accepted");
+    assert_eq!(status(&anew, &get("/a"), &FACTS), 401, "another binding has answers of its own");
+    binding.ask_always(true);
+    assert_ne!(status(&binding, &get("/b"), &FACTS), 402);
+}
+
+#[test]
+fn an_answer_that_depends_on_nothing_stands_for_all() {
+    let nothing = hostile("memo-nothing").expect("is accepted");
+    for path in ["/a", "/b"] {
+        assert_eq!(nothing.on_request(&FACTS, &get(path)), Ok(Action::Deny(401)));
+    }
+}
+
+#[test]
+fn a_fifth_combination_is_asked_about_each_time() {
+    let many = hostile("memo-many").expect("is accepted");
+    // Each answer depends on one thing more: another host, path, query, bucket and status never have the same.
+    let exchange = |host, path, query| Exchange { host, path, query, ..Exchange::default() };
+    let visits = [
+        exchange("a.example", "/a", None),
+        exchange("b.example", "/b", None),
+        exchange("c.example", "/c", Some("c")),
+        exchange("d.example", "/d", Some("d")),
+        exchange("e.example", "/e", Some("e")),
+    ];
+    let asked = |n: u16, bits: u64| {
+        let facts = RequestFacts { now_ms: 64_000 + bits, rollout_bucket: n, ..FACTS };
+        many.on_request(&facts, &visits[usize::from(n)])
+    };
+    let first: Vec<_> = [1, 3, 7, 15, 13].into_iter().zip(0..).map(|(bits, n)| asked(n, bits)).collect();
+    assert_eq!(first, (401..=405).map(|status| Ok(Action::Deny(status))).collect::<Vec<_>>());
+    assert_eq!(asked(3, 15), Ok(Action::Deny(404)), "the fourth combination is kept");
+    assert_eq!(asked(4, 13), Ok(Action::Deny(406)), "the fifth is not");
+}
+
+#[test]
+fn the_memo_of_hsts_ends_when_the_next_stage_begins() {
+    let config = r#"{"stages": [{"from": "2023-11-14", "percent": 100, "max_age": 300},
+                                {"from": "2023-11-14T22:20Z", "percent": 100, "max_age": 600}]}"#;
+    let binding = bind("hsts", config);
+    let begins = 1_700_000_400_000;
+    let age = |now_ms: u64| {
+        let edits = binding.on_response(&RequestFacts { now_ms, ..FACTS }, &get("/"), &get("/")).expect("answers");
+        match &edits[..] {
+            [Edit::Set { value, .. }] => String::from_utf8_lossy(value).into_owned(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(age(begins - 2001), "max-age=300");
+    assert_eq!(age(begins - 1), "max-age=300");
+    assert_eq!(age(begins), "max-age=600");
 }

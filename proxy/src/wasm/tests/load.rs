@@ -31,7 +31,7 @@ fn plugins_say_what_they_are() {
 fn runs_without_a_pool_where_there_is_no_address_space_for_one() {
     let host = Host::new(Settings { plan_memory_bytes_max: 1 << 46, ..Settings::default() }).expect("starts");
     let plugin = host.load(&guest("hsts")).expect("is a plugin");
-    let binding = host.bind(&plugin, r#"{"max_age": 1}"#).expect("is accepted");
+    let binding = host.bind(&plugin, r#"{"max_age": 1}"#, &Tables::default()).expect("is accepted");
     assert_eq!(binding.on_response(&FACTS, &get("/"), &get("/")).map(|edits| edits.len()), Ok(1));
 }
 
@@ -70,26 +70,26 @@ fn refuses_a_component_of_another_world() {
 
 #[test]
 fn refuses_an_import_that_is_not_granted() {
-    let wants_wasi = renamed(&guest("hsts"), "latchkey:edge/log@0.1.0", "wasi:cli/terminal@0.2.0");
+    let wants_wasi = renamed(&guest("hsts"), "latchkey:edge/log@0.2.0", "wasi:cli/terminal@0.2.0");
     assert_eq!(
         refused(&wants_wasi),
-        "component imports wasi:cli/terminal@0.2.0, which is not granted; a plugin may import latchkey:edge/log only"
+        "component imports wasi:cli/terminal@0.2.0, which is not granted; a plugin may import latchkey:edge/log and latchkey:edge/datasets only"
     );
 }
 
 #[test]
 fn accepts_compatible_versions_and_refuses_others() {
-    let later = renamed(&guest("hsts"), "@0.1.0", "@0.1.7");
+    let later = renamed(&guest("hsts"), "@0.2.0", "@0.2.7");
     assert_eq!(HOST.load(&later).map(|plugin| plugin.name().to_owned()).ok().as_deref(), Some("hsts"));
-    for other in ["@0.2.0", "@1.1.0", "@9.0.0"] {
-        let error = refused(&renamed(&guest("hsts"), "@0.1.0", other));
-        assert!(error.contains(&format!("speaks latchkey:edge {}, this proxy speaks 0.1", &other[1..])), "{error}");
+    for other in ["@0.1.0", "@1.1.0", "@9.0.0"] {
+        let error = refused(&renamed(&guest("hsts"), "@0.2.0", other));
+        assert!(error.contains(&format!("speaks latchkey:edge {}, this proxy speaks 0.2", &other[1..])), "{error}");
     }
 }
 
 #[test]
 fn says_when_a_component_was_built_against_another_state_of_the_world() {
-    let says = "component was built against another latchkey:edge than this proxy's, though both call it 0.1.0";
+    let says = "component was built against another latchkey:edge than this proxy's, though both call it 0.2.0";
     let todo = "build it again with the wit/ or the SDK of this proxy's release";
     for (name, ours, theirs) in [
         ("hsts", "[method]policy.on-request", "[method]policy.in-request"),

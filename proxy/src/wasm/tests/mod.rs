@@ -4,6 +4,7 @@ mod connection;
 mod hostile;
 mod http;
 mod load;
+mod tables;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -42,16 +43,16 @@ fn plugin(name: &str) -> Arc<Plugin> {
 }
 
 fn bind(name: &str, config: &str) -> Arc<Binding> {
-    HOST.bind(&plugin(name), config).unwrap_or_else(|error| panic!("{config}: {error}"))
+    HOST.bind(&plugin(name), config, &Tables::default()).unwrap_or_else(|error| panic!("{config}: {error}"))
 }
 
 fn hostile(behaviour: &str) -> Result<Arc<Binding>, BindError> {
-    HOST.bind(&plugin("hostile"), &format!(r#"{{"behaviour": "{behaviour}"}}"#))
+    HOST.bind(&plugin("hostile"), &format!(r#"{{"behaviour": "{behaviour}"}}"#), &Tables::default())
 }
 
 /// `at: message` of every diagnostic.
 fn faults(name: &str, config: &str) -> Vec<String> {
-    match HOST.bind(&plugin(name), config).err() {
+    match HOST.bind(&plugin(name), config, &Tables::default()).err() {
         Some(BindError::Diagnostics(list)) => list.into_iter().map(|d| format!("{}: {}", d.at, d.message)).collect(),
         other => panic!("{config}: {other:?}"),
     }
