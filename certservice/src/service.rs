@@ -101,6 +101,7 @@ impl Service {
             signing_key,
             metrics,
             tokens: config.tokens,
+            certificates: config.certificates,
             local: matches!(config.listen, Listen::Unix(_)),
             confidential: matches!(config.listen, Listen::Unix(_) | Listen::Tcp { tls: Some(_), .. }),
             rules,

@@ -1,4 +1,5 @@
 mod certservice;
+mod pki;
 
 use std::path::PathBuf;
 
@@ -6,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use self::certservice::seconds;
 pub use self::certservice::{AuditAction, BudgetAction, CertAction, DomainAction, EdgeAction, ImportAction, IssueArgs};
+pub use self::pki::{PkiAction, PkiArgs, Role};
 use crate::client::Target;
 pub use crate::import::Format;
 
@@ -87,6 +89,13 @@ pub enum Command {
         #[command(subcommand)]
         action: EdgeAction,
     },
+    /// A private CA for CertService's API: client certificates with roles, its server certificate, revocation.
+    Pki {
+        #[command(flatten)]
+        pki: PkiArgs,
+        #[command(subcommand)]
+        action: PkiAction,
+    },
     /// A proxy's routes, upstreams and plugin bindings, through its admin socket.
     Config {
         #[command(flatten)]
@@ -161,6 +170,12 @@ pub struct CertServiceArgs {
     /// Root certificate (PEM) of CertService's https address, where it is not a public one.
     #[arg(long, global = true, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
+    /// Client certificate (PEM), where CertService takes them; with --key-file.
+    #[arg(long, global = true, env = "LATCHKEY_CERT_FILE", value_name = "FILE", requires = "key_file")]
+    pub cert_file: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, global = true, env = "LATCHKEY_KEY_FILE", value_name = "FILE", requires = "cert_file")]
+    pub key_file: Option<PathBuf>,
 }
 
 impl CertServiceArgs {

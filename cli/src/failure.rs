@@ -15,6 +15,8 @@ pub enum Failure {
     Config { file: PathBuf, problem: Box<Problem> },
     #[error("{}: {error}", .file.display())]
     File { file: PathBuf, error: std::io::Error },
+    #[error(transparent)]
+    Pki(#[from] crate::pki::PkiError),
     #[error("{0}")]
     Demo(support::Error),
     /// Already told.

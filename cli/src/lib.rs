@@ -8,6 +8,7 @@ pub mod demo;
 mod author;
 mod failure;
 mod import;
+pub mod pki;
 mod when;
 
 pub use failure::Failure;

@@ -9,9 +9,11 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::Api;
+use super::listen::Peer;
 use super::problem::{ApiError, is_verb, wrong_method};
 use super::routes::Route;
-use crate::config::{Grant, Token};
+use super::tls::Presented;
+use crate::config::{ClientCertificate, Grant, KnownBy, Token};
 
 /// Longest bearer token that is hashed.
 const TOKEN_BYTES_MAX: usize = 512;
@@ -19,13 +21,19 @@ const TOKEN_BYTES_MAX: usize = 512;
 /// Who calls, as far as the API cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    Token(Token),
+    /// By a token, or by a client certificate.
+    Known(Known),
     /// On a Unix socket: who may open it is trusted with what tokens are not configured for.
-    Local {
-        trusted: bool,
-    },
+    Local { trusted: bool },
     /// Nobody asked who: the route is for all.
     Anybody,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    grant: Grant,
+    /// SHA-256 of the token or of the certificate.
+    sha256: [u8; 32],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +76,7 @@ impl Allowed {
         let grant = match caller {
             Caller::Local { trusted } => return *trusted || self == Self::Watch,
             Caller::Anybody => return self == Self::Anybody,
-            Caller::Token(token) => &token.grant,
+            Caller::Known(known) => &known.grant,
         };
         match self {
             Self::Anybody => true,
@@ -108,15 +116,16 @@ impl Caller {
     /// The tenant whose domains it is confined to.
     pub(super) fn tenant(&self) -> Option<&str> {
         match self {
-            Self::Token(Token { grant: Grant::App { tenant }, .. }) => Some(tenant),
+            Self::Known(Known { grant: Grant::App { tenant }, .. }) => Some(tenant),
             _ => None,
         }
     }
 
-    /// As the journal names it. Of the token it has the first digits of its hash: enough to find it in the boot file.
+    /// As the journal names it. Of a token or certificate it has the first digits of its hash:
+    /// enough to find it in the boot file, or in the list of who issued it.
     pub(super) fn actor(&self) -> String {
         let (grant, sha256) = match self {
-            Self::Token(Token { grant, sha256 }) => (grant, sha256),
+            Self::Known(Known { grant, sha256 }) => (grant, sha256),
             Self::Local { .. } => return "local".to_owned(),
             Self::Anybody => return "anybody".to_owned(),
         };
@@ -133,7 +142,8 @@ impl Caller {
 /// Runs around every request: identifies the caller, applies the rule of the route, counts the outcome.
 pub(super) async fn check(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let response = match admit(&gate, request.method(), route.as_deref(), request.headers()) {
+    let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+    let response = match admit(&gate, request.method(), route.as_deref(), request.headers(), &peer) {
         Ok(_) if is_verb(request.uri()) && request.method() != Method::POST => {
             wrong_method(request.uri().clone()).await
         }
@@ -149,13 +159,19 @@ pub(super) async fn check(State(gate): State<Arc<Gate>>, mut request: Request, n
     response
 }
 
-fn admit(gate: &Gate, method: &Method, route: Option<&str>, headers: &HeaderMap) -> Result<Caller, ApiError> {
+fn admit(
+    gate: &Gate,
+    method: &Method,
+    route: Option<&str>,
+    headers: &HeaderMap,
+    peer: &Peer,
+) -> Result<Caller, ApiError> {
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let of_route = || gate.rules.iter().filter(|rule| Some(rule.path) == route);
     if of_route().any(|rule| rule.method == method.as_str() && rule.allowed == Allowed::Anybody) {
         return Ok(Caller::Anybody);
     }
-    let caller = identify(&gate.api, headers)?;
+    let caller = identify(&gate.api, headers, peer)?;
     // An unknown path or method has no rule; who is known may learn that it is unknown.
     let Some(Rule { allowed, .. }) = of_route().find(|rule| rule.method == method.as_str()) else {
         return match (route, of_route().next(), &caller) {
@@ -167,18 +183,40 @@ fn admit(gate: &Gate, method: &Method, route: Option<&str>, headers: &HeaderMap)
     match (allowed.covers(&caller), &caller) {
         (true, _) => Ok(caller),
         (false, Caller::Local { .. } | Caller::Anybody) => Err(unknown_caller()),
-        (false, Caller::Token(_)) => Err(forbidden(allowed.words())),
+        (false, Caller::Known(_)) => Err(forbidden(allowed.words())),
     }
 }
 
-fn identify(api: &Api, headers: &HeaderMap) -> Result<Caller, ApiError> {
-    let Some(header) = headers.get(AUTHORIZATION) else {
-        return if api.local { Ok(Caller::Local { trusted: api.tokens.is_empty() }) } else { Err(unknown_caller()) };
+/// Who sends a token is who the token says, whatever certificate the connection has.
+fn identify(api: &Api, headers: &HeaderMap, peer: &Peer) -> Result<Caller, ApiError> {
+    let (known, networks) = match (headers.get(AUTHORIZATION), &peer.certificate) {
+        (Some(header), _) => {
+            let token = header.as_bytes().split_at_checked(7);
+            let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+            let token = token.map(|(_, token)| token.trim_ascii()).filter(|token| token.len() <= TOKEN_BYTES_MAX);
+            let Token { grant, sha256, networks } =
+                token.and_then(|token| known(&api.tokens, token)).ok_or_else(unknown_caller)?;
+            (Known { grant, sha256 }, networks)
+        }
+        (None, Some(presented)) => {
+            let of_it = api.certificates.iter().find(|certificate| is(&certificate.known_by, presented));
+            let ClientCertificate { grant, networks, .. } = of_it.cloned().ok_or_else(unknown_caller)?;
+            (Known { grant, sha256: presented.sha256 }, networks)
+        }
+        (None, None) if api.local => {
+            return Ok(Caller::Local { trusted: api.tokens.is_empty() });
+        }
+        (None, None) => return Err(unknown_caller()),
     };
-    let token = header.as_bytes().split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
-    let token = token.map(|(_, token)| token.trim_ascii()).filter(|token| token.len() <= TOKEN_BYTES_MAX);
-    let token = token.and_then(|token| known(&api.tokens, token));
-    token.map(Caller::Token).ok_or_else(unknown_caller)
+    if networks.allow(peer.address) { Ok(Caller::Known(known)) } else { Err(wrong_network()) }
+}
+
+fn is(known_by: &KnownBy, presented: &Presented) -> bool {
+    match known_by {
+        KnownBy::Uri(wanted) => presented.uris.contains(wanted),
+        KnownBy::UriStart(start) => presented.uris.iter().any(|uri| uri.starts_with(start)),
+        KnownBy::Sha256(sha256) => presented.sha256 == *sha256,
+    }
 }
 
 /// Looks at all tokens, whichever fits, so that the time tells nothing.
@@ -195,11 +233,17 @@ fn known(tokens: &[Token], presented: &[u8]) -> Option<Token> {
 }
 
 fn unknown_caller() -> ApiError {
-    let says = "send `Authorization: Bearer <token>` with a token whose SHA-256 is in the boot file";
+    let says = "send `Authorization: Bearer <token>` with a token whose SHA-256 is in the boot file, or come with a client \
+                certificate that [[certificates]] names";
     ApiError::new(StatusCode::UNAUTHORIZED, "unknown_caller", "Unknown caller", says)
 }
 
+fn wrong_network() -> ApiError {
+    let says = "this token or certificate is not taken from this address; see its `networks` in the boot file";
+    ApiError::new(StatusCode::FORBIDDEN, "wrong_network", "Forbidden from here", says)
+}
+
 fn forbidden(needed: &str) -> ApiError {
-    let says = format!("this token's role does not allow it; it takes {needed}");
+    let says = format!("the role of this token or certificate does not allow it; it takes {needed}");
     ApiError::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", says)
 }

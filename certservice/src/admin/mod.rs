@@ -18,6 +18,7 @@ mod openapi;
 mod problem;
 mod progress;
 mod routes;
+mod tls;
 mod verbs;
 mod webhooks;
 
@@ -38,7 +39,7 @@ pub use self::page::Links;
 pub use self::progress::Progress;
 use self::routes::routes;
 use crate::budget::Limits;
-use crate::config::Token;
+use crate::config::{ClientCertificate, Token};
 use crate::doctor::Doctor;
 use crate::intake::Rules;
 use crate::notify::Notify;
@@ -57,6 +58,7 @@ pub struct Api {
     pub signing_key: Arc<SigningKey>,
     pub metrics: Arc<Metrics>,
     pub tokens: Vec<Token>,
+    pub certificates: Vec<ClientCertificate>,
     /// The listener is a Unix socket: only who may open it speaks to us.
     pub local: bool,
     /// Over TLS or a Unix socket.

@@ -2,7 +2,7 @@
 
 use std::fs::File as OpenFile;
 use std::io::Read;
-use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use contract::api::Fault;
@@ -11,15 +11,16 @@ use contract::sealed::{RECIPIENTS_MAX, Recipient};
 use contract::tickets::TICKET_LIFETIME_SECONDS_MAX;
 use zeroize::Zeroizing;
 
-use super::file::{File, IssuanceTable, ListenTable, RoleWord, TicketsTable, TokenTable, UrlTable};
+use super::file::{File, IssuanceTable, TicketsTable, UrlTable};
 use super::*;
 use crate::tickets::Pace;
 
 pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Config, Vec<Fault>> {
     let mut check = Check { document, folder, faults: Vec::new() };
     let data_dir = check.path(&file.data_dir);
-    let listen = check.listen(&file.listen, file.tokens.is_empty());
+    let listen = check.listen(&file.listen, file.tokens.is_empty() && file.certificates.is_empty());
     let tokens: Vec<_> = file.tokens.iter().enumerate().filter_map(|(at, token)| check.token(at, token)).collect();
+    let certificates = check.certificates(&file.certificates, &file.listen);
     let store = check.store(file.store.as_ref(), &data_dir);
     let redis = file.redis.as_ref().and_then(|table| check.url(table, "/redis", &["redis://", "rediss://", "unix://"]));
     let edges = check.edges(&file.edges.public_keys);
@@ -39,6 +40,7 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
             data_dir,
             listen,
             tokens,
+            certificates,
             store,
             redis,
             edges,
@@ -69,7 +71,7 @@ impl Check<'_> {
         self.faults.push(self.document.fault(at, says, Some(hint.to_owned())));
     }
 
-    fn path(&self, written: &str) -> PathBuf {
+    pub(super) fn path(&self, written: &str) -> PathBuf {
         self.folder.join(written)
     }
 
@@ -83,65 +85,16 @@ impl Check<'_> {
         }
     }
 
-    fn listen(&mut self, table: &ListenTable, no_tokens: bool) -> Option<Listen> {
-        if let Some(path) = table.address.strip_prefix("unix:") {
-            if table.tls.is_some() {
-                self.fault("/listen/tls", "a Unix socket has no TLS; remove it or listen on host:port");
-            }
-            return Some(Listen::Unix(self.path(path)));
-        }
-        let Ok(address) = table.address.parse::<SocketAddr>() else {
-            let says = format!("`{}` is neither unix:/path nor an IP address with a port", table.address);
-            self.hinted("/listen/address", says, "such as unix:/run/latchkey/certservice.sock or 127.0.0.1:8443");
+    /// One that only its owner may read.
+    pub(super) fn secret_file(&mut self, written: &str, at: &str) -> Option<Zeroizing<String>> {
+        let path = self.path(written);
+        let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o777);
+        if mode & 0o077 != 0 {
+            let says = format!("{} has mode {mode:04o}: others may read this secret", path.display());
+            self.hinted(at, says, &format!("chmod 600 {}", path.display()));
             return None;
-        };
-        if no_tokens {
-            let says = "a TCP address needs [[tokens]]: whoever reaches the port could register domains";
-            self.fault("/listen/address", says);
         }
-        if !address.ip().is_loopback() && table.tls.is_none() {
-            self.fault(
-                "/listen/address",
-                format!("{address} is not loopback and needs `tls`: tokens would cross the network in clear"),
-            );
-        }
-        let tls = table.tls.as_ref().map(|tls| {
-            self.file(&tls.certificate_file, "/listen/tls/certificate_file");
-            self.file(&tls.key_file, "/listen/tls/key_file");
-            TlsFiles { certificate_file: self.path(&tls.certificate_file), key_file: self.path(&tls.key_file) }
-        });
-        Some(Listen::Tcp { address, tls })
-    }
-
-    fn token(&mut self, index: usize, table: &TokenTable) -> Option<Token> {
-        let at = pointer("/tokens", index);
-        let sha256 = hex32(&table.sha256);
-        if sha256.is_none() {
-            self.hinted(
-                &pointer(&at, "sha256"),
-                "not a SHA-256 in 64 hexadecimal digits",
-                "printf %s \"$TOKEN\" | sha256sum",
-            );
-        }
-        let grant = match (table.role, &table.tenant) {
-            (RoleWord::Edge, None) => Some(Grant::Edge),
-            (RoleWord::Operator, None) => Some(Grant::Operator),
-            (RoleWord::Viewer, None) => Some(Grant::Viewer),
-            (RoleWord::App, Some(tenant)) if is_tenant(tenant) => Some(Grant::App { tenant: tenant.clone() }),
-            (RoleWord::App, Some(_)) => {
-                self.fault(&pointer(&at, "tenant"), TENANT_RULE);
-                None
-            }
-            (RoleWord::App, None) => {
-                self.fault(&pointer(&at, "role"), "role `app` needs a `tenant`");
-                None
-            }
-            (RoleWord::Edge | RoleWord::Operator | RoleWord::Viewer, Some(_)) => {
-                self.fault(&pointer(&at, "tenant"), "only role `app` has a tenant");
-                None
-            }
-        };
-        Some(Token { grant: grant?, sha256: sha256? })
+        self.file(written, at)
     }
 
     fn store(&mut self, table: Option<&UrlTable>, data_dir: &Path) -> Option<StoreUrl> {
@@ -160,7 +113,7 @@ impl Check<'_> {
             (Some(url), None) => (Secret::new(url.clone()), pointer(at, "url")),
             (None, Some(file)) => {
                 let at = pointer(at, "url_file");
-                (Secret::new(self.file(file, &at)?.trim()), at)
+                (Secret::new(self.secret_file(file, &at)?.trim()), at)
             }
             _ => {
                 self.fault(at, "give either `url` or `url_file`");
@@ -229,7 +182,7 @@ impl Check<'_> {
     }
 }
 
-const TENANT_RULE: &str = "a tenant is 1 to 64 characters of A-Z a-z 0-9 . _ -";
+pub(super) const TENANT_RULE: &str = "a tenant is 1 to 64 characters of A-Z a-z 0-9 . _ -";
 
 /// Whether `text` can name a tenant (and an issuer).
 pub(crate) fn is_tenant(text: &str) -> bool {
@@ -237,7 +190,7 @@ pub(crate) fn is_tenant(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-fn hex32(text: &str) -> Option<[u8; 32]> {
+pub(super) fn hex32(text: &str) -> Option<[u8; 32]> {
     if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }

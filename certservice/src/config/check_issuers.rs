@@ -84,7 +84,7 @@ impl Check<'_> {
         }
         let root = table.root_file.as_ref().and_then(|file| self.file(file, &pointer(at, "root_file")));
         let eab = table.eab.as_ref().and_then(|eab| {
-            let key = self.file(&eab.hmac_key_file, &pointer(&pointer(at, "eab"), "hmac_key_file"))?;
+            let key = self.secret_file(&eab.hmac_key_file, &pointer(&pointer(at, "eab"), "hmac_key_file"))?;
             Some(Eab { kid: eab.kid.clone(), hmac_key: Secret::new(key.trim()) })
         });
         let profile = table.profile.clone();

@@ -44,7 +44,7 @@ impl Check<'_> {
     }
 
     pub(super) fn secret_of_webhook(&mut self, file: &str, at: &str) -> Option<Secret> {
-        let secret = self.file(file, at).map(|text| Secret::new(text.trim()))?;
+        let secret = self.secret_file(file, at).map(|text| Secret::new(text.trim()))?;
         if secret.reveal().len() < SECRET_BYTES_MIN {
             let says = format!("the secret has {} bytes; it takes {SECRET_BYTES_MIN} at least", secret.reveal().len());
             self.hinted(at, says, "head -c 32 /dev/urandom | base64");

@@ -11,6 +11,9 @@ pub struct File {
     pub listen: ListenTable,
     #[deserr(default)]
     pub tokens: Vec<TokenTable>,
+    /// Who may do what by a TLS client certificate.
+    #[deserr(default)]
+    pub certificates: Vec<CertificateTable>,
     #[deserr(default)]
     pub store: Option<UrlTable>,
     #[deserr(default)]
@@ -40,6 +43,9 @@ pub struct ListenTable {
     pub address: String,
     #[deserr(default)]
     pub tls: Option<TlsTable>,
+    /// Networks (`10.0.0.0/8`) or addresses from which connections are taken.
+    #[deserr(default)]
+    pub networks: Vec<String>,
 }
 
 #[derive(Debug, Deserr)]
@@ -47,6 +53,15 @@ pub struct ListenTable {
 pub struct TlsTable {
     pub certificate_file: String,
     pub key_file: String,
+    /// The CAs whose client certificates are taken, PEM.
+    #[deserr(default)]
+    pub client_ca_file: Option<String>,
+    /// Their revocation lists, PEM.
+    #[deserr(default)]
+    pub client_crl_file: Option<String>,
+    /// Whether who has no certificate is turned away before a token is read.
+    #[deserr(default)]
+    pub client_required: bool,
 }
 
 #[derive(Debug, Deserr)]
@@ -57,6 +72,26 @@ pub struct TokenTable {
     pub tenant: Option<String>,
     /// SHA-256 of the token, hexadecimal.
     pub sha256: String,
+    /// From where it may be used.
+    #[deserr(default)]
+    pub networks: Vec<String>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub struct CertificateTable {
+    pub role: RoleWord,
+    #[deserr(default)]
+    pub tenant: Option<String>,
+    /// A URI among the certificate's names; one that ends in `*` is the beginning of it.
+    #[deserr(default)]
+    pub uri: Option<String>,
+    /// Or its SHA-256 (of the DER), hexadecimal.
+    #[deserr(default)]
+    pub sha256: Option<String>,
+    /// From where it may be used.
+    #[deserr(default)]
+    pub networks: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]

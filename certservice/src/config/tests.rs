@@ -198,3 +198,36 @@ fn session_tickets_have_limits() {
         assert!(faults.len() == 1 && faults[0].starts_with(at), "{faults:?}");
     }
 }
+
+#[test]
+fn client_certificates_networks_and_modes_are_checked() {
+    let folder = Folder::new();
+    folder.put("ca.pem", "");
+    folder.put("open.key", "");
+    let text = GOOD.replace("address = \"unix:cs.sock\"", "address = \"127.0.0.1:1\"\nnetworks = [\"10.0.0.0/33\"]")
+        + "[listen.tls]\ncertificate_file = \"ca.pem\"\nkey_file = \"open.key\"\nclient_required = true\n\
+           [[certificates]]\nrole = \"edge\"\nuri = \"a*\"\n[[certificates]]\nrole = \"operator\"\n\
+           [[certificates]]\nrole = \"viewer\"\nsha256 = \"ab\"\nnetworks = [\"::1\", \"here\"]\n";
+    let says = folder.faults(&text).join("\n");
+    for part in [
+        "`10.0.0.0/33` is neither a network nor an address",
+        "open.key has mode 0644: others may read this secret",
+        "need client_ca_file",
+        "[[certificates]] need the CA",
+        "`a*` would be nearly any certificate",
+        "give either `uri` or `sha256`",
+        "not a SHA-256 in 64 hexadecimal digits",
+        "`here` is neither a network nor an address",
+    ] {
+        assert!(says.contains(part), "{part}: {says}");
+    }
+    let local = GOOD.replace("[edges]", "networks = [\"10.0.0.1\"]\n[edges]");
+    assert!(folder.faults(&local).join("\n").contains("a Unix socket has no address"));
+    let networks = Networks(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::7/128".parse().unwrap()]);
+    for (address, allowed) in
+        [("10.9.8.7", true), ("11.0.0.1", false), ("2001:db8::7", true), ("::ffff:10.0.0.1", true)]
+    {
+        assert_eq!(networks.allow(Some(address.parse().unwrap())), allowed, "{address}");
+    }
+    assert!(!networks.allow(None) && Networks::default().allow(None));
+}

@@ -7,8 +7,9 @@ use contract::api::{
 };
 use contract::journal::Page;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Certificate, Client};
+use reqwest::{Certificate, Client, Identity};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{ClientError, Target};
 use crate::args::CertServiceArgs;
@@ -68,9 +69,17 @@ impl CertService {
         };
         let root = args.ca_file.as_ref().map(|file| {
             let not_pem = |error: reqwest::Error| setup(file.display(), error);
-            Certificate::from_pem(read(file)?.as_bytes()).map_err(not_pem)
+            Certificate::from_pem_bundle(read(file)?.as_bytes()).map_err(not_pem)
         });
-        let root = root.transpose()?;
+        let roots = root.transpose()?.unwrap_or_default();
+        let identity = match (&args.cert_file, &args.key_file) {
+            (Some(certificate), Some(key)) => {
+                let loaded =
+                    Identity::from_pkcs8_pem(read(certificate)?.as_bytes(), Zeroizing::new(read(key)?).as_bytes());
+                Some(loaded.map_err(|error| setup(certificate.display(), error))?)
+            }
+            _ => None,
+        };
         let mut headers = HeaderMap::new();
         if let Some(token) = token {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
@@ -80,7 +89,8 @@ impl CertService {
         }
         let client = target.client(|builder| {
             let builder = builder.default_headers(headers);
-            root.into_iter().fold(builder, |builder, root| builder.add_root_certificate(root))
+            let builder = roots.into_iter().fold(builder, |builder, root| builder.add_root_certificate(root));
+            identity.into_iter().fold(builder, |builder, identity| builder.identity(identity))
         })?;
         Ok(Self { target, client })
     }

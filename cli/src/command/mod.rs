@@ -9,6 +9,7 @@ mod domain;
 mod edge;
 mod forecast;
 mod issue;
+mod pki;
 mod plugin;
 mod redirects;
 mod status;
@@ -36,6 +37,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Config { admin, action } => config::run(&admin, action, args.json).await,
         Command::Plugin { admin, action } => plugin::run(&admin, action, args.json).await,
         Command::Table { admin, action } => table::run(&admin, action, args.json).await,
+        Command::Pki { pki, action } => pki::run(&pki.dir, action, args.json),
         Command::Redirects { action } => redirects::run(action, args.json),
         Command::Status { admin, certservice } => status::run(&admin, &certservice, args.json).await,
         Command::Top { admin, by, n } => top::run(&admin, by, n, args.json).await,

@@ -49,6 +49,8 @@ impl Demo {
             token: None,
             token_file: Some(fleet.certservice_setup.operator_token_file()),
             ca_file: None,
+            cert_file: None,
+            key_file: None,
         })?;
         let digests = push_plugins(&fleet.edge, &plugin_folder).await?;
         let demo = Self { fleet, admin, domains, sites, digests, _upstreams: upstreams };

@@ -116,6 +116,11 @@ pub(super) struct CertService {
     /// Root of CertService's TLS certificate, PEM. Default: the system's roots.
     #[deserr(default)]
     pub ca_file: Option<String>,
+    /// Client certificate, PEM, where CertService takes them; its key, PEM, mode 0600.
+    #[deserr(default)]
+    pub certificate_file: Option<String>,
+    #[deserr(default)]
+    pub key_file: Option<String>,
     /// Between two looks at its feed of changes, in seconds; a hint through Redis is quicker. Default 5, at least 1.
     #[deserr(default = 5)]
     pub poll_seconds: u64,

@@ -198,7 +198,15 @@ fn certservice(file: file::CertService) -> Result<CertServiceConfig, ConfigError
         Some(path) => Some(read_text(path)?.into_bytes()),
         None => None,
     };
-    Ok(CertServiceConfig { address: certservice_address(&file.url)?, token, root })
+    let identity = match (&file.certificate_file, &file.key_file) {
+        (Some(certificate), Some(key)) => Some((read_text(certificate)?, read_private(key)?)),
+        (None, None) => None,
+        _ => {
+            let says = "certservice.certificate_file and certservice.key_file come together";
+            return Err(ConfigError::Setting(says.to_owned()));
+        }
+    };
+    Ok(CertServiceConfig { address: certservice_address(&file.url)?, token, root, identity })
 }
 
 /// Bundles are sealed and signed, but the token is not: it never goes over a network in the clear.

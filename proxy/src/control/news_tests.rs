@@ -78,7 +78,7 @@ async fn world() -> World {
     tokio::spawn(async move { axum::serve(listener, routes).await });
 
     let folder = tempfile::tempdir().unwrap();
-    let certservice = CertServiceConfig { address: Address::Url(url), token: None, root: None };
+    let certservice = CertServiceConfig { address: Address::Url(url), token: None, root: None, identity: None };
     let disk = Disk::open(folder.path().join("bundles")).unwrap();
     let supply = Arc::new(Supply::new(disk, None, CertService::new(&certservice).unwrap(), keys));
     let capacity = Capacity { warm_bytes_max: 1 << 20, parsed_bytes_max: 1 << 20 };
@@ -179,7 +179,12 @@ async fn while_certservice_is_down_everything_stays() {
     world.visit("a.example").await;
     let (signing, _) = SigningKey::generate().unwrap();
     let keys = VerifyKeys::from_pems([&*signing.public_pem()]).unwrap();
-    let nowhere = CertServiceConfig { address: Address::Url("http://127.0.0.1:9".into()), token: None, root: None };
+    let nowhere = CertServiceConfig {
+        address: Address::Url("http://127.0.0.1:9".into()),
+        token: None,
+        root: None,
+        identity: None,
+    };
     let disk = Disk::open(world._folder.path().join("bundles")).unwrap();
     world.news.supply = Arc::new(Supply::new(disk, None, CertService::new(&nowhere).unwrap(), keys));
     assert!(world.news.catch_up(&mut cursor, None).await.is_err());

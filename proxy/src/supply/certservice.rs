@@ -6,7 +6,7 @@ use std::time::Duration;
 use contract::Hostname;
 use contract::api::{ChangePage, Problem};
 use contract::signed::TOKEN_BYTES_MAX;
-use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Certificate, Client, Identity, RequestBuilder, Response, StatusCode};
 use zeroize::Zeroizing;
 
 use super::SupplyError;
@@ -21,6 +21,8 @@ pub struct CertServiceConfig {
     pub token: Option<Zeroizing<String>>,
     /// PEM of the root that CertService's TLS certificate chains to; the system's roots if absent.
     pub root: Option<Vec<u8>>,
+    /// Client certificate and its key, PEM.
+    pub identity: Option<(String, Zeroizing<String>)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +46,16 @@ impl CertService {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy();
         if let Some(root) = &config.root {
-            let root =
-                Certificate::from_pem(root).map_err(|_| "ca_file of [certservice] is not a certificate in PEM")?;
-            builder = builder.tls_certs_only([root]);
+            let root = Certificate::from_pem_bundle(root)
+                .map_err(|_| "ca_file of [certservice] is not a certificate in PEM")?;
+            builder = builder.tls_certs_only(root);
+        }
+        if let Some((certificate, key)) = &config.identity {
+            let identity = Identity::from_pkcs8_pem(certificate.as_bytes(), key.as_bytes());
+            // The error is not shown: it could quote the key.
+            let says =
+                "certificate_file and key_file of [certservice] are not a certificate and its PKCS #8 key in PEM";
+            builder = builder.identity(identity.map_err(|_| says)?);
         }
         let base = match &config.address {
             Address::Url(url) => url.trim_end_matches('/').to_owned(),

@@ -72,7 +72,7 @@ async fn world_with(waits: bool, signing: SigningKey, folder: tempfile::TempDir)
     let url = format!("http://{}", listener.local_addr().unwrap());
     let routes = Router::new().route("/v1/bundles/{name}", get(answer)).with_state(source.clone());
     tokio::spawn(async move { axum::serve(listener, routes).await });
-    let config = CertServiceConfig { address: Address::Url(url), token: None, root: None };
+    let config = CertServiceConfig { address: Address::Url(url), token: None, root: None, identity: None };
     let disk = Disk::open(folder.path().to_owned()).unwrap();
     let supply = Supply::new(disk, None, CertService::new(&config).unwrap(), verify_keys);
     let table = Arc::new(Table::new(CAPACITY, Duration::from_secs(300)));
@@ -148,7 +148,12 @@ impl World {
         let (_, pem) = SigningKey::generate().unwrap();
         let keys = VerifyKeys::from_pems([&*self.source.signing.public_pem()]).unwrap();
         let mut world = world_with(false, SigningKey::from_pem(&pem).unwrap(), self.folder).await;
-        let nowhere = CertServiceConfig { address: Address::Url("http://127.0.0.1:9".into()), token: None, root: None };
+        let nowhere = CertServiceConfig {
+            address: Address::Url("http://127.0.0.1:9".into()),
+            token: None,
+            root: None,
+            identity: None,
+        };
         let disk = Disk::open(world.folder.path().to_owned()).unwrap();
         let supply = Supply::new(disk, None, CertService::new(&nowhere).unwrap(), keys);
         world.misses = Misses::new(

@@ -24,6 +24,8 @@ mod hostile;
 #[cfg(test)]
 mod map_rules;
 #[cfg(test)]
+mod mtls;
+#[cfg(test)]
 mod outages;
 #[cfg(test)]
 mod policies;

@@ -35,7 +35,7 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
         ],
     ),
     ("instant_acme", &["certservice/src/issue/"]),
-    ("rcgen", &["certservice/src/issue/"]),
+    ("rcgen", &["certservice/src/issue/", "cli/src/pki/"]),
     ("hickory_resolver", &["certservice/src/precheck/", "certservice/src/dns/"]),
     ("sqlx", &["certservice/src/store/"]),
     ("redis::", &["proxy/src/supply/redis.rs", "certservice/src/notify/"]),

@@ -25,6 +25,8 @@ pub struct Setup {
     /// More of the boot file: settings of its last section, `[plugins]`, and further sections.
     pub settings: String,
     certservice_url: String,
+    /// Lines of `[certservice]` in place of its address and token.
+    pub certservice: Option<String>,
     token_file: PathBuf,
     verify_key: PathBuf,
     /// A command that the proxy is started by, which takes its command line as further arguments. Empty: by itself.
@@ -72,6 +74,7 @@ impl Setup {
             within: Vec::new(),
             admin: None,
             certservice_url: certservice.url(),
+            certservice: None,
             token_file: certservice.edge_token_file(),
             verify_key: certservice.verify_key(),
             plugin_key: plugin_key_file,
@@ -92,12 +95,14 @@ impl Setup {
 
     pub fn boot_file(&self) -> String {
         let redis = self.redis_url.as_ref().map(|url| format!("[redis]\nurl = {url:?}\n")).unwrap_or_default();
+        let by_token = || format!("url = {:?}\ntoken_file = {:?}", self.certservice_url, self.token_file);
+        let certservice = self.certservice.clone().unwrap_or_else(by_token);
         format!(
             "data_dir = {:?}\n\
              [[listeners]]\nname = \"https\"\naddress = \"{}\"\nprotocol = \"https\"\n{more}\n\
              [[listeners]]\nname = \"http\"\naddress = \"{}\"\nprotocol = \"http\"\nredirect_port = {}\n{more}\n\
              [edge]\nkey_file = {:?}\n\
-             [certservice]\nurl = {:?}\ntoken_file = {:?}\nverify_keys = [{:?}]\n{redis}\
+             [certservice]\n{certservice}\nverify_keys = [{:?}]\n{redis}\
              [admin]\nlisten = \"unix:{}\"\n\
              [plugins]\ntrusted_keys = [{:?}]\n{}",
             self.data_folder(),
@@ -105,8 +110,6 @@ impl Setup {
             self.http,
             self.https.port(),
             self.key,
-            self.certservice_url,
-            self.token_file,
             self.verify_key,
             self.admin_socket().display(),
             public_key(&self.plugin_key),
