@@ -139,6 +139,8 @@ pub enum Command {
         #[arg(short, default_value = "20", value_parser = clap::value_parser!(u16).range(1..=256))]
         n: u16,
     },
+    /// Print completions for a shell: latchkey completions bash > /etc/bash_completion.d/latchkey
+    Completions { shell: clap_complete::Shell },
     /// Start a whole fleet on loopback, walk through real requests with explanations, stay up to be tried.
     Demo(DemoArgs),
 }
@@ -353,6 +355,18 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_shell_gets_completions_of_every_command() {
+        for shell in <clap_complete::Shell as clap::ValueEnum>::value_variants() {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "latchkey", &mut text);
+            let text = String::from_utf8(text).unwrap();
+            for word in ["domain", "watch", "pki", "revoke", "forecast"] {
+                assert!(text.contains(word), "{shell}: {word}");
+            }
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
     let accept_runtime = runtime("accept", 1)?;
     let workers = Workers::start(config.threads)?;
 
-    let redis = config.redis_url.as_deref().map(|url| Redis::new(url)).transpose();
+    let redis = config.redis.as_ref().map(Redis::new).transpose();
     let redis = redis.map_err(|error| ServeError::Setting(format!("[redis]: {error}")))?;
     let tls = config.tls;
     let table = Arc::new(Table::new(tls.capacity, tls.refresh_after));

@@ -15,3 +15,20 @@ pub fn new_rsa_key() -> Result<Zeroizing<Vec<u8>>, RsaKeyError> {
     let key = openssl::rsa::Rsa::generate(RSA_BITS).and_then(openssl::pkey::PKey::from_rsa);
     key.and_then(|key| key.private_key_to_pkcs8()).map(Zeroizing::new).map_err(|_| RsaKeyError)
 }
+
+/// The `kid` of the edge key whose private half stands in this text, where there is one that can be read without a password.
+#[cfg(feature = "seal")]
+pub fn edge_key_in(text: &str) -> Option<String> {
+    let blocks = text.match_indices("-----BEGIN ").map(|(at, _)| &text[at..]);
+    // One with a password would be asked for on the terminal.
+    let blocks = blocks.filter(|block| {
+        let (label, body) = block["-----BEGIN ".len()..].split_once("-----").unwrap_or_default();
+        let encrypted =
+            label.contains("ENCRYPTED") || body.split("-----END").next().unwrap_or_default().contains("ENCRYPTED");
+        label.ends_with("PRIVATE KEY") && !encrypted
+    });
+    blocks.into_iter().find_map(|block| {
+        let key = openssl::pkey::PKey::private_key_from_pem(block.as_bytes()).ok()?.rsa().ok()?;
+        Some(crate::sealed::rsa_thumbprint(&key.n().to_vec(), &key.e().to_vec()))
+    })
+}

@@ -114,7 +114,7 @@ impl Aad {
 
 /// The JWK thumbprint (RFC 7638) of an RSA public key: the `kid` of an edge key.
 #[cfg(any(feature = "seal", feature = "open"))]
-fn rsa_thumbprint(modulus: &[u8], exponent: &[u8]) -> String {
+pub(crate) fn rsa_thumbprint(modulus: &[u8], exponent: &[u8]) -> String {
     let (n, e) = (URL_SAFE_NO_PAD.encode(modulus), URL_SAFE_NO_PAD.encode(exponent));
     let jwk = format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#);
     URL_SAFE_NO_PAD.encode(crate::bundle::sha256(jwk.as_bytes()))

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 
 use contract::api::Fault;
 use contract::document::{Document, in_order, pointer};
-use contract::sealed::{RECIPIENTS_MAX, Recipient};
 use contract::tickets::TICKET_LIFETIME_SECONDS_MAX;
 use zeroize::Zeroizing;
 
-use super::file::{File, IssuanceTable, TicketsTable, UrlTable};
+use super::file::{File, IssuanceTable, RedisTable, TicketsTable, UrlTable};
 use super::*;
 use crate::tickets::Pace;
 
@@ -22,8 +21,8 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
     let tokens: Vec<_> = file.tokens.iter().enumerate().filter_map(|(at, token)| check.token(at, token)).collect();
     let certificates = check.certificates(&file.certificates, &file.listen);
     let store = check.store(file.store.as_ref(), &data_dir);
-    let redis = file.redis.as_ref().and_then(|table| check.url(table, "/redis", &["redis://", "rediss://", "unix://"]));
-    let edges = check.edges(&file.edges.public_keys);
+    let redis = file.redis.as_ref().and_then(|table| check.redis(table));
+    let edges = check.edges(&file.edges, &data_dir);
     let issuers = check.issuers(&file.issuers, !file.dns.is_empty());
     let domains = Domains {
         names_per_registered_domain_max: file.domains.names_per_registered_domain_max.into(),
@@ -101,15 +100,38 @@ impl Check<'_> {
         let Some(table) = table else {
             return Some(StoreUrl::Sqlite(data_dir.join("certservice.db")));
         };
-        let url = self.url(table, "/store", &["sqlite:", "mysql://"])?;
+        let url = self.url((&table.url, &table.url_file), "/store", &["sqlite:", "mysql://"])?;
         match url.reveal().strip_prefix("sqlite:") {
             Some(path) => Some(StoreUrl::Sqlite(self.path(path.strip_prefix("//").unwrap_or(path)))),
             None => Some(StoreUrl::Mysql(url)),
         }
     }
 
-    fn url(&mut self, table: &UrlTable, at: &str, schemes: &[&str]) -> Option<Secret> {
-        let (url, at) = match (&table.url, &table.url_file) {
+    fn redis(&mut self, table: &RedisTable) -> Option<Redis> {
+        let url = self.url((&table.url, &table.url_file), "/redis", &["redis://", "rediss://", "unix://"])?;
+        let names_files = table.ca_file.is_some() || table.certificate_file.is_some() || table.key_file.is_some();
+        if names_files && !url.reveal().starts_with("rediss://") {
+            self.fault("/redis", "ca_file, certificate_file and key_file are for rediss://, which is Redis with TLS");
+        }
+        let root = table.ca_file.as_ref().and_then(|file| self.file(file, "/redis/ca_file"));
+        let identity = match (&table.certificate_file, &table.key_file) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => {
+                let certificate = self.file(certificate, "/redis/certificate_file");
+                let key = self.secret_file(key, "/redis/key_file");
+                certificate.zip(key).map(|(pem, key)| (pem.as_bytes().to_vec(), Secret::new(key.as_str())))
+            }
+            _ => {
+                self.fault("/redis", "certificate_file and key_file come together");
+                None
+            }
+        };
+        Some(Redis { url, root: root.map(|pem| pem.as_bytes().to_vec()), identity })
+    }
+
+    /// `written` as it stands, or the file that holds it.
+    fn url(&mut self, written: (&Option<String>, &Option<String>), at: &str, schemes: &[&str]) -> Option<Secret> {
+        let (url, at) = match written {
             (Some(url), None) => (Secret::new(url.clone()), pointer(at, "url")),
             (None, Some(file)) => {
                 let at = pointer(at, "url_file");
@@ -125,25 +147,6 @@ impl Check<'_> {
             return None;
         }
         Some(url)
-    }
-
-    fn edges(&mut self, files: &[String]) -> Vec<Recipient> {
-        if files.is_empty() || files.len() > RECIPIENTS_MAX {
-            self.fault("/edges/public_keys", format!("{} edge keys, 1 to {RECIPIENTS_MAX} are accepted", files.len()));
-        }
-        let mut recipients: Vec<Recipient> = Vec::new();
-        for (index, file) in files.iter().enumerate() {
-            let at = pointer("/edges/public_keys", index);
-            let Some(pem) = self.file(file, &at) else { continue };
-            match Recipient::from_pem(&pem) {
-                Ok(key) if recipients.iter().any(|known| known.kid() == key.kid()) => {
-                    self.fault(&at, format!("{file} holds the same key as another entry"));
-                }
-                Ok(key) => recipients.push(key),
-                Err(error) => self.fault(&at, format!("{file}: {error}")),
-            }
-        }
-        recipients
     }
 
     fn issuance(&mut self, table: &IssuanceTable) -> Issuance {

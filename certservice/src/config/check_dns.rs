@@ -93,7 +93,7 @@ impl Check<'_> {
             self.hinted(&pointer(at, "server"), says, "such as 192.0.2.53:53");
         }
         let file_at = pointer(at, "key_file");
-        let key = self.file(key_file, &file_at).map(|text| Secret::new(text.trim()))?;
+        let key = self.secret_file(key_file, &file_at).map(|text| Secret::new(text.trim()))?;
         let bytes = STANDARD.decode(key.reveal()).map_or(0, |bytes| zeroize::Zeroizing::new(bytes).len());
         if bytes < TSIG_BYTES_MIN {
             let says = format!("not a secret of {TSIG_BYTES_MIN} bytes or more in base64");

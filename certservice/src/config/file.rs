@@ -17,7 +17,7 @@ pub struct File {
     #[deserr(default)]
     pub store: Option<UrlTable>,
     #[deserr(default)]
-    pub redis: Option<UrlTable>,
+    pub redis: Option<RedisTable>,
     pub edges: EdgesTable,
     /// In order of preference; the first is the default.
     pub issuers: Vec<IssuerTable>,
@@ -115,9 +115,29 @@ pub struct UrlTable {
 
 #[derive(Debug, Deserr)]
 #[deserr(error = Faults, deny_unknown_fields)]
+pub struct RedisTable {
+    #[deserr(default)]
+    pub url: Option<String>,
+    #[deserr(default)]
+    pub url_file: Option<String>,
+    /// Root of its TLS certificate, PEM. Default: the system's roots.
+    #[deserr(default)]
+    pub ca_file: Option<String>,
+    /// Client certificate and its key, PEM, where it takes them.
+    #[deserr(default)]
+    pub certificate_file: Option<String>,
+    #[deserr(default)]
+    pub key_file: Option<String>,
+}
+
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
 pub struct EdgesTable {
     /// PEM files with one RSA public key each.
     pub public_keys: Vec<String>,
+    /// Edge and CertService share this machine, as in a demo: a private edge key beside these files is no fault.
+    #[deserr(default)]
+    pub private_keys_in_reach: bool,
 }
 
 #[derive(Debug, Deserr)]

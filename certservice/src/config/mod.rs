@@ -3,6 +3,7 @@
 mod check;
 mod check_access;
 mod check_dns;
+mod check_edges;
 mod check_issuers;
 mod check_webhooks;
 pub mod file;
@@ -45,7 +46,7 @@ pub struct Config {
     pub tokens: Vec<Token>,
     pub certificates: Vec<ClientCertificate>,
     pub store: StoreUrl,
-    pub redis: Option<Secret>,
+    pub redis: Option<Redis>,
     pub edges: Vec<Recipient>,
     /// Never empty; the first is the default.
     pub issuers: Vec<Issuer>,
@@ -131,6 +132,17 @@ pub enum StoreUrl {
     Sqlite(PathBuf),
     /// With a password in it.
     Mysql(Secret),
+}
+
+/// With what Redis is spoken to.
+#[derive(Debug)]
+pub struct Redis {
+    /// With a password in it.
+    pub url: Secret,
+    /// PEM; believed instead of the system's roots.
+    pub root: Option<Vec<u8>>,
+    /// Client certificate and its key, PEM.
+    pub identity: Option<(Vec<u8>, Secret)>,
 }
 
 #[derive(Debug)]

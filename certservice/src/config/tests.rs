@@ -22,12 +22,15 @@ impl Folder {
         let folder = Self(tempfile::tempdir().unwrap());
         let key = contract::sealed::EdgeKey::generate(2048).unwrap();
         folder.put("edge.pub", &key.public_pem().unwrap());
-        folder.put("edge.pem", &key.private_pem().unwrap());
+        std::fs::create_dir(folder.path("edge")).unwrap();
+        folder.put("edge/edge.pem", &key.private_pem().unwrap());
         folder
     }
 
     fn put(&self, name: &str, text: &str) {
-        std::fs::write(self.0.path().join(name), text).unwrap();
+        std::fs::write(self.path(name), text).unwrap();
+        let mode = if name.starts_with("open") { 0o644 } else { 0o600 };
+        std::fs::set_permissions(self.path(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -230,4 +233,24 @@ fn client_certificates_networks_and_modes_are_checked() {
         assert_eq!(networks.allow(Some(address.parse().unwrap())), allowed, "{address}");
     }
     assert!(!networks.allow(None) && Networks::default().allow(None));
+}
+
+#[test]
+fn a_private_edge_key_in_reach_is_refused() {
+    let folder = Folder::new();
+    let good = |text: &str| Config::parse(text, folder.0.path()).map(drop);
+    assert!(good(GOOD).is_ok());
+    let private = std::fs::read_to_string(folder.path("edge/edge.pem")).unwrap();
+    std::fs::create_dir(folder.path("data")).unwrap();
+    for place in ["other name.txt", "data/backup"] {
+        // Also behind something else in the same file.
+        folder.put(place, &format!("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n{private}"));
+        let says = folder.faults(GOOD).join("\n");
+        assert!(says.contains(place) && says.contains("could open what it seals") && !says.contains("BEGIN"), "{says}");
+        assert!(good(&GOOD.replace("[edges]\n", "[edges]\nprivate_keys_in_reach = true\n")).is_ok());
+        std::fs::remove_file(folder.path(place)).unwrap();
+    }
+    // A key that nothing is sealed to is none of our business.
+    folder.put("stranger.pem", &contract::sealed::EdgeKey::generate(2048).unwrap().private_pem().unwrap());
+    assert!(good(GOOD).is_ok());
 }

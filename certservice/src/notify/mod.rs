@@ -10,11 +10,11 @@ use std::time::Duration;
 use contract::signed::{Payload, SigningKey, sign};
 use contract::{Bundle, Challenge, ChallengeKind, Hostname, TicketKeys, redis_keys};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Cmd};
+use redis::{Client, ClientTlsConfig, Cmd, IntoConnectionInfo, TlsCertificates};
 use tokio::sync::Semaphore;
 
 use crate::clock;
-use crate::config::Secret;
+use crate::config::Redis;
 use crate::observe::Metrics;
 use crate::store::Store;
 
@@ -35,10 +35,27 @@ pub struct Notify {
     rest_until: Arc<AtomicU64>,
 }
 
+/// Nothing is connected yet. The errors are not shown: they may quote the URL, and with it a password.
+fn open(settings: &Redis) -> Result<Client, String> {
+    let url = settings.url.reveal();
+    if !url.starts_with("rediss://") {
+        return Client::open(url).map_err(|_| "the redis URL is malformed".to_owned());
+    }
+    let address = url.into_connection_info().map_err(|_| "the redis URL is malformed".to_owned())?;
+    let identity = settings.identity.as_ref();
+    let client_tls = identity.map(|(certificate, key)| ClientTlsConfig {
+        client_cert: certificate.clone(),
+        client_key: key.reveal().as_bytes().to_vec(),
+    });
+    let certificates = TlsCertificates { client_tls, root_cert: settings.root.clone() };
+    let says = "ca_file, certificate_file or key_file of [redis] holds no certificate or no PKCS #8 key in PEM";
+    Client::build_with_tls(address, certificates).map_err(|_| says.to_owned())
+}
+
 impl Notify {
     /// Connects when first needed.
     pub fn new(
-        url: Option<&Secret>,
+        settings: Option<&Redis>,
         store: Store,
         key: Arc<SigningKey>,
         metrics: Arc<Metrics>,
@@ -49,9 +66,7 @@ impl Notify {
             .set_response_timeout(limit)
             .set_number_of_retries(1)
             .set_max_delay(Duration::from_secs(REDIS_SECONDS_MAX));
-        // The error is not shown: it may quote the URL, and with it a password.
-        let open = |url: &Secret| Client::open(url.reveal()).map_err(|_| "the redis URL is malformed".to_owned());
-        let client = url.map(open).transpose()?;
+        let client = settings.map(open).transpose()?;
         let lazy = |client| ConnectionManager::new_lazy_with_config(client, config).map_err(|error| error.to_string());
         let redis = client.map(lazy).transpose()?;
         Ok(Self {

@@ -184,7 +184,7 @@ fn a_connection_that_does_not_ask_is_closed() {
 fn tcp_takes_tokens_and_tls_works() {
     let mut service = CertService::new("");
     let key = openssl::rsa::Rsa::generate(2048).unwrap();
-    std::fs::write(service.path("tls.key"), key.private_key_to_pem().unwrap()).unwrap();
+    service.write_secret("tls.key", key.private_key_to_pem().unwrap());
     let key = openssl::pkey::PKey::from_rsa(key).unwrap();
     std::fs::write(service.path("tls.pem"), self_signed(&key).to_pem().unwrap()).unwrap();
     let port = free_port();

@@ -93,7 +93,7 @@ fn with_webhook() -> (CertService, Pebble, Hook) {
     let mut service = CertService::new("");
     let pebble = Pebble::start(service.folder.path(), "");
     let hook = Hook::start(pebble.dns_management);
-    std::fs::write(service.path("dns.secret"), SECRET).unwrap();
+    service.write_secret("dns.secret", SECRET);
     let dns = format!(
         "[[dns]]\nname = \"hook\"\nkind = \"webhook\"\nzones = [\"own.example\", \"acme.saas.example\"]\nwait_seconds = 0\n\
          url = \"{}\"\nsecret_file = \"dns.secret\"\n",
@@ -206,7 +206,7 @@ fn a_real_name_server_takes_signed_updates_and_no_others() {
     let (_named, port) = named(service.folder.path());
     // The CA looks there, too.
     let pebble = Pebble::start_with_dns(service.folder.path(), "", Some(port));
-    std::fs::write(service.path("tsig.key"), "bGF0Y2hrZXktdHNpZy1zZWNyZXQtb2YtMzItYnl0ZXM=\n").unwrap();
+    service.write_secret("tsig.key", "bGF0Y2hrZXktdHNpZy1zZWNyZXQtb2YtMzItYnl0ZXM=\n");
     let dns = |key: &str, name: &str| {
         format!(
             "[[dns]]\nname = \"bind\"\nkind = \"rfc2136\"\nzones = [\"acme.test\"]\nwait_seconds = 0\n\

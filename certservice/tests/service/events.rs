@@ -102,7 +102,7 @@ fn receiver(statuses: &'static [u16]) -> (String, Receiver<Delivery>) {
 fn a_webhook_is_told_in_order_and_signed_and_again_where_it_failed() {
     let (url, told) = receiver(&[500, 302]);
     let mut service = CertService::new("");
-    std::fs::write(service.path("secret"), SECRET).unwrap();
+    service.write_secret("secret", SECRET);
     let hook = format!("[[webhooks]]\nname = \"crm\"\nurl = \"{url}\"\nsecret_file = \"secret\"\ntenant = \"one\"\n");
     service.configure("[listen]\naddress = \"unix:cs.sock\"\n", &format!("{INTERNAL}{hook}"));
     service.start();

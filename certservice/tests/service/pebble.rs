@@ -237,7 +237,7 @@ fn an_account_can_be_bound_to_an_external_one() {
     assert_eq!((domain.state, domain.who), (State::Working, Who::Operator));
 
     service.kill();
-    std::fs::write(service.path("hmac"), key).unwrap();
+    service.write_secret("hmac", key);
     service.configure(listen, &pebble.issuer("eab = { kid = \"kid-1\", hmac_key_file = \"hmac\" }\n"));
     service.start();
     service.wait_live("shop.example");

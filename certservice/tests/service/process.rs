@@ -57,6 +57,12 @@ impl CertService {
         self.folder.path().join(name)
     }
 
+    /// Mode 0600.
+    pub fn write_secret(&self, name: &str, text: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), text).unwrap();
+        std::fs::set_permissions(self.path(name), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey-certservice"));
         command.arg("--config").arg(self.path("cs.toml")).args(["--log-format", "json"]);

@@ -68,7 +68,7 @@ fn mysql_serves_as_well() {
     let (base, options) = server.split_once('?').map_or((&*server, String::new()), |(b, o)| (b, format!("?{o}")));
     let host = base.split('/').nth(2).unwrap();
     let mut service = CertService::new(&format!("{INTERNAL}[store]\nurl_file = \"url\"\n"));
-    std::fs::write(service.path("url"), format!("mysql://{host}/{name}{options}\n")).unwrap();
+    service.write_secret("url", format!("mysql://{host}/{name}{options}\n"));
     service.start();
     let names: Vec<_> = (0..20).map(|n| format!("n{n}.example")).collect();
     for name in &names {

@@ -16,6 +16,8 @@ mod status;
 mod table;
 mod top;
 
+use clap::CommandFactory;
+
 use crate::args::{Args, BudgetAction, Command, EdgeAction, ImportAction};
 use crate::{Failure, demo};
 
@@ -41,6 +43,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Redirects { action } => redirects::run(action, args.json),
         Command::Status { admin, certservice } => status::run(&admin, &certservice, args.json).await,
         Command::Top { admin, by, n } => top::run(&admin, by, n, args.json).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "latchkey", &mut std::io::stdout());
+            Ok(())
+        }
         Command::Demo(demo) => Ok(demo::run(demo).await?),
     }
 }

@@ -136,6 +136,14 @@ pub(super) struct Redis {
     /// A file that holds the URL, for one with a password.
     #[deserr(default)]
     pub url_file: Option<String>,
+    /// Of `rediss://`. Root of its certificate, PEM. Default: the system's roots.
+    #[deserr(default)]
+    pub ca_file: Option<String>,
+    /// Client certificate, PEM, where it takes them; its key, PEM, mode 0600.
+    #[deserr(default)]
+    pub certificate_file: Option<String>,
+    #[deserr(default)]
+    pub key_file: Option<String>,
 }
 
 #[derive(Debug, Default, Deserr)]

@@ -19,7 +19,7 @@ pub use self::plugins::{Trust, TrustError};
 use self::secrets::{read_private, read_text};
 use crate::guard::Limits;
 use crate::observe::{AccessLogSettings, Target};
-use crate::supply::{Address, CertServiceConfig};
+use crate::supply::{Address, CertServiceConfig, RedisConfig};
 use crate::tls::{Capacity, NamePolicy};
 use crate::wasm::CompileLimits;
 
@@ -33,7 +33,7 @@ pub struct Config {
     pub verify_keys: VerifyKeys,
     /// Between two looks at CertService's feed of changes.
     pub poll: Duration,
-    pub redis_url: Option<zeroize::Zeroizing<String>>,
+    pub redis: Option<RedisConfig>,
     pub admin_socket: PathBuf,
     pub tls: Tls,
     pub names: NamePolicy,
@@ -98,7 +98,7 @@ impl Config {
             verify_keys,
             poll: Duration::from_secs(file.certservice.poll_seconds.max(1)),
             certservice: certservice(file.certservice)?,
-            redis_url: file.redis.map(redis_url).transpose()?,
+            redis: file.redis.map(redis).transpose()?,
             admin_socket: admin_socket(file.admin.listen.as_deref(), &data_dir)?,
             names: names::policy(&file.tls)?,
             tls: Tls {
@@ -229,12 +229,24 @@ fn certservice_address(url: &str) -> Result<Address, ConfigError> {
     }
 }
 
-fn redis_url(redis: file::Redis) -> Result<zeroize::Zeroizing<String>, ConfigError> {
-    match (redis.url, redis.url_file) {
-        (Some(url), None) => Ok(url.into()),
-        (None, Some(path)) => Ok(read_private(&path)?.trim().to_owned().into()),
-        _ => Err(ConfigError::Setting("[redis] needs either `url` or `url_file`".into())),
+fn redis(file: file::Redis) -> Result<RedisConfig, ConfigError> {
+    let wrong = |says: &str| ConfigError::Setting(says.to_owned());
+    let url = match (&file.url, &file.url_file) {
+        (Some(url), None) => zeroize::Zeroizing::new(url.clone()),
+        (None, Some(path)) => zeroize::Zeroizing::new(read_private(path)?.trim().to_owned()),
+        _ => return Err(wrong("[redis] needs either `url` or `url_file`")),
+    };
+    let names_files = file.ca_file.is_some() || file.certificate_file.is_some() || file.key_file.is_some();
+    if names_files && !url.starts_with("rediss://") {
+        return Err(wrong("redis.ca_file, certificate_file and key_file are for rediss://, which is Redis with TLS"));
     }
+    let root = file.ca_file.as_ref().map(|path| read_text(path)).transpose()?;
+    let identity = match (&file.certificate_file, &file.key_file) {
+        (Some(certificate), Some(key)) => Some((read_text(certificate)?, read_private(key)?)),
+        (None, None) => None,
+        _ => return Err(wrong("redis.certificate_file and redis.key_file come together")),
+    };
+    Ok(RedisConfig { url, root, identity })
 }
 
 fn admin_socket(listen: Option<&str>, data_dir: &Path) -> Result<PathBuf, ConfigError> {

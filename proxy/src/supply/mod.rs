@@ -16,8 +16,8 @@ use contract::{Bundle, Challenge, ChallengeKind, Hostname, TicketKeys, redis_key
 
 pub use self::certservice::{Address, CertService, CertServiceConfig};
 pub use self::disk::Disk;
-pub use self::redis::Redis;
 use self::redis::Unanswered;
+pub use self::redis::{Redis, RedisConfig};
 use crate::observe::{METRICS, disk_failed};
 
 pub struct Supply {

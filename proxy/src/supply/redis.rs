@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use redis::AsyncCommands;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{AsyncCommands, ClientTlsConfig, IntoConnectionInfo, TlsCertificates};
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 use super::breaker::{Asking, Breaker};
 use crate::observe::METRICS;
@@ -31,13 +32,40 @@ pub(super) enum Unanswered {
     Resting,
 }
 
+/// With what Redis is spoken to.
+pub struct RedisConfig {
+    /// With a password in it.
+    pub url: Zeroizing<String>,
+    /// PEM; believed instead of the system's roots.
+    pub root: Option<String>,
+    /// Client certificate and its key, PEM.
+    pub identity: Option<(String, Zeroizing<String>)>,
+}
+
+/// The library's own errors may quote what is secret.
 #[derive(Debug, thiserror::Error)]
-#[error("the Redis URL does not parse; expected redis://[user:password@]host:port/db, or rediss:// for TLS")]
-pub struct RedisUrlError;
+pub enum RedisConfigError {
+    #[error("the Redis URL does not parse; expected redis://[user:password@]host:port/db, or rediss:// for TLS")]
+    Url,
+    #[error("redis.ca_file, certificate_file or key_file holds no certificate or no PKCS #8 key in PEM")]
+    Tls,
+}
 
 impl Redis {
-    pub fn new(url: &str) -> Result<Self, RedisUrlError> {
-        let client = redis::Client::open(url).map_err(|_| RedisUrlError)?;
+    pub fn new(config: &RedisConfig) -> Result<Self, RedisConfigError> {
+        let url = config.url.as_str();
+        let client = if url.starts_with("rediss://") {
+            let address = url.into_connection_info().map_err(|_| RedisConfigError::Url)?;
+            let client_tls = config.identity.as_ref().map(|(certificate, key)| ClientTlsConfig {
+                client_cert: certificate.as_bytes().to_vec(),
+                client_key: key.as_bytes().to_vec(),
+            });
+            let root_cert = config.root.as_ref().map(|pem| pem.as_bytes().to_vec());
+            let certificates = TlsCertificates { client_tls, root_cert };
+            redis::Client::build_with_tls(address, certificates).map_err(|_| RedisConfigError::Tls)?
+        } else {
+            redis::Client::open(url).map_err(|_| RedisConfigError::Url)?
+        };
         Ok(Self { client, connection: Mutex::default(), breaker: Breaker::default() })
     }
 

@@ -38,6 +38,8 @@ mod readme;
 #[cfg(test)]
 mod rsa;
 #[cfg(test)]
+mod redis_tls;
+#[cfg(test)]
 mod resumption;
 #[cfg(test)]
 mod s_client;

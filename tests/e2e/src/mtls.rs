@@ -49,7 +49,7 @@ impl Guarded {
         let boot_file = format!(
             "data_dir = {:?}\n[listen]\naddress = \"{address}\"\n{listen}\n[listen.tls]\ncertificate_file = \"pki/server.pem\"\n\
              key_file = \"pki/server.key\"\nclient_ca_file = \"pki/ca.pem\"\nclient_crl_file = \"pki/crl.pem\"\n{ROLES}\
-             [edges]\npublic_keys = [\"edge.pem.pub\"]\n[[issuers]]\nname = \"internal\"\nkind = \"internal\"\n",
+             [edges]\nprivate_keys_in_reach = true\npublic_keys = [\"edge.pem.pub\"]\n[[issuers]]\nname = \"internal\"\nkind = \"internal\"\n",
             setup.data_folder(),
         );
         let boot_file = folder.write("certservice.toml", boot_file).unwrap();

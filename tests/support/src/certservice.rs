@@ -17,6 +17,8 @@ pub struct Setup {
     /// Default: SQLite in the data folder.
     pub store_url: Option<String>,
     pub redis_url: Option<String>,
+    /// More lines of `[redis]`.
+    pub redis_settings: String,
     /// An RSA certificate beside the ECDSA one.
     pub rsa: bool,
     /// More sections of the boot file.
@@ -40,6 +42,7 @@ impl Setup {
             issuers: issuers.to_vec(),
             store_url: None,
             redis_url: None,
+            redis_settings: String::new(),
             rsa: false,
             settings: String::new(),
             edge_token: random_token()?,
@@ -83,7 +86,7 @@ impl Setup {
     fn boot_file(&self) -> String {
         let quoted: Vec<String> = self.edges.iter().map(|path| format!("{path:?}")).collect();
         let mut text = format!(
-            "data_dir = {:?}\n[listen]\naddress = \"{}\"\n[edges]\npublic_keys = [{}]\n",
+            "data_dir = {:?}\n[listen]\naddress = \"{}\"\n[edges]\nprivate_keys_in_reach = true\npublic_keys = [{}]\n",
             self.data_folder(),
             self.address,
             quoted.join(", ")
@@ -91,9 +94,9 @@ impl Setup {
         for (role, token) in [("edge", &self.edge_token), ("operator", &self.operator_token)] {
             text.push_str(&format!("[[tokens]]\nrole = \"{role}\"\nsha256 = \"{}\"\n", sha256_hex(token)));
         }
-        for (section, url) in [("store", &self.store_url), ("redis", &self.redis_url)] {
+        for (section, url, more) in [("store", &self.store_url, ""), ("redis", &self.redis_url, &self.redis_settings)] {
             if let Some(url) = url {
-                text.push_str(&format!("[{section}]\nurl = {url:?}\n"));
+                text.push_str(&format!("[{section}]\nurl = {url:?}\n{more}"));
             }
         }
         if self.rsa {

@@ -20,6 +20,8 @@ pub struct Setup {
     pub http: SocketAddr,
     pub key: PathBuf,
     pub redis_url: Option<String>,
+    /// More lines of `[redis]`.
+    pub redis_settings: String,
     /// More lines of each listener.
     pub listener_settings: String,
     /// More of the boot file: settings of its last section, `[plugins]`, and further sections.
@@ -69,6 +71,7 @@ impl Setup {
             http,
             key,
             redis_url: certservice.redis_url.clone(),
+            redis_settings: certservice.redis_settings.clone(),
             listener_settings: String::new(),
             settings: String::new(),
             within: Vec::new(),
@@ -94,7 +97,11 @@ impl Setup {
     }
 
     pub fn boot_file(&self) -> String {
-        let redis = self.redis_url.as_ref().map(|url| format!("[redis]\nurl = {url:?}\n")).unwrap_or_default();
+        let redis = self
+            .redis_url
+            .as_ref()
+            .map(|url| format!("[redis]\nurl = {url:?}\n{}", self.redis_settings))
+            .unwrap_or_default();
         let by_token = || format!("url = {:?}\ntoken_file = {:?}", self.certservice_url, self.token_file);
         let certservice = self.certservice.clone().unwrap_or_else(by_token);
         format!(
