@@ -69,43 +69,97 @@ async fn the_edge_opens_what_another_jose_implementation_sealed() {
 
 #[tokio::test]
 async fn the_private_key_lies_nowhere_in_clear() {
-    let world = World::start(Plan { redis: true, ..Plan::default() }).await;
+    search(Plan { redis: true, ..Plan::default() }).await;
+}
+
+#[tokio::test]
+async fn nor_with_mariadb_and_with_a_second_key() {
+    search(Plan { redis: true, mariadb: true, rsa: true, ..Plan::default() }).await;
+}
+
+/// Through all that the fleet has written, and through CertService's memory.
+async fn search(plan: Plan) {
+    let world = World::start(plan).await;
     world.issue("shop.example").await;
     world.still_serves("shop.example").await;
     let bundle = world.bundle("shop.example").await;
-    let leaf = bundle.chain().unwrap().remove(0);
-    let public = X509::from_der(&leaf).unwrap().public_key().unwrap();
-    let edge = EdgeKey::from_pem(read(&world.fleet.edge_setup.key).unwrap().as_bytes()).unwrap();
-    let expected = Expected {
-        domain: &hostname("shop.example"),
-        certificate: contract::bundle::sha256(&leaf),
-        public_key: &|| Some(contract::bundle::sha256(&public.public_key_to_der().unwrap())),
-    };
-    let pkcs8 = sealed::open(&bundle.key, &edge, &expected).unwrap();
-    let scalar = PKey::private_key_from_der(&pkcs8).unwrap().ec_key().unwrap().private_key().to_vec_padded(32).unwrap();
-    let needles = [scalar.clone(), support::certservice::hex(&scalar).into_bytes(), inner_base64(&pkcs8)];
+    let needles: Vec<_> =
+        bundle.certificates().flat_map(|(chain, key)| needles(&world, &chain.unwrap()[0], key)).collect();
+    assert_eq!(needles.len(), if plan.rsa { 12 } else { 6 });
 
     let mut haystacks = vec![("Redis".to_owned(), world.fleet.redis.as_ref().unwrap().dump().await.unwrap())];
     let token = world.cached_token("shop.example").await;
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     haystacks.push(("the token's payload".into(), payload));
     files(world.fleet.folder.path(), &mut haystacks);
-    let holds = |what: &[u8], needle: &[u8]| what.windows(needle.len()).any(|window| window == needle);
+    match memory(world.fleet.certservice.process.id()) {
+        Ok(memory) => {
+            assert!(holds(&memory, &[b"latchkey_certservice".to_vec()]), "the search does find what is there");
+            haystacks.push(("CertService's memory".into(), memory));
+        }
+        // The kernel keeps what is not dumpable from everybody but root.
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied, "{error}"),
+    }
     // The search does find what is there: the certificate, in the database and in Redis.
-    let certificate = bundle.x5c[0].as_bytes()[100..200].to_vec();
-    let found = haystacks.iter().filter(|(_, content)| holds(content, &leaf) || holds(content, &certificate));
-    assert!(found.count() >= 1, "{:?}", haystacks.iter().map(|(name, _)| name).collect::<Vec<_>>());
+    let certificate = [bundle.x5c[0].as_bytes()[100..200].to_vec(), bundle.chain().unwrap().remove(0)];
+    let found = haystacks.iter().filter(|(_, content)| holds(content, &certificate));
+    assert!(found.count() >= 2, "{:?}", haystacks.iter().map(|(name, _)| name).collect::<Vec<_>>());
     for (name, content) in &haystacks {
-        for needle in &needles {
-            assert!(!holds(content, needle), "{name} holds the private key");
+        for (at, needle) in needles.iter().enumerate() {
+            assert!(!holds(content, std::slice::from_ref(needle)), "{name} holds the private key (form {at})");
         }
     }
 }
 
-/// What any base64 of the key has in common with ours, wherever the key begins: whole groups from its middle.
-fn inner_base64(der: &[u8]) -> Vec<u8> {
-    let text = STANDARD.encode(der);
-    text.as_bytes()[text.len() / 2..text.len() / 2 + 24].to_vec()
+/// The secret part of a key as it could lie somewhere: as it is, with its words in the processor's order, its digits, and
+/// base64 of the whole wherever that begins.
+fn needles(world: &World, leaf: &[u8], key: &Sealed) -> Vec<Vec<u8>> {
+    let public = X509::from_der(leaf).unwrap().public_key().unwrap();
+    let edge = EdgeKey::from_pem(read(&world.fleet.edge_setup.key).unwrap().as_bytes()).unwrap();
+    let expected = Expected {
+        domain: &hostname("shop.example"),
+        certificate: contract::bundle::sha256(leaf),
+        public_key: &|| Some(contract::bundle::sha256(&public.public_key_to_der().unwrap())),
+    };
+    let pkcs8 = sealed::open(key, &edge, &expected).unwrap();
+    let opened = PKey::private_key_from_der(&pkcs8).unwrap();
+    let secret = match opened.ec_key() {
+        Ok(key) => key.private_key().to_vec_padded(32).unwrap(),
+        Err(_) => opened.rsa().unwrap().p().unwrap().to_vec(),
+    };
+    let reversed = secret.iter().rev().copied().collect();
+    let digits = support::certservice::hex(&secret).into_bytes();
+    // Wherever the whole begins, its groups of three bytes begin at one of these.
+    let shifted = |by: usize| STANDARD.encode(&secret[by..by + 24]).into_bytes();
+    let encoded = [shifted(0), shifted(1), shifted(2)];
+    let whole = STANDARD.encode(&*pkcs8).into_bytes();
+    assert!(encoded.iter().any(|part| whole.windows(part.len()).any(|window| window == part)));
+    [vec![secret, reversed, digits], encoded.to_vec()].concat()
+}
+
+fn holds(what: &[u8], needles: &[Vec<u8>]) -> bool {
+    let mut first = [false; 256];
+    needles.iter().for_each(|needle| first[usize::from(needle[0])] = true);
+    let begins = |at: usize| needles.iter().any(|needle| what[at..].starts_with(needle));
+    what.iter().enumerate().any(|(at, byte)| first[usize::from(*byte)] && begins(at))
+}
+
+/// All that a process may write, as a core dump would have it.
+fn memory(process: u32) -> std::io::Result<Vec<u8>> {
+    use std::os::unix::fs::FileExt;
+    let maps = std::fs::read_to_string(format!("/proc/{process}/maps"))?;
+    let memory = std::fs::File::open(format!("/proc/{process}/mem"))?;
+    let mut all = Vec::new();
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw"))) {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+        let mut region = vec![0; usize::try_from(to - from).unwrap()];
+        // A thread may end meanwhile, and its stack go.
+        if memory.read_exact_at(&mut region, from).is_ok() {
+            all.extend(region);
+        }
+    }
+    Ok(all)
 }
 
 /// Database, logs, data folders: all that the fleet has written, but for the keys' own files.
