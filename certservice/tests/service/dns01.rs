@@ -214,7 +214,7 @@ fn a_real_name_server_takes_signed_updates_and_no_others() {
         )
     };
     // First with a key that the server does not know.
-    std::fs::write(service.path("other.key"), "b3RoZXItc2VjcmV0LW90aGVyLXNlY3JldC1vdGhlcg==").unwrap();
+    service.write_secret("other.key", "b3RoZXItc2VjcmV0LW90aGVyLXNlY3JldC1vdGhlcg==");
     let issuer = pebble.issuer("challenges = [\"dns-01\"]\n");
     service.configure(LISTEN, &format!("{issuer}{}", dns("other.key", "latchkey")));
     service.start();
