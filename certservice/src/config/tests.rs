@@ -140,8 +140,8 @@ fn all_mistakes_are_shown_at_once_with_their_places() {
 #[test]
 fn a_private_key_is_refused_by_the_name_of_its_file() {
     let folder = Folder::new();
-    let faults = folder.faults(&GOOD.replace("edge.pub", "edge.pem"));
-    assert!(faults.len() == 1 && faults[0].contains("edge.pem: this is a private key"), "{faults:?}");
+    let faults = folder.faults(&GOOD.replace("edge.pub", "edge/edge.pem"));
+    assert!(faults.len() == 1 && faults[0].contains("edge/edge.pem: this is a private key"), "{faults:?}");
 }
 
 #[test]
