@@ -39,9 +39,9 @@ impl HttpPolicy for Hostile {
 
     fn on_request(&self, facts: &Facts, request: &Request<'_>) -> Verdict {
         match self.behaviour.as_str() {
-            "memo" => return Verdict::from(Action::Deny(400 + count())).holds(Depends::PATH, 60),
-            "memo-nothing" => return Verdict::from(Action::Deny(400 + count())).holds(Depends::empty(), 60),
-            "memo-many" => return memo_many(facts),
+            "memo" => Verdict::from(Action::Deny(400 + count())).holds(Depends::PATH, 60),
+            "memo-nothing" => Verdict::from(Action::Deny(400 + count())).holds(Depends::empty(), 60),
+            "memo-many" => memo_many(facts),
             _ => self.answer(request).into(),
         }
     }
