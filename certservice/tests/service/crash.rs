@@ -13,15 +13,15 @@ use certservice::observe::Metrics;
 use certservice::order::{Event, Hands, Job, Pace, Plan, Recorded, Runner, Stage, Step};
 use certservice::precheck::{Checks, Precheck};
 use certservice::renew::Planner;
-use certservice::service::Service;
 use certservice::store::{Claim, Store, Stored};
 use contract::signed::{SigningKey, sign};
 use contract::{Bundle, Hostname};
 use openssl::x509::X509;
 use tokio::runtime::Runtime;
 
+use crate::databases::on_each_database;
 use crate::edge::{is_bound_to_certificate, open_bundle};
-use crate::process::{CertService, INTERNAL};
+use crate::process::{CertService, INTERNAL, LISTEN};
 
 /// What the edge answers our own looks with.
 pub const KID: &str = "kid";
@@ -35,11 +35,27 @@ struct Life {
     issuer: String,
 }
 
+/// Where a crash falls: what was decided is stored, or done besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Point {
+    pub step: &'static str,
+    /// Of the RSA certificate's order.
+    pub second: bool,
+    pub done: bool,
+}
+
 /// What is in the database between two lives.
 #[derive(Debug, Clone, PartialEq)]
 struct Known {
     order: Option<String>,
     csr: Option<Vec<u8>>,
+}
+
+/// What a CA has counted so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Counted {
+    pub orders: usize,
+    pub certificates: usize,
 }
 
 impl Life {
@@ -55,8 +71,9 @@ impl Life {
         };
         let issuers: HashMap<_, _> = config.issuers.iter().map(open).collect();
         let looked = config.issuers.iter().map(|issuer| (issuer.name.clone(), issuer.needs())).collect();
+        let zones = config.dns.iter().flat_map(|provider| provider.zones.clone()).collect();
         let precheck = config.precheck;
-        let precheck = Precheck::open(precheck.resolver, precheck.targets, precheck.ports, vec![], KID).unwrap();
+        let precheck = Precheck::open(precheck.resolver, precheck.targets, precheck.ports, zones, KID).unwrap();
         let checks = Checks::new(precheck, looked);
         let zones = Zones::open(&config.dns, checks.clone()).unwrap();
         let hands = Hands::new(issuers, config.edges, notify, checks, zones);
@@ -93,26 +110,25 @@ impl Life {
         None
     }
 
-    /// Works on the only order for at most so many half-steps: storing what was decided is one, doing it another.
-    /// Whether it came to its end.
-    async fn live(&self, half_steps: usize) -> bool {
-        let mut left = half_steps;
+    /// Works on the only order until it has come to `crash_at`, or to its end: the points that it has passed.
+    async fn live(&self, crash_at: Option<Point>) -> Vec<Point> {
+        let mut passed = Vec::new();
         let mut event = Event::Due;
-        let Some(mut stored) = self.order().await else { return true };
-        loop {
-            if left == 0 {
-                return false;
-            }
-            left -= 1;
-            let Recorded::Go(next, tasks) = self.runner.record(stored, event).await.unwrap() else {
-                return true;
-            };
+        let Some(mut stored) = self.order().await else { return passed };
+        while let Recorded::Go(next, tasks) = self.runner.record(stored, event).await.unwrap() {
             stored = *next;
-            if left == 0 {
-                return false;
+            let at = |done| Point { step: stored.job.step.name(), second: stored.job.first.is_some(), done };
+            let before = at(false);
+            passed.push(before);
+            if crash_at == Some(before) {
+                break;
             }
-            left -= 1;
-            event = match self.runner.act(&stored.job, tasks).await {
+            let happened = self.runner.act(&stored.job, tasks).await;
+            passed.push(at(true));
+            if crash_at == passed.last().copied() {
+                break;
+            }
+            event = match happened {
                 Some(event) => event,
                 // It waits for the CA: the pause is the CA's business, so it ends here.
                 None => {
@@ -122,6 +138,7 @@ impl Life {
                 }
             };
         }
+        passed
     }
 
     async fn known(&self) -> Option<Known> {
@@ -140,48 +157,88 @@ impl Life {
     }
 }
 
-/// Crashes once after each half-step in turn and goes on in a new life, until an order comes through without a crash.
-/// What was stored before the crash must be what it goes on with. Gives back how many crash points there were.
-pub fn crash_everywhere(service: &CertService, issuer: &str) -> usize {
+/// Crashes once at each point that an order without a crash passes, and goes on in a new life. What was stored before the
+/// crash must be what it goes on with, and the CA must not be asked twice for what it has counted. Gives back the points.
+pub fn crash_everywhere(service: &CertService, issuer: &str, counted: Option<&dyn Fn() -> Counted>) -> Vec<Point> {
     let runtime = Runtime::new().unwrap();
+    let mut points: Vec<Point> = Vec::new();
+    // Both bindings of a key are to be seen: the usual one, and the one that a crash leaves.
     let mut resealed = [false, false];
-    for half_steps in 1..100 {
-        let domain = Hostname::parse(&format!("crash{half_steps}.example")).unwrap();
-        let folder = service.folder.path();
-        let (over, bundle) = runtime.block_on(async {
-            let life = Life::begin(folder).await;
-            life.store.register("shop", &Job::new(domain.clone(), issuer.into(), 0, 0), 0, "test").await.unwrap();
-            let over = life.live(half_steps).await;
-            let before = life.known().await;
-            drop(life);
-            let life = Life::begin(folder).await;
-            assert_eq!(life.known().await, before);
-            // One stored step more must not lose the order or the CSR.
-            life.live(1).await;
-            if let (Some(before), Some(after)) = (&before, life.known().await) {
-                assert!(before.order.is_none() || after.order == before.order, "{before:?} {after:?}");
-                assert!(before.csr.is_none() || after.csr == before.csr, "{before:?} {after:?}");
-            }
-            assert!(life.live(1000).await);
-            let bundle = life.store.bundle(&domain).await.unwrap().unwrap();
-            if let Some(csr) = before.and_then(|known| known.csr) {
-                let request = openssl::x509::X509Req::from_der(&csr).unwrap();
-                let asked = request.public_key().unwrap();
-                let mut leaves = bundle.certificates().map(|(chain, _)| chain.unwrap().remove(0));
-                let is_it = |der: Vec<u8>| X509::from_der(&der).unwrap().public_key().unwrap().public_eq(&asked);
-                assert!(leaves.any(is_it), "another key came out");
-            }
-            assert_eq!(bundle.rsa.is_some(), life.rsa);
-            (over, bundle)
-        });
+    let mut crashes = 0usize;
+    loop {
+        let crash_at = crashes.checked_sub(1).map(|at| points[at]);
+        let domain = Hostname::parse(&format!("crash{crashes}.own.example")).unwrap();
+        let before = counted.map(|count| count());
+        let (passed, bundle) = runtime.block_on(survive(service, issuer, &domain, crash_at));
+        if let (Some(before), Some(count)) = (before, counted) {
+            let wanted = bundle.certificates().count();
+            // The CA had it, and nobody was told.
+            let untold = usize::from(crash_at.is_some_and(|at| at.step == "ordering" && at.done));
+            let now = count();
+            let made = (now.orders - before.orders, now.certificates - before.certificates);
+            assert_eq!(made, (wanted + untold, wanted), "{crash_at:?}");
+        }
         resealed[usize::from(check(&bundle, service))] = true;
-        if over {
-            // Both bindings were seen: the usual one, and the one that a crash leaves.
+        if crash_at.is_none() {
+            passed.into_iter().for_each(|at| {
+                if !points.contains(&at) {
+                    points.push(at)
+                }
+            });
+        }
+        crashes += 1;
+        if crashes > points.len() {
             assert_eq!(resealed, [true, true]);
-            return half_steps - 1;
+            return points;
         }
     }
-    panic!("an order takes 100 half-steps");
+}
+
+/// One order with one crash: the points before it, and what came of it.
+async fn survive(
+    service: &CertService,
+    issuer: &str,
+    domain: &Hostname,
+    crash_at: Option<Point>,
+) -> (Vec<Point>, Bundle) {
+    let folder = service.folder.path();
+    let life = Life::begin(folder).await;
+    life.store.register("shop", &Job::new(domain.clone(), issuer.into(), 0, 0), 0, "test").await.unwrap();
+    let passed = life.live(crash_at).await;
+    assert!(crash_at.is_none() || passed.last().copied() == crash_at, "{crash_at:?} was not reached: {passed:?}");
+    let before = life.known().await;
+    drop(life);
+    let life = Life::begin(folder).await;
+    assert_eq!(life.known().await, before);
+    // One stored step more must not lose the order or the CSR.
+    if let Some(stored) = life.order().await {
+        drop(life.runner.record(stored, Event::Due).await.unwrap());
+    }
+    if let (Some(before), Some(after)) = (&before, life.known().await) {
+        assert!(before.order.is_none() || after.order == before.order, "{before:?} {after:?}");
+        assert!(before.csr.is_none() || after.csr == before.csr, "{before:?} {after:?}");
+    }
+    life.live(None).await;
+    assert_eq!(life.known().await, None, "the order came to no end");
+    let bundle = life.store.bundle(domain).await.unwrap().unwrap();
+    if let Some(csr) = before.and_then(|known| known.csr) {
+        let request = openssl::x509::X509Req::from_der(&csr).unwrap();
+        let asked = request.public_key().unwrap();
+        let mut leaves = bundle.certificates().map(|(chain, _)| chain.unwrap().remove(0));
+        let is_it = |der: Vec<u8>| X509::from_der(&der).unwrap().public_key().unwrap().public_eq(&asked);
+        assert!(leaves.any(is_it), "another key came out");
+    }
+    assert_eq!(bundle.rsa.is_some(), life.rsa);
+    (passed, bundle)
+}
+
+/// Every step was crashed in, stored and done.
+pub fn assert_crashed_in(points: &[Point], steps: &[&str]) {
+    for step in steps {
+        for done in [false, true] {
+            assert!(points.iter().any(|at| at.step == *step && at.done == done), "{step}, done: {done}: {points:?}");
+        }
+    }
 }
 
 /// As an edge would; whether the key is bound to the certificate.
@@ -195,47 +252,22 @@ fn check(bundle: &Bundle, service: &CertService) -> bool {
 
 #[test]
 fn a_crash_at_each_point_of_an_internal_order_loses_nothing() {
-    let service = CertService::new(INTERNAL);
-    let points = crash_everywhere(&service, "internal");
-    // Due, look; looked, order; ordered, key; key made, finalize; issued.
-    assert_eq!(points, 8);
+    on_each_database(|database| {
+        let service = CertService::new("");
+        service.configure(LISTEN, &format!("{INTERNAL}{}", database.settings(&service)));
+        let points = crash_everywhere(&service, "internal", None);
+        assert_crashed_in(&points, &["queued", "ordering", "ready", "keyed"]);
+        assert_eq!(points.len(), 8);
+    });
 }
 
 #[test]
 fn a_crash_at_each_point_of_two_orders_loses_neither_certificate() {
-    let service = CertService::new(&format!("{INTERNAL}[issuance]\nrsa = true\n"));
-    // Then in line, since the second order takes from the CA's limits by itself, and the same once more without the look.
-    assert_eq!(crash_everywhere(&service, "internal"), 16);
-}
-
-#[test]
-fn killing_the_process_at_any_time_loses_nothing() {
-    let settings = format!("{INTERNAL}[issuance]\nconcurrency = 2\n");
-    let mut service = CertService::started(&settings);
-    let names: Vec<_> = (0..40).map(|n| format!("n{n}.example")).collect();
-    for name in &names {
-        assert_eq!(service.put(name, "").status, 201);
-    }
-    for life in 0..10 {
-        service.kill();
-        service.start();
-        std::thread::sleep(Duration::from_millis(life * 7));
-    }
-    let keys = service.verify_keys();
-    for name in &names {
-        assert_eq!(service.wait_live(name).certificate.unwrap().revision, 1);
-        let answer = service.get(&format!("/v1/bundles/{name}"));
-        open_bundle(answer.text(), name, &keys, &service.edge);
-    }
-    let lives = service.log().matches("\"serving\"").count();
-    assert_eq!(lives, 11, "{}", service.log());
-}
-
-/// The service assembled in-process, as `main` does it, refuses what the kill tests rely on: two on one socket.
-#[test]
-fn a_second_service_on_the_same_socket_is_refused() {
-    let service = CertService::started(INTERNAL);
-    let config = Config::load(&service.path("cs.toml")).unwrap();
-    let error = Runtime::new().unwrap().block_on(Service::build(config)).err().unwrap();
-    assert!(error.contains("another process serves it"), "{error}");
+    on_each_database(|database| {
+        let service = CertService::new("");
+        let settings = format!("{INTERNAL}[issuance]\nrsa = true\n{}", database.settings(&service));
+        service.configure(LISTEN, &settings);
+        // Then in line, since the second order takes from the CA's limits by itself, and the same once more without the look.
+        assert_eq!(crash_everywhere(&service, "internal", None).len(), 16);
+    });
 }

@@ -10,11 +10,12 @@ use contract::api::{State, Who};
 use ring::hmac;
 use serde_json::Value;
 
+use crate::crash::{assert_crashed_in, crash_everywhere};
+use crate::databases::on_each_database;
 use crate::edge::open_bundle;
 use crate::pebble::Pebble;
-use crate::process::{CertService, Running, free_port, wait_for};
+use crate::process::{CertService, LISTEN, Running, free_port, wait_for};
 
-const LISTEN: &str = "[listen]\naddress = \"unix:cs.sock\"\n";
 const SECRET: &str = "a-secret-of-sixteen-bytes";
 const ISSUER: &str = "challenges = [\"http-01\", \"dns-01\"]\ncaa_names = [\"pebble.example\"]\n";
 
@@ -34,7 +35,7 @@ fn manage(port: u16, path: &str, body: &Value) {
 struct Hook {
     url: String,
     told: Arc<Mutex<Vec<(String, String)>>>,
-    /// So many calls fail.
+    /// The next call fails.
     fails: Arc<Mutex<u32>>,
 }
 
@@ -89,19 +90,41 @@ impl Hook {
     }
 }
 
+/// `[[dns]]` of a webhook, whose secret lies in the service's folder.
+pub fn by_webhook(service: &CertService, url: &str) -> String {
+    service.write_secret("dns.secret", SECRET);
+    format!(
+        "[[dns]]\nname = \"hook\"\nkind = \"webhook\"\nzones = [\"own.example\", \"acme.saas.example\"]\nwait_seconds = 0\n\
+         url = \"{url}\"\nsecret_file = \"dns.secret\"\n"
+    )
+}
+
 fn with_webhook() -> (CertService, Pebble, Hook) {
     let mut service = CertService::new("");
     let pebble = Pebble::start(service.folder.path(), "");
     let hook = Hook::start(pebble.dns_management);
-    service.write_secret("dns.secret", SECRET);
-    let dns = format!(
-        "[[dns]]\nname = \"hook\"\nkind = \"webhook\"\nzones = [\"own.example\", \"acme.saas.example\"]\nwait_seconds = 0\n\
-         url = \"{}\"\nsecret_file = \"dns.secret\"\n",
-        hook.url
-    );
+    let dns = by_webhook(&service, &hook.url);
     service.configure(LISTEN, &format!("{}{dns}", pebble.issuer(ISSUER)));
     service.start();
     (service, pebble, hook)
+}
+
+#[test]
+fn a_crash_at_each_point_of_an_order_in_dns_loses_nothing() {
+    on_each_database(|database| {
+        let service = CertService::new("");
+        let pebble = Pebble::start(service.folder.path(), "");
+        let hook = Hook::start(pebble.dns_management);
+        let settings = [
+            pebble.issuer("challenges = [\"dns-01\"]\n"),
+            by_webhook(&service, &hook.url),
+            database.settings(&service),
+        ];
+        service.configure(LISTEN, &settings.concat());
+        let points = crash_everywhere(&service, "pebble", Some(&|| pebble.counted()));
+        let steps = ["ordering", "ordered", "presenting", "answering", "validating", "ready", "keyed", "finalizing"];
+        assert_crashed_in(&points, &steps);
+    });
 }
 
 #[test]

@@ -5,10 +5,9 @@ use std::time::Duration;
 use contract::api::{BudgetPage, Domain, State};
 use contract::journal::Page;
 
-use crate::process::{CertService, wait_for};
+use crate::process::{CertService, LISTEN, wait_for};
 use crate::scripted::{Ca, Script};
 
-const LISTEN: &str = "[listen]\naddress = \"unix:cs.sock\"\n";
 const QUICK: &str = "[issuance]\nretry_seconds_min = 1\nretry_seconds_max = 2\nrenewals_wait_seconds = 0\n";
 
 /// Two CAs; `first` is preferred.

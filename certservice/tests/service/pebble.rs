@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use certservice::challenge::{find, find_self_check};
 use certservice::clock::now;
-use certservice::config::StoreUrl;
+use certservice::config::Config;
 use certservice::store::Store;
 use contract::api::{State, Who};
 use contract::signed::{VerifyKeys, verify};
@@ -18,11 +18,12 @@ use contract::{Challenge, Hostname};
 use tokio::runtime::Runtime;
 
 use crate::ca::write_certificates;
-use crate::crash::{KID, crash_everywhere};
+use crate::crash::{Counted, KID, assert_crashed_in, crash_everywhere};
+use crate::databases::on_each_database;
 use crate::edge::{is_bound_to_certificate, open_bundle};
 use crate::http::exchange;
 use crate::internal::assert_not_leaked;
-use crate::process::{CertService, Running, free_port, wait_for};
+use crate::process::{CertService, LISTEN, Running, free_port, wait_for};
 
 fn binary(name: &str) -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/latchkey/bin");
@@ -39,6 +40,7 @@ pub struct Pebble {
     /// Its DNS server, and where that is told what to answer.
     pub dns: u16,
     pub dns_management: u16,
+    log: PathBuf,
     _processes: [Running; 2],
 }
 
@@ -79,7 +81,15 @@ impl Pebble {
             wait_for("Pebble", || TcpStream::connect(("127.0.0.1", port)).ok());
         }
         let directory = format!("https://127.0.0.1:{acme}/dir");
-        Self { directory, http_port: http, dns: resolver, dns_management, _processes: [ca, dns_server] }
+        let log = folder.join("pebble.log");
+        Self { directory, http_port: http, dns: resolver, dns_management, log, _processes: [ca, dns_server] }
+    }
+
+    /// By its log.
+    pub fn counted(&self) -> Counted {
+        let log = std::fs::read_to_string(&self.log).unwrap();
+        let count = |words: &str| log.matches(words).count();
+        Counted { orders: count("Added order"), certificates: count("Issued certificate serial") }
     }
 
     pub fn issuer(&self, extra: &str) -> String {
@@ -145,7 +155,7 @@ fn set_up() -> (CertService, Pebble, Responder) {
 pub fn set_up_with(extra: &str) -> (CertService, Pebble, Responder) {
     let mut service = CertService::new("");
     let pebble = Pebble::start(service.folder.path(), r#", "domainBlocklist": ["blocked-domain.example"]"#);
-    service.configure("[listen]\naddress = \"unix:cs.sock\"\n", &pebble.issuer(extra));
+    service.configure(LISTEN, &pebble.issuer(extra));
     service.start();
     let responder = Responder::edge(pebble.http_port, &service);
     (service, pebble, responder)
@@ -228,8 +238,7 @@ fn an_account_can_be_bound_to_an_external_one() {
     let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
     let keys = format!(r#", "externalAccountBindingRequired": true, "externalAccountMACKeys": {{"kid-1": "{key}"}}"#);
     let pebble = Pebble::start(service.folder.path(), &keys);
-    let listen = "[listen]\naddress = \"unix:cs.sock\"\n";
-    service.configure(listen, &pebble.issuer(""));
+    service.configure(LISTEN, &pebble.issuer(""));
     service.start();
     let _responder = Responder::edge(pebble.http_port, &service);
     assert_eq!(service.put("shop.example", "").status, 201);
@@ -238,25 +247,29 @@ fn an_account_can_be_bound_to_an_external_one() {
 
     service.kill();
     service.write_secret("hmac", key);
-    service.configure(listen, &pebble.issuer("eab = { kid = \"kid-1\", hmac_key_file = \"hmac\" }\n"));
+    service.configure(LISTEN, &pebble.issuer("eab = { kid = \"kid-1\", hmac_key_file = \"hmac\" }\n"));
     service.start();
     service.wait_live("shop.example");
 }
 
 #[test]
 fn a_crash_at_each_point_of_an_acme_order_loses_nothing() {
-    let service = CertService::new("");
-    let pebble = Pebble::start(service.folder.path(), "");
-    service.configure("[listen]\naddress = \"unix:cs.sock\"\n", &pebble.issuer(""));
-    // The answers come from the same database as in `GET /v1/challenges`; there is no process to ask.
-    std::fs::create_dir(service.path("data")).unwrap();
-    let runtime = Runtime::new().unwrap();
-    let store = runtime.block_on(Store::open(&StoreUrl::Sqlite(service.path("data/certservice.db")))).unwrap();
-    let _responder = Responder::start(pebble.http_port, move |host, token| {
-        let host = Hostname::from_wire(host).ok()?;
-        let own = find_self_check(&host, token, KID, now());
-        own.or_else(|| runtime.block_on(find(&store, &host, token, now())).unwrap())
+    on_each_database(|database| {
+        let service = CertService::new("");
+        let pebble = Pebble::start(service.folder.path(), "");
+        service.configure(LISTEN, &format!("{}{}", pebble.issuer(""), database.settings(&service)));
+        // The answers come from the same database as in `GET /v1/challenges`; there is no process to ask.
+        std::fs::create_dir(service.path("data")).unwrap();
+        let runtime = Runtime::new().unwrap();
+        let config = Config::load(&service.path("cs.toml")).unwrap();
+        let store = runtime.block_on(Store::open(&config.store)).unwrap();
+        let _responder = Responder::start(pebble.http_port, move |host, token| {
+            let host = Hostname::from_wire(host).ok()?;
+            let own = find_self_check(&host, token, KID, now());
+            own.or_else(|| runtime.block_on(find(&store, &host, token, now())).unwrap())
+        });
+        let points = crash_everywhere(&service, "pebble", Some(&|| pebble.counted()));
+        let steps = ["ordering", "ordered", "answering", "validating", "ready", "keyed", "finalizing"];
+        assert_crashed_in(&points, &steps);
     });
-    let points = crash_everywhere(&service, "pebble");
-    assert!(points >= 14, "{points}");
 }

@@ -13,6 +13,7 @@ use contract::signed::VerifyKeys;
 
 use crate::http::{Answer, exchange, exchange_with};
 
+pub const LISTEN: &str = "[listen]\naddress = \"unix:cs.sock\"\n";
 pub const INTERNAL: &str = "[[issuers]]\nname = \"internal\"\nkind = \"internal\"\n";
 
 /// Ends the process when dropped.
@@ -38,7 +39,7 @@ impl CertService {
         let edge = EdgeKey::generate(2048).unwrap();
         std::fs::write(folder.path().join("edge.pub"), edge.public_pem().unwrap()).unwrap();
         let service = Self { folder, edge, process: None };
-        service.configure("[listen]\naddress = \"unix:cs.sock\"\n", settings);
+        service.configure(LISTEN, settings);
         service
     }
 
@@ -84,6 +85,12 @@ impl CertService {
     /// As `kill -9` does.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// Waits until somebody else has killed it.
+    pub fn wait_killed(&mut self) {
+        let status = wait_for("the end of the process", || self.process().try_wait().unwrap());
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");
     }
 
     pub fn process(&mut self) -> &mut Child {

@@ -3,9 +3,8 @@
 use contract::api::{State, Who};
 
 use crate::pebble::{Pebble, Responder};
-use crate::process::CertService;
+use crate::process::{CertService, LISTEN};
 
-const LISTEN: &str = "[listen]\naddress = \"unix:cs.sock\"\n";
 const PROFILES: &str = r#", "profiles": {
     "classic": {"description": "as ever", "validityPeriod": 7776000},
     "shortlived": {"description": "for days", "validityPeriod": 576000}}"#;

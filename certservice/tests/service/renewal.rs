@@ -49,41 +49,6 @@ fn a_renewal_brings_the_next_revision_with_a_new_key() {
     assert_ne!(first_key, second_key);
 }
 
-/// On the server that `LATCHKEY_TEST_MYSQL_URL` names, where it is set.
-#[test]
-fn mysql_serves_as_well() {
-    let Ok(server) = std::env::var("LATCHKEY_TEST_MYSQL_URL") else {
-        println!("LATCHKEY_TEST_MYSQL_URL is not set: only SQLite is tested");
-        return;
-    };
-    let name = format!("latchkey_service_{}", std::process::id());
-    let runtime = Runtime::new().unwrap();
-    let run = |statement: String| {
-        runtime.block_on(async {
-            let mut connection = sqlx::MySqlConnection::connect(&server).await.unwrap();
-            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
-        });
-    };
-    run(format!("CREATE DATABASE {name}"));
-    let (base, options) = server.split_once('?').map_or((&*server, String::new()), |(b, o)| (b, format!("?{o}")));
-    let host = base.split('/').nth(2).unwrap();
-    let mut service = CertService::new(&format!("{INTERNAL}[store]\nurl_file = \"url\"\n"));
-    service.write_secret("url", format!("mysql://{host}/{name}{options}\n"));
-    service.start();
-    let names: Vec<_> = (0..20).map(|n| format!("n{n}.example")).collect();
-    for name in &names {
-        assert_eq!(service.put(name, "").status, 201);
-    }
-    service.kill();
-    service.start();
-    for name in &names {
-        service.wait_live(name);
-        let answer = service.get(&format!("/v1/bundles/{name}"));
-        open_bundle(answer.text(), name, &service.verify_keys(), &service.edge);
-    }
-    run(format!("DROP DATABASE {name}"));
-}
-
 #[test]
 fn a_forecast_says_what_would_end_and_alerts_have_their_numbers() {
     let settings = format!("{INTERNAL}[[issuers]]\nname = \"short\"\nkind = \"internal\"\nvalidity_days = 2\n");

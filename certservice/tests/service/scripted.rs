@@ -27,6 +27,10 @@ pub enum Script {
     Lost,
     /// Does it and hangs up.
     LostAfter,
+    /// Kills a process before it has done anything, as `kill -9` does.
+    Kill(u32),
+    /// Does it first.
+    KillAfter(u32),
     /// Signs another key, for another name.
     Impostor,
     /// So many looks find the certificate in the making.
@@ -47,13 +51,18 @@ struct State {
     scripts: HashMap<String, VecDeque<Script>>,
     /// Of renewal information, Unix seconds.
     window: Option<(i64, i64)>,
+    /// The challenge that new orders have to meet.
+    wants: Option<&'static str>,
     revoked: usize,
+    signed: usize,
 }
 
 #[derive(Clone)]
 pub struct Order {
     pub name: String,
     pub replaces: Option<String>,
+    /// The challenge that is not met yet.
+    wants: Option<&'static str>,
     looks_left: u32,
     chain: Option<String>,
 }
@@ -121,6 +130,15 @@ impl Ca {
         self.state.lock().unwrap().orders.clone()
     }
 
+    /// Finds a challenge of this type met as soon as it is told that it is.
+    pub fn want(&self, challenge: &'static str) {
+        self.state.lock().unwrap().wants = Some(challenge);
+    }
+
+    pub fn signed(&self) -> usize {
+        self.state.lock().unwrap().signed
+    }
+
     pub fn revoked(&self) -> usize {
         self.state.lock().unwrap().revoked
     }
@@ -139,8 +157,16 @@ impl Ca {
                 Some(http(status, &format!("Content-Type: application/problem+json\r\n{headers}"), &body))
             }
             Some(Script::Lost) => None,
+            Some(Script::Kill(process)) => {
+                kill(process);
+                None
+            }
             script => {
                 let answer = self.obey(kind, number, body, script.as_ref());
+                if let Some(Script::KillAfter(process)) = script {
+                    kill(process);
+                    return None;
+                }
                 (!matches!(script, Some(Script::LostAfter))).then_some(answer)
             }
         }
@@ -163,7 +189,8 @@ impl Ca {
             "new-order" => {
                 let name = payload["identifiers"][0]["value"].as_str().unwrap().to_owned();
                 let replaces = payload["replaces"].as_str().map(str::to_owned);
-                state.orders.push(Order { name, replaces, looks_left: 0, chain: None });
+                let wants = state.wants;
+                state.orders.push(Order { name, replaces, wants, looks_left: 0, chain: None });
                 let number = state.orders.len() - 1;
                 let location = format!("Location: {base}/order/{number}\r\n");
                 http(201, &location, &self.shown(&state.orders[number], number))
@@ -174,6 +201,12 @@ impl Ca {
                 let order = order.clone();
                 http(200, "", &self.shown(&order, number))
             }
+            "authz" => http(200, "", &self.authorization(&state.orders[number], number, state.wants)),
+            "challenge" => {
+                let order = &mut state.orders[number];
+                let challenge = self.challenge(order.wants.take(), number, "valid");
+                http(200, "", &challenge.to_string())
+            }
             "finalize" => {
                 let csr = URL_SAFE_NO_PAD.decode(payload["csr"].as_str().unwrap()).unwrap();
                 let order = &mut state.orders[number];
@@ -181,6 +214,7 @@ impl Ca {
                 order.chain = Some(self.sign(&csr, if impostor { "evil.example" } else { &order.name }, impostor));
                 order.looks_left = if let Some(Script::Slow(looks)) = script { *looks } else { 0 };
                 let order = order.clone();
+                state.signed += 1;
                 http(200, "", &self.shown(&order, number))
             }
             "cert" => {
@@ -205,6 +239,7 @@ impl Ca {
     fn shown(&self, order: &Order, number: usize) -> String {
         let base = &self.base;
         let status = match &order.chain {
+            None if order.wants.is_some() => "pending",
             None => "ready",
             Some(_) if order.looks_left > 0 => "processing",
             Some(_) => "valid",
@@ -213,6 +248,9 @@ impl Ca {
             "status": status, "identifiers": [{"type": "dns", "value": order.name}], "authorizations": [],
             "finalize": format!("{base}/finalize/{number}"),
         });
+        if order.wants.is_some() {
+            shown["authorizations"] = json!([format!("{base}/authz/{number}")]);
+        }
         if let Some(replaces) = &order.replaces {
             shown["replaces"] = json!(replaces);
         }
@@ -220,6 +258,18 @@ impl Ca {
             shown["certificate"] = json!(format!("{base}/cert/{number}"));
         }
         shown.to_string()
+    }
+
+    fn authorization(&self, order: &Order, number: usize, wants: Option<&'static str>) -> String {
+        let status = if order.wants.is_some() { "pending" } else { "valid" };
+        let challenge = self.challenge(order.wants.or(wants), number, status);
+        let identifier = json!({"type": "dns", "value": order.name});
+        json!({"identifier": identifier, "status": status, "challenges": [challenge]}).to_string()
+    }
+
+    fn challenge(&self, kind: Option<&'static str>, number: usize, status: &str) -> Value {
+        let url = format!("{}/challenge/{number}", self.base);
+        json!({"type": kind.unwrap_or("http-01"), "url": url, "status": status, "token": format!("token{number}")})
     }
 
     fn sign(&self, csr: &[u8], name: &str, other_key: bool) -> String {
@@ -236,6 +286,11 @@ impl Ca {
         };
         leaf.unwrap().pem()
     }
+}
+
+pub fn kill(process: u32) {
+    let done = std::process::Command::new("kill").args(["-9", &process.to_string()]).status().unwrap();
+    assert!(done.success());
 }
 
 fn http(status: u16, headers: &str, body: &str) -> String {

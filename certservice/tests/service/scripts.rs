@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use contract::api::{BudgetPage, State, Who};
 
 use crate::edge::open_bundle;
-use crate::process::CertService;
+use crate::process::{CertService, LISTEN};
 use crate::scripted::{Ca, Script};
 
-const LISTEN: &str = "[listen]\naddress = \"unix:cs.sock\"\n";
 const QUICK: &str = "[issuance]\nretry_seconds_min = 1\nretry_seconds_max = 2\n";
 
 fn started(extra: &str) -> (CertService, Ca) {
@@ -139,47 +138,6 @@ fn no_more_orders_leave_than_the_limit_allows_and_the_rest_waits_in_line() {
     assert!(
         service.get("/metrics").text().contains("latchkey_certservice_budget_left{issuer=\"ca\",limit=\"orders\"} 0")
     );
-}
-
-#[test]
-fn two_instances_on_one_store_make_no_order_twice_and_take_over_from_a_dead_one() {
-    let (mut first, ca) = started("");
-    std::fs::write(
-        first.path("second.toml"),
-        std::fs::read_to_string(first.path("cs.toml")).unwrap().replace("cs.sock", "second.sock"),
-    )
-    .unwrap();
-    let log = std::fs::File::create(first.path("second.log")).unwrap();
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_latchkey-certservice"));
-    command.arg("--config").arg(first.path("second.toml")).stderr(log);
-    let _second = crate::process::Running(command.spawn().unwrap());
-    for n in 0..30 {
-        assert_eq!(first.put(&format!("n{n}.example"), "").status, 201);
-    }
-    for n in 0..30 {
-        first.wait_live(&format!("n{n}.example"));
-    }
-    let mut names: Vec<_> = ca.orders().into_iter().map(|order| order.name).collect();
-    names.sort();
-    names.dedup();
-    assert_eq!((names.len(), ca.orders().len()), (30, 30), "an order was made twice");
-    // Whoever has it dies half-way; the other goes on with the same order.
-    ca.script("finalize", Script::Slow(8));
-    assert_eq!(first.put("orphan.example", "").status, 201);
-    first.wait("orphan.example", |domain| domain.code == "finalizing");
-    first.kill();
-    let socket = first.path("second.sock");
-    let deadline = Instant::now() + Duration::from_secs(240);
-    loop {
-        let stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
-        let answer = crate::http::exchange(stream, "GET", "/v1/domains/orphan.example", None, b"");
-        if answer.json()["code"] == "issued" {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{answer:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert_eq!(ca.orders().len(), 31, "the other began a new order");
 }
 
 #[test]
