@@ -25,4 +25,5 @@ pub mod observe;
 mod https;
 mod instance;
 mod secret_file;
+mod traces;
 pub mod service;

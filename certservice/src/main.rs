@@ -1,3 +1,4 @@
+use std::alloc::System;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +9,11 @@ use certservice::service::{Service, forbid_core_dumps};
 use clap::{Parser, Subcommand, ValueEnum};
 use contract::document::render;
 use tracing_subscriber::EnvFilter;
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes what is freed: copies of private keys that libraries make, and requests that carry one.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 /// Registers domains, obtains their certificates and hands them, sealed, to the edges.
 #[derive(Parser)]

@@ -9,6 +9,7 @@ use x509_parser::prelude::FromDer;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{Failure, Then};
+use crate::traces::wiped_away;
 
 /// PKCS #8 in DER. Wiped when dropped; shows nothing.
 pub struct PrivateKey {
@@ -41,11 +42,13 @@ impl PrivateKey {
         }
         // Which of its numbers don't fit together is nobody's business.
         let refused = |_| format!("not a private key that can be used: RSA of 2048 to 4096 bits, P-256, P-384; {hint}");
-        let mut pair = KeyPair::from_pem(text).map_err(refused)?;
-        let pkcs8 = Zeroizing::new(pair.serialized_der().to_vec());
-        let public_key_sha256 = contract::bundle::sha256(&pair.subject_public_key_info());
-        pair.zeroize();
-        Ok(Self { pkcs8, public_key_sha256 })
+        wiped_away(|| {
+            let mut pair = KeyPair::from_pem(text).map_err(refused)?;
+            let pkcs8 = Zeroizing::new(pair.serialized_der().to_vec());
+            let public_key_sha256 = contract::bundle::sha256(&pair.subject_public_key_info());
+            pair.zeroize();
+            Ok(Self { pkcs8, public_key_sha256 })
+        })
     }
 }
 
@@ -91,6 +94,10 @@ pub enum KeyKind {
 /// A fresh key and its CSR for one name. The subject stays empty: names stand in the SAN only. RSA takes tens of
 /// milliseconds.
 pub fn new_key(domain: &Hostname, kind: KeyKind) -> Result<(PrivateKey, Csr), Failure> {
+    wiped_away(|| make_key(domain, kind))
+}
+
+fn make_key(domain: &Hostname, kind: KeyKind) -> Result<(PrivateKey, Csr), Failure> {
     let mut pair = match kind {
         KeyKind::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?,
         KeyKind::Rsa2048 => {
@@ -115,6 +122,7 @@ fn failed(error: impl fmt::Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::traces::tests::left_on_the_stack;
 
     #[test]
     fn each_key_is_new_and_shows_nothing() {
@@ -125,6 +133,20 @@ mod tests {
             assert_ne!(first.public_key_sha256(), second.public_key_sha256());
             assert_eq!(format!("{one:?}"), "PrivateKey");
         }
+    }
+
+    /// The digits of a P-256 key, in its PKCS #8 (RFC 5915, section 3).
+    fn digits(key: &PrivateKey) -> Vec<u8> {
+        let at = key.pkcs8().windows(2).position(|two| two == [0x04, 32]).unwrap() + 2;
+        key.pkcs8()[at..at + 32].to_vec()
+    }
+
+    #[test]
+    fn making_and_reading_a_key_leaves_nothing_on_the_stack() {
+        let domain = Hostname::parse("shop.example").unwrap();
+        assert!(!left_on_the_stack(move || digits(&new_key(&domain, KeyKind::EcdsaP256).unwrap().0)));
+        let pem = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
+        assert!(!left_on_the_stack(move || digits(&PrivateKey::from_pem(&pem).unwrap())));
     }
 
     #[test]

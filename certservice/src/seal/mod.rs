@@ -7,6 +7,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::issue::{Csr, Facts, Failure, PrivateKey, Then};
+use crate::traces::wiped_away;
 
 /// At once after it was made, before anything is asked of a CA: what is stored for the case of a crash.
 pub fn before_issuance(key: &PrivateKey, csr: &Csr, domain: &Hostname, edges: &[Recipient]) -> Result<Sealed, Failure> {
@@ -24,7 +25,7 @@ pub fn to_certificate(
 }
 
 fn sealed(key: &PrivateKey, domain: &Hostname, bound: Bound, edges: &[Recipient]) -> Result<Sealed, Failure> {
-    seal(key.pkcs8(), domain, bound, edges)
+    wiped_away(|| seal(key.pkcs8(), domain, bound, edges))
         .map_err(|error| Failure::ours(format!("sealing the key failed: {error}"), Then::Retry { after: 0 }))
 }
 
@@ -35,7 +36,28 @@ pub fn new_ticket_key(encrypts_from: u64, accepts_until: u64, edges: &[Recipient
     let filled = random.fill(&mut name).and_then(|()| random.fill(secret.as_mut()));
     filled.map_err(|_| "the system's random number generator failed".to_owned())?;
     let name = KeyName(name);
-    let secret =
-        seal_ticket_key(&secret, &name, edges).map_err(|error| format!("sealing a ticket key failed: {error}"))?;
+    let secret = wiped_away(|| seal_ticket_key(&secret, &name, edges))
+        .map_err(|error| format!("sealing a ticket key failed: {error}"))?;
     Ok(TicketKey { name, encrypts_from, accepts_until, secret })
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::sealed::EdgeKey;
+
+    use super::*;
+    use crate::issue::{KeyKind, new_key};
+    use crate::traces::tests::left_on_the_stack;
+
+    #[test]
+    fn sealing_leaves_nothing_on_the_stack() {
+        let domain = Hostname::parse("shop.example").unwrap();
+        let edge = Recipient::from_pem(&EdgeKey::generate(2048).unwrap().public_pem().unwrap()).unwrap();
+        assert!(!left_on_the_stack(move || {
+            let (key, csr) = new_key(&domain, KeyKind::EcdsaP256).unwrap();
+            before_issuance(&key, &csr, &domain, &[edge]).unwrap();
+            // A part of what was encrypted, block by block, that holds digits of the key.
+            key.pkcs8()[36..48].to_vec()
+        }));
+    }
 }

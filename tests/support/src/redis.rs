@@ -1,6 +1,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use ::redis::AsyncConnectionConfig;
 use ::redis::aio::MultiplexedConnection;
 
 use crate::process::Process;
@@ -44,7 +46,9 @@ impl Redis {
 }
 
 async fn connect(url: &str) -> Result<MultiplexedConnection> {
-    let mut connection = ::redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    // The library waits for half a second; writing all to a busy disk takes longer.
+    let patient = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+    let mut connection = ::redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&patient).await?;
     let () = ::redis::cmd("PING").query_async(&mut connection).await?;
     Ok(connection)
 }
