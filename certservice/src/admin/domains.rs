@@ -20,7 +20,7 @@ use super::problem::ApiError;
 use super::verbs::first_order;
 use super::{Api, BODY_BYTES_MAX};
 use crate::config::is_tenant;
-use crate::intake::Wanted;
+use crate::intake::{self, Wanted};
 use crate::order::Job;
 use crate::store::{Filter, Registered, Wish};
 use crate::{challenge, clock};
@@ -90,8 +90,13 @@ pub(super) async fn put(
             }
             Ok(Json(api.links.with(lift(&api, &caller, domain).await?)).into_response())
         }
+        Registered::Taken => Err(taken(&entry.name)),
         Registered::TooMany => Err(api.rules.too_many(&entry.name).into()),
     }
+}
+
+fn taken(name: &Hostname) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, "domain_taken", "Domain taken", intake::says_taken(name))
 }
 
 /// Asked again, what is missing comes: the two are not one.
@@ -107,6 +112,7 @@ async fn register_twin(api: &Api, caller: &Caller, tenant: &str, job: &Job) -> R
             let says = format!("{} belongs to another tenant; without `www` it is left alone", domain.name);
             Err(ApiError::new(StatusCode::CONFLICT, "domain_taken", "Domain taken", says))
         }
+        Registered::Taken => Err(taken(&job.domain)),
         Registered::TooMany => Err(api.rules.too_many(&job.domain).into()),
     }
 }

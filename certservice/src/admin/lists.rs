@@ -28,6 +28,8 @@ const LINES_MAX: u64 = 2_000_000;
 const ARRIVING_MAX: usize = 4;
 /// Between two pieces of a body.
 const PIECE_SECONDS_MAX: u64 = 30;
+/// A list that has not grown for so long was broken off.
+const SILENT_SECONDS_MAX: u64 = 120;
 const BUSY_SECONDS: u64 = 10;
 const KEY_BYTES_MAX: usize = 64;
 /// Errors in one answer.
@@ -74,7 +76,16 @@ pub(super) async fn post(
         others: &others,
         actor: &caller.actor(),
     };
-    let (list, is_new) = api.store.begin_list(&new, clock::now()).await?;
+    let (mut list, mut is_new) = api.store.begin_list(&new, clock::now()).await?;
+    if !is_new && show(&api, &list, own, 0).await?.lines == 0 {
+        // Somebody sends it now, or has been broken off.
+        if !api.store.remove_broken_off(&list, clock::now().saturating_sub(SILENT_SECONDS_MAX)).await? {
+            let says =
+                format!("this list arrives already; one that was broken off begins anew {SILENT_SECONDS_MAX} s later");
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", says).retry_after(BUSY_SECONDS));
+        }
+        (list, is_new) = api.store.begin_list(&new, clock::now()).await?;
+    }
     if is_new {
         let arriving = Arriving { api: &api, list: &list, lines: 0, part: Vec::new(), first_line: 1 };
         if let Err(error) = arriving.receive(request.into_body()).await {
@@ -168,7 +179,7 @@ impl Arriving<'_> {
             let text = String::from_utf8_lossy(&self.part);
             // Each line ends with a break; the last one's would begin another.
             let text = text.strip_suffix('\n').unwrap_or(&text);
-            self.api.store.add_part(self.list, self.first_line, text).await?;
+            self.api.store.add_part(self.list, self.first_line, text, clock::now()).await?;
         }
         self.part.clear();
         self.first_line = self.lines + 1;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
-use contract::api::{CheckReport, Domain, RevokeDomain, RevokeReason};
+use contract::api::{CheckReport, Domain, RevokeDomain, RevokeReason, State as DomainState};
 use contract::journal::Detail;
 use http::StatusCode;
 use tokio::sync::Semaphore;
@@ -46,7 +46,15 @@ pub(super) async fn post(
     match verb {
         "check" => check(&api, domain).await,
         "renew" => renew(&api, &caller, domain, "domain.renewal_asked", &Detail::new()).await,
-        "revoke" => revoke(&api, &caller, domain, request).await,
+        "revoke" => {
+            let wanted: RevokeDomain = json_body(request, "it may be empty or have `reason`").await?;
+            // A task of its own: a caller who hangs up meanwhile must not keep a new certificate from being ordered.
+            tokio::spawn(async move { revoke(&api, &caller, domain, wanted).await }).await.map_err(|error| {
+                tracing::error!(%error, "a revocation ended badly");
+                let says = "the revocation ended badly; see CertService's log";
+                ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error", says)
+            })?
+        }
         _ => Err(unknown_verb()),
     }
 }
@@ -63,7 +71,8 @@ async fn check(api: &Api, domain: Domain) -> Result<Response, ApiError> {
     Ok(Json(CheckReport { name: domain.name, passed, steps: report.steps, checked_at: clock::now() }).into_response())
 }
 
-/// An order now: the first one again, or one that replaces the certificate. The CA's limits hold.
+/// An order now: the first one again, or one that replaces the certificate. The CA's limits hold. What was refused for good
+/// waits for an operator.
 async fn renew(
     api: &Api,
     caller: &Caller,
@@ -71,6 +80,10 @@ async fn renew(
     action: &'static str,
     detail: &Detail,
 ) -> Result<Response, ApiError> {
+    if domain.state == DomainState::Blocked && caller.tenant().is_some() {
+        let says = format!("{} is blocked ({}): an operator has to lift it", domain.name, domain.code);
+        return Err(ApiError::new(StatusCode::CONFLICT, "blocked", "Blocked", says));
+    }
     let now = clock::now();
     let job = match api.store.renewal(&domain.name).await? {
         Some(renewal) => order(renewal, now),
@@ -91,14 +104,9 @@ pub(super) fn first_order(domain: &Domain, now: u64) -> Job {
     Job { issuers, profile, ..Job::new(domain.name.clone(), domain.issuer.clone(), 0, now) }
 }
 
-/// The CA takes the certificate back, and another one is ordered at once; edges serve the old one until that is there.
-async fn revoke(
-    api: &Api,
-    caller: &Caller,
-    domain: Domain,
-    request: axum::extract::Request,
-) -> Result<Response, ApiError> {
-    let wanted: RevokeDomain = json_body(request, "it may be empty or have `reason`").await?;
+/// The CA takes the certificate back, with the RSA one beside it, and another one is ordered at once; edges serve the old one
+/// until that is there.
+async fn revoke(api: &Api, caller: &Caller, domain: Domain, wanted: RevokeDomain) -> Result<Response, ApiError> {
     let reason = match wanted.reason {
         RevokeReason::Unspecified => Reason::Unspecified,
         RevokeReason::KeyCompromise => Reason::KeyCompromise,
@@ -109,22 +117,25 @@ async fn revoke(
     let Some(bundle) = api.store.bundle(&domain.name).await? else {
         return Err(conflict("not_issued", format!("{} has no certificate", domain.name)));
     };
-    let leaf = bundle.chain().ok().and_then(|chain| chain.into_iter().next()).unwrap_or_default();
+    let leaf = |chain: Result<Vec<_>, _>| chain.ok().and_then(|chain| chain.into_iter().next()).unwrap_or_default();
+    let leaves = bundle.certificates().map(|(chain, _)| leaf(chain));
     let detail: Detail =
         [("reason".to_owned(), wanted.reason.as_str().into()), ("revision".to_owned(), bundle.revision.into())].into();
     // Before the CA is asked: what it does can't be undone, and must not be done untold.
     let (actor, action) = (caller.actor(), "certificate.revocation_asked");
     let (tenant, name) = (domain.tenant.as_str(), domain.name.as_str());
     api.store.tell(&Told { actor: &actor, action, tenant, name, detail: detail.clone() }).await?;
-    match api.hands.revoke(&bundle.issuer, &leaf, reason).await {
-        Ok(true) => {}
-        Ok(false) => {
-            let says = format!("issuer `{}` can't take certificates back", bundle.issuer);
-            return Err(conflict("not_revocable", says));
-        }
-        Err(failure) => {
-            let says = format!("the CA did not revoke it: {}", failure.says);
-            return Err(ApiError::new(StatusCode::BAD_GATEWAY, "ca_refused", "Not revoked", says));
+    for leaf in leaves {
+        match api.hands.revoke(&bundle.issuer, &leaf, reason).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let says = format!("issuer `{}` can't take certificates back", bundle.issuer);
+                return Err(conflict("not_revocable", says));
+            }
+            Err(failure) => {
+                let says = format!("the CA did not revoke it: {}", failure.says);
+                return Err(ApiError::new(StatusCode::BAD_GATEWAY, "ca_refused", "Not revoked", says));
+            }
         }
     }
     tracing::warn!(domain = %domain.name, domain.tenant, revision = bundle.revision, "certificate revoked");

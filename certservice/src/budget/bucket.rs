@@ -24,13 +24,23 @@ impl Limit {
         self.interval_ms() * self.count
     }
 
+    /// No bucket takes longer than its window to fill: one that says so was charged while a clock was wrong.
+    fn believed(self, full_at: FullAt, now_ms: u64) -> FullAt {
+        full_at.min(now_ms.saturating_add(self.window_ms()))
+    }
+
     pub fn left(self, full_at: FullAt, now_ms: u64) -> u64 {
-        self.window_ms().saturating_sub(full_at.saturating_sub(now_ms)) / self.interval_ms()
+        self.window_ms().saturating_sub(self.believed(full_at, now_ms).saturating_sub(now_ms)) / self.interval_ms()
     }
 
     /// When at least one is there.
     pub fn free_at(self, full_at: FullAt, now_ms: u64) -> u64 {
-        (full_at + self.interval_ms()).saturating_sub(self.window_ms()).max(now_ms)
+        self.turn_at(self.believed(full_at, now_ms), now_ms)
+    }
+
+    /// The same where those who wait have taken theirs already.
+    pub fn turn_at(self, full_at: FullAt, now_ms: u64) -> u64 {
+        full_at.saturating_add(self.interval_ms()).saturating_sub(self.window_ms()).max(now_ms)
     }
 
     /// One less, whether or not one was there: what the CA has counted is counted.
@@ -64,6 +74,14 @@ mod tests {
         assert_eq!(limit.left(full_at, NOW + 36_000), 1);
         assert_eq!(limit.left(full_at, NOW + 3 * 3_600_000), 300);
         assert_eq!(limit.left(limit.give_back(full_at), NOW), 1);
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_empties_a_bucket_for_one_window_only() {
+        let limit = Limit::new(300, 3 * 3600);
+        let full_at = limit.charge(0, NOW + 10 * 365 * 86_400_000);
+        assert_eq!((limit.left(full_at, NOW), limit.free_at(full_at, NOW)), (0, NOW + 36_000));
+        assert_eq!(limit.left(limit.charge(full_at, NOW), NOW + 3 * 3_600_000), 300);
     }
 
     #[test]

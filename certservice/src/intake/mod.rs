@@ -6,4 +6,4 @@ mod rules;
 
 pub use self::lines::{Format, LINE_BYTES_MAX, Line};
 pub use self::list::run;
-pub use self::rules::{Entry, Refusal, Rules, Wanted};
+pub use self::rules::{Entry, Refusal, Rules, Wanted, related, says_taken};

@@ -18,7 +18,7 @@ pub struct Rules {
     pub preferred: Vec<String>,
     /// Those that can issue for wildcards.
     pub wildcards: Vec<String>,
-    /// Names of one registered domain, whatever their tenants; 0 is no limit.
+    /// Names that a tenant may have of one registered domain; 0 is no limit.
     pub names_max: u64,
     /// `www.` comes with its parent, and the parent with it, where nobody says otherwise.
     pub www: bool,
@@ -158,6 +158,22 @@ impl Entry {
     }
 }
 
+/// Names that no other tenant may have beside this one: who points a wildcard here points all names below it here, and could
+/// be taken for whoever registers one of them; and one answer in DNS is for a name and its wildcard.
+pub fn related(name: &Hostname) -> (String, String) {
+    if name.is_wildcard() {
+        return (name.base().to_owned(), name.base().to_owned());
+    }
+    let above = name.as_str().split_once('.').map_or(name.as_str(), |(_, above)| above);
+    (format!("*.{name}"), format!("*.{above}"))
+}
+
+pub fn says_taken(name: &Hostname) -> String {
+    let (one, other) = related(name);
+    let which = if one == other { one } else { format!("{one} or {other}") };
+    format!("another tenant has {which}, and whoever controls that controls {name}")
+}
+
 /// `www.` of a registered domain, and the registered domain of that.
 fn twin(name: &Hostname) -> Option<Hostname> {
     let registered = registered_domain(name);
@@ -227,6 +243,13 @@ mod tests {
         assert_eq!(with(Some("second"), Some(&["second"])).unwrap_err(), "invalid_issuers");
         assert_eq!(with(None, Some(&["second", "second"])).unwrap_err(), "invalid_issuers");
         assert_eq!(with(None, Some(&["second", "third"])).unwrap_err(), "unknown_issuer");
+    }
+
+    #[test]
+    fn a_wildcard_and_what_it_covers_are_one_tenants() {
+        let related = |name: &str| related(&Hostname::parse_domain(name).unwrap());
+        assert_eq!(related("a.shop.example"), ("*.a.shop.example".to_owned(), "*.shop.example".to_owned()));
+        assert_eq!(related("*.shop.example"), ("shop.example".to_owned(), "shop.example".to_owned()));
     }
 
     #[test]

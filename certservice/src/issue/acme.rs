@@ -17,7 +17,9 @@ use x509_parser::pem::Pem;
 use zeroize::Zeroizing;
 
 use super::http::{AcmeHttp, with_pause};
-use super::refusal::{account_failure, dead_order, failure, gone, refusal, unknown_profile, validation_failure};
+use super::refusal::{
+    account_failure, account_refused, dead_order, failure, gone, refusal, unknown_profile, validation_failure,
+};
 use super::{Chain, Csr, Failure, NewCertificate, OrderState, Suggestion, Then};
 use crate::renew::Window;
 use crate::{config, secret_file};
@@ -98,6 +100,8 @@ impl Acme {
         }
         let order = self.dialogue(async |account| account.new_order(&new).await).await;
         let order = order.map_err(|failure| match &*failure.code {
+            // No name was looked at yet: what is not authorized is the account, one that was deactivated.
+            "challenge_failed" if !names_one => account_refused(failure.says, Then::Retry { after: 0 }),
             // Whatever the CA has against the certificate that is replaced, the name still needs one.
             "order_refused" | "ca_unsupported" | "challenge_failed" | "order_lost" if names_one => {
                 Failure { then: Then::NotReplacing, ..failure }

@@ -7,6 +7,11 @@ use contract::api::{State, Who};
 /// Longest text of a CA that is kept, in characters.
 const SAYS_MAX: usize = 600;
 
+/// What somebody else wrote, as it is kept and shown: not too long, and on one line.
+pub fn for_a_person(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAYS_MAX).collect()
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// Stable; also the metric's label, so the set is small and closed.
@@ -40,9 +45,7 @@ impl Failure {
         who: Who,
         then: Then,
     ) -> Self {
-        let says: String = says.into();
-        let says = says.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAYS_MAX).collect();
-        Self { code: code.into(), says, state, who, then, closes: false }
+        Self { code: code.into(), says: for_a_person(&says.into()), state, who, then, closes: false }
     }
 
     /// Something in CertService itself.

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -46,13 +46,24 @@ pub(super) struct AcmeHttp {
 struct Turns {
     limit: Limit,
     full_at: Mutex<FullAt>,
+    /// What its milliseconds count from: whoever sets the clock must not make requests wait.
+    since: Instant,
 }
 
 impl Turns {
+    fn new(limit: Limit) -> Self {
+        Self { limit, full_at: Mutex::new(0), since: Instant::now() }
+    }
+
+    async fn wait(&self) {
+        let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tokio::time::sleep(Duration::from_millis(self.take(now_ms))).await;
+    }
+
     /// Milliseconds until the next request may leave; they are taken.
     fn take(&self, now_ms: u64) -> u64 {
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = self.limit.free_at(*full_at, now_ms);
+        let at = self.limit.turn_at(*full_at, now_ms);
         // Beyond the window, too: who waits has its place.
         *full_at = (*full_at).max(now_ms) + self.limit.interval_ms();
         at - now_ms
@@ -65,7 +76,7 @@ impl AcmeHttp {
         let connector = https::connector(root_pem, false)?;
         let mut client = Client::builder(TokioExecutor::new());
         let client = client.pool_idle_timeout(Duration::from_secs(30)).build(connector);
-        let turns = requests.map(|limit| Arc::new(Turns { limit, full_at: Mutex::new(0) }));
+        let turns = requests.map(|limit| Arc::new(Turns::new(limit)));
         Ok(Self { client, turns })
     }
 
@@ -92,7 +103,7 @@ impl HttpClient for AcmeHttp {
         let exchange = self.clone().exchange(request);
         Box::pin(async move {
             if let Some(turns) = turns {
-                tokio::time::sleep(Duration::from_millis(turns.take(clock::now_ms()))).await;
+                turns.wait().await;
             }
             let limit = Duration::from_secs(EXCHANGE_SECONDS_MAX);
             let late = || Error::Other(format!("no answer within {EXCHANGE_SECONDS_MAX} s").into());
@@ -147,8 +158,8 @@ mod tests {
 
     #[test]
     fn requests_leave_no_faster_than_the_ca_takes_them_and_each_in_its_turn() {
-        let turns = Turns { limit: Limit::new(5, 1), full_at: Mutex::new(0) };
-        let now = 1_800_000_000_000;
+        let turns = Turns::new(Limit::new(5, 1));
+        let now = 10_000;
         let waits: Vec<_> = (0..9).map(|_| turns.take(now)).collect();
         assert_eq!(waits, [0, 0, 0, 0, 0, 200, 400, 600, 800]);
         // Those that wait have their turns; what comes later comes after them.

@@ -46,7 +46,7 @@ pub(super) fn unknown_profile(says: String) -> Failure {
 }
 
 /// It holds up every order.
-fn account_refused(says: String, then: Then) -> Failure {
+pub(super) fn account_refused(says: String, then: Then) -> Failure {
     Failure { closes: true, ..Failure::new("account_refused", says, State::Working, Who::Operator, then) }
 }
 

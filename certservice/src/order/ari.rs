@@ -66,13 +66,16 @@ async fn ask(
     let domain = suggested.name.clone();
     let pause = match hands.suggestion(&suggested.issuer, &suggested.ari_id).await {
         Ok(Some(Suggestion { window, again_seconds })) => {
-            let wanted = within(&domain, suggested.renew_at, window, now);
-            let at = planner.place(&suggested.issuer, suggested.renew_at, wanted, now);
-            if Some(at) != suggested.renew_at {
-                tracing::info!(%domain, renew_at = at, "the CA suggests another time for the renewal");
+            if let Some(wanted) = within(&domain, suggested.renew_at, window, now) {
+                let at = planner.place(&suggested.issuer, suggested.renew_at, wanted, now).max(suggested.rests_until);
+                if Some(at) != suggested.renew_at {
+                    tracing::info!(%domain, renew_at = at, "the CA suggests another time for the renewal");
+                }
+                suggested.renew_at = Some(at);
+                suggested.urgent |= window.end <= now && at <= now;
+            } else {
+                tracing::warn!(%domain, start = window.start, end = window.end, "the CA's renewal window ends before it begins");
             }
-            suggested.renew_at = Some(at);
-            suggested.urgent |= window.end <= now;
             again_seconds.clamp(POLL_SECONDS_MIN, POLL_SECONDS_MAX)
         }
         Ok(None) => AGAIN_SECONDS,

@@ -9,6 +9,8 @@ use crate::budget::Shortage;
 use crate::issue::Then;
 use crate::store::IssuerState;
 
+/// No pause is longer: one that seems so was noted while a clock was wrong.
+pub const PAUSE_SECONDS_MAX: u64 = 8 * 24 * 3600;
 /// Failures of the CA itself, in a row, before it is left alone for a while.
 const FAILURES_MAX: u32 = 3;
 const CLOSED_SECONDS_MIN: u64 = 5;
@@ -49,7 +51,8 @@ impl Gate {
 
     pub(super) fn refresh(&self, states: &[IssuerState], now: u64) {
         for state in states {
-            let closed = (state.closed_until > now).then(|| Held {
+            let pauses = (now + 1..=now + PAUSE_SECONDS_MAX).contains(&state.closed_until);
+            let closed = pauses.then(|| Held {
                 until: state.closed_until,
                 whole: true,
                 code: state.code.clone(),
@@ -97,7 +100,11 @@ impl Gate {
                     }
                 }
             }
-            Event::Ordered(Some(_)) | Event::Looked(_) | Event::Asked | Event::Accepted | Event::Certified { .. } => {
+            // An order that was under way goes on while others wait; that ends no pause. And an answer to a look says nothing
+            // of whether new orders are taken.
+            Event::Ordered(Some(_)) | Event::Accepted | Event::Certified { .. }
+                if seen.closed.as_ref().is_none_or(|held| held.until <= now) =>
+            {
                 let was = std::mem::take(&mut seen.failures);
                 seen.closed = None;
                 if std::mem::take(&mut seen.ill) || was > 0 { Verdict::Open } else { Verdict::Nothing }
@@ -110,7 +117,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::issue::Failure;
+    use crate::issue::{Failure, OrderState};
 
     const NOW: u64 = 1_800_000_000;
 
@@ -133,9 +140,22 @@ mod tests {
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
         assert!(gate.held("ca", NOW + 299).is_some() && gate.held("ca", NOW + 300).is_none());
         assert!(gate.held("other", NOW).is_none());
-        assert_eq!(gate.saw("ca", &Event::Accepted, NOW), Verdict::Open);
+        assert_eq!(gate.saw("ca", &Event::Accepted, NOW + 299), Verdict::Nothing, "it was told before the pause");
+        assert_eq!(gate.saw("ca", &Event::Looked(OrderState::Ready), NOW + 300), Verdict::Nothing);
+        assert_eq!(gate.saw("ca", &Event::Accepted, NOW + 300), Verdict::Open);
         assert!(gate.held("ca", NOW).is_none());
         assert_eq!(gate.saw("ca", &down(0), NOW), Verdict::Nothing);
+    }
+
+    #[test]
+    fn a_pause_of_years_was_noted_by_a_wrong_clock() {
+        let gate = Gate::default();
+        let closed = |closed_until| {
+            let (code, says) = ("ca_unavailable".to_owned(), "gone".to_owned());
+            gate.refresh(&[IssuerState { name: "ca".into(), closed_until, failures: 3, code, says }], NOW);
+            gate.held("ca", NOW).is_some()
+        };
+        assert!(closed(NOW + PAUSE_SECONDS_MAX) && !closed(NOW + PAUSE_SECONDS_MAX + 1) && !closed(NOW));
     }
 
     #[test]

@@ -316,6 +316,12 @@ impl Job {
         }
     }
 
+    /// A certificate is served, and has not ended.
+    pub fn serves(&self, now: u64) -> bool {
+        // Orders that were made before there were deadlines have none.
+        self.renews && (self.deadline == 0 || now < self.deadline)
+    }
+
     /// Its issuer has made the certificate that is served.
     fn knows_served(&self) -> bool {
         self.served_by.as_ref().is_none_or(|by| *by == self.issuer)

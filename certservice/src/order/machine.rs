@@ -160,7 +160,7 @@ fn wait_in_line(mut job: Job, held: Held, now: u64, pace: &Pace) -> (Job, Vec<Ta
         let then = Then::Retry { after: 0 };
         return failed(job, Failure::new(held.code, held.says, State::Working, Who::Nobody, then), now, pace);
     }
-    let state = if job.renews { State::Live } else { State::Working };
+    let state = if job.serves(now) { State::Live } else { State::Working };
     let Held { until, whole, code, says } = held;
     let who = if code == "rate_limited" { Who::Nobody } else { Who::CertificateAuthority };
     job.status = Status { state, code, says, who, steps: Vec::new() };
@@ -237,8 +237,7 @@ fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Ta
         let withdraw = (!job.answers.is_empty()).then(|| Task::Withdraw(std::mem::take(&mut job.answers)));
         return (prefer::moved(job, choice, now), withdraw.into_iter().collect());
     }
-    let stays_live = job.renews && failure.state != State::Live;
-    let state = if stays_live { State::Live } else { failure.state };
+    let state = if job.serves(now) { State::Live } else { failure.state };
     let steps = Vec::new();
     job.status = Status { state, code: failure.code.into_owned(), says: failure.says, who: failure.who, steps };
     let mut tasks = Vec::new();
@@ -263,7 +262,8 @@ fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Ta
             job.spent = false;
             job.due_at = now + pause.max(REFUSED_RENEWAL_SECONDS);
         }
-        Then::Stop => job.step = Step::Stopped,
+        // What the CA's limits lost to it is given back.
+        Then::Stop => (job.step, job.spent) = (Step::Stopped, false),
     }
     (job, tasks)
 }

@@ -25,6 +25,9 @@ use crate::store::{Claim, Next, Store, StoreError, Stored};
 const LOOK_SECONDS: u64 = 1;
 /// After the store failed.
 const REST_SECONDS: u64 = 5;
+/// How long an order rests that could not be stored; doubled for each failure that it has had before.
+const UNSTORED_SECONDS: u64 = 5;
+const UNSTORED_DOUBLINGS: u32 = 8;
 /// Longest time that one task may take.
 const TASK_SECONDS_MAX: u64 = 180;
 /// How long an order stays with an instance that says nothing any more, and how often it says something.
@@ -121,8 +124,16 @@ impl Runner {
     }
 
     async fn forget_full_budgets(&self) {
-        if let Err(error) = self.store.forget_full_budgets(clock::now() * 1000).await {
-            tracing::error!(%error, "budgets that are full again can't be removed");
+        let now = clock::now();
+        let forgotten = self.store.forget_full_budgets(now * 1000).await;
+        match forgotten.and(self.store.believe_no_wrong_clock(now).await) {
+            Ok(0) => {}
+            Ok(orders) => {
+                tracing::warn!(orders, "a wrong clock had put orders off for more than a week; they are due now")
+            }
+            Err(error) => {
+                tracing::error!(%error, "full budgets, and what a wrong clock has put off, can't be looked for")
+            }
         }
     }
 
@@ -174,7 +185,7 @@ impl Runner {
     }
 
     async fn work_or_rest(self, stored: Stored) {
-        let domain = stored.job.domain.clone();
+        let (domain, failures) = (stored.job.domain.clone(), stored.job.failures);
         if let Err(error) = self.work(stored).await {
             if self.store.domain(&domain).await.is_ok_and(|domain| domain.is_none()) {
                 tracing::info!(%domain, "an order ended with its domain");
@@ -182,7 +193,11 @@ impl Runner {
                 return;
             }
             tracing::error!(%domain, %error, "an order could not be stored; it is taken up again");
-            tokio::time::sleep(Duration::from_secs(REST_SECONDS)).await;
+            // What is wrong may be in this one only: others have their turn meanwhile.
+            let until = clock::now() + (UNSTORED_SECONDS << failures.min(UNSTORED_DOUBLINGS));
+            if self.store.put_off(domain.as_str(), &self.plan.holder, until).await.is_err() {
+                tokio::time::sleep(Duration::from_secs(REST_SECONDS)).await;
+            }
         }
     }
 

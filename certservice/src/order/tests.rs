@@ -351,6 +351,12 @@ fn a_renewal_that_fails_leaves_the_domain_live() {
     assert_eq!((job.status.state, job.status.code.as_str()), (State::Live, "renewing"));
     let (job, _) = next(job, Event::Failed(failure(Then::NewOrder)), NOW, &PACE);
     assert_eq!((job.status.state, job.status.code.as_str()), (State::Live, "challenge_failed"));
+    // Until there is nothing to be served any more.
+    let failed_at = |now| {
+        let job = Job { deadline: NOW + 100, step: ordered(), ..job.clone() };
+        next(job, Event::Failed(failure(Then::NewOrder)), now, &PACE).0.status.state
+    };
+    assert_eq!((failed_at(NOW + 99), failed_at(NOW + 100)), (State::Live, State::ActionNeeded));
 }
 
 #[test]

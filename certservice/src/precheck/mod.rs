@@ -153,15 +153,19 @@ impl Precheck {
                 how => self.findings(domain, asks, how).await.report(domain, &self.targets),
             }
         };
-        tokio::time::timeout(limit, look).await.unwrap_or_else(|_| verdict::too_slow(LOOK_SECONDS_MAX))
+        let Report { steps, doubtful } =
+            tokio::time::timeout(limit, look).await.unwrap_or_else(|_| verdict::too_slow(LOOK_SECONDS_MAX));
+        Report { steps: steps.into_iter().map(verdict::bounded).collect(), doubtful }
     }
 
     /// Nobody comes to the domain: its records have to let us issue, and its challenge's name has to lead to us.
     async fn in_dns(&self, domain: &Hostname, asks: Asks<'_>) -> Report {
         let name = challenge_name(domain);
         let (caa, leads_to) = tokio::join!(caa::climb(&self.dns, domain, asks), self.dns.leads_to(&name));
+        let unanswered = matches!(caa, caa::Caa::NoAnswer { .. }) || leads_to.is_err();
+        let doubtful = unanswered && !matches!(caa, caa::Caa::Forbids { .. });
         let steps = vec![verdict::of_caa(&caa, domain), Delegation { name, leads_to }.step(&self.zones)];
-        Report { steps, doubtful: false }
+        Report { steps, doubtful }
     }
 
     async fn findings(&self, domain: &Hostname, asks: Asks<'_>, how: Option<ChallengeKind>) -> Findings {

@@ -9,6 +9,10 @@ use super::caa::Caa;
 use super::dns::{NoAnswer, Records};
 use super::fetch::Fetched;
 use super::{Report, Targets};
+use crate::issue::for_a_person;
+
+/// Addresses that are named; of more, how many there are.
+const LISTED_MAX: usize = 8;
 
 pub(super) struct Findings {
     pub records: Result<Records, NoAnswer>,
@@ -24,7 +28,9 @@ impl Findings {
         let wrong = |id: &str| steps.iter().any(|step| step.id == id && step.ok == Some(false));
         // Names without a record, and CAs that are forbidden, fail at the CA as they do here. Who connects from where, may not.
         let nowhere = self.records.as_ref().is_ok_and(|records| records.v4.is_empty() && records.v6.is_empty());
-        let doubtful = !nowhere && !wrong("caa") && (wrong("dns") || wrong(self.reach()));
+        // A resolver that does not answer us may answer the CA.
+        let forbidden = matches!(self.caa, Caa::Forbids { .. });
+        let doubtful = !nowhere && !forbidden && (wrong("dns") || wrong("caa") || wrong(self.reach()));
         Report { steps, doubtful }
     }
 
@@ -205,6 +211,11 @@ fn step(id: &str, ok: bool, code: &str, says: String) -> DomainStep {
     DomainStep { id: id.into(), ok: Some(ok), code: code.into(), says, fix: None, who: Who::Nobody }
 }
 
+/// What stands in somebody's DNS is their text: none of it makes a step long, or moves a terminal's cursor.
+pub(super) fn bounded(step: DomainStep) -> DomainStep {
+    DomainStep { says: for_a_person(&step.says), fix: step.fix.as_deref().map(for_a_person), ..step }
+}
+
 fn fixable(step: DomainStep, fix: String, who: Who) -> DomainStep {
     DomainStep { fix: Some(fix), who, ..step }
 }
@@ -227,7 +238,11 @@ fn listed(records: &Records) -> String {
 }
 
 fn join(addresses: &[IpAddr]) -> String {
-    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+    let mut listed: Vec<_> = addresses.iter().take(LISTED_MAX).map(IpAddr::to_string).collect();
+    if let more @ 1.. = addresses.len().saturating_sub(LISTED_MAX) {
+        listed.push(format!("{more} more"));
+    }
+    listed.join(", ")
 }
 
 /// The record that a customer is to set.

@@ -114,8 +114,27 @@ fn only_what_the_ca_may_see_otherwise_is_doubtful() {
     assert!(judged(&findings(&[(ELSEWHERE, other())]), &targets()).doubtful);
     assert!(judged(&findings(&[(EDGE, Fetched::Unreachable("x".into()))]), &targets()).doubtful);
     assert!(!judged(&findings(&[]), &targets()).doubtful);
+    // A resolver of ours that is ill must not keep a renewal from the CA, which asks another.
+    let silent = Findings {
+        records: Err(NoAnswer("timed out".into())),
+        caa: Caa::NoAnswer { at: "shop.example".into(), says: "timed out".into() },
+        ..findings(&[])
+    };
+    assert!(judged(&silent, &targets()).doubtful);
     let forbids = Caa::Forbids { at: "example".into(), says: "x".into() };
     assert!(!judged(&Findings { caa: forbids, ..findings(&[(ELSEWHERE, other())]) }, &targets()).doubtful);
+}
+
+#[test]
+fn what_stands_in_dns_makes_no_step_long_and_moves_no_cursor() {
+    let many: Vec<String> = (0..4000).map(|at| format!("203.0.{}.{}", at / 250, at % 250)).collect();
+    let many: Vec<_> = many.iter().map(|address| (address.as_str(), other())).collect();
+    let report = judged(&findings(&many), &targets());
+    assert!(report.fault().unwrap().says.ends_with("203.0.0.7, 3992 more, which is not ours"), "{report:?}");
+    let long = format!("it names \u{1b}]0;{}", "x".repeat(20_000));
+    let caa = Caa::Forbids { at: "shop.example".into(), says: long };
+    let step = bounded(of_caa(&caa, &Hostname::parse("shop.example").unwrap()));
+    assert!(step.says.chars().count() == 600 && !step.says.contains(char::is_control), "{}", step.says);
 }
 
 #[test]

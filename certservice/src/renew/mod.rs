@@ -14,7 +14,7 @@ use crate::clock;
 use crate::order::Job;
 use crate::store::{Renewal, Store, StoreError};
 
-pub use self::schedule::{Load, Planned, Window, renew_at, urgent_at, within};
+pub use self::schedule::{Load, Planned, Window, renew_at, rests_until, urgent_at, within};
 
 const LOOK_SECONDS: u64 = 60;
 /// Whose look it is among all instances.

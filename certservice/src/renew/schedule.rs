@@ -10,6 +10,8 @@ const SHORT_LIVED_SECONDS: u64 = 10 * DAY;
 const EVEN_MIN: u64 = 100;
 /// Nobody plans further.
 const CATCH_UP_DAYS_MAX: u64 = 366;
+/// From one replacement to the next.
+const REPLACED_SECONDS_MIN: u64 = 6 * 3600;
 /// No certificate is reckoned with more than once an hour.
 const PERIOD_SECONDS_MIN: u64 = 3600;
 /// One a minute: fleets that renew less than that need no pacing.
@@ -41,14 +43,21 @@ pub struct Window {
 }
 
 /// The instant for a window: the chosen one stays while the window holds it, so that asking again changes nothing. A
-/// window that is over means now.
-pub fn within(domain: &Hostname, chosen: Option<u64>, window: Window, now: u64) -> u64 {
+/// window that is over means now. `None` where it is no window (RFC 9773 section 4.2).
+pub fn within(domain: &Hostname, chosen: Option<u64>, window: Window, now: u64) -> Option<u64> {
     let Window { start, end } = window;
     match chosen {
-        _ if end <= now || end <= start => now,
-        Some(chosen) if (start..end).contains(&chosen) => chosen,
-        _ => (start + part(domain, end - start)).max(now),
+        _ if end <= start => None,
+        _ if end <= now => Some(now),
+        Some(chosen) if (start..end).contains(&chosen) => Some(chosen),
+        _ => Some((start + part(domain, end - start)).max(now)),
     }
+}
+
+/// Until when a CA's word does not replace a certificate that has itself replaced one: a CA that wants each one replaced at
+/// once would be asked for ever new ones, and what replaces takes from no limit.
+pub fn rests_until(revision: u64, not_before: u64) -> u64 {
+    if revision > 1 { not_before.saturating_add(REPLACED_SECONDS_MIN) } else { 0 }
 }
 
 /// Up to `whole`, by name: the same each time.

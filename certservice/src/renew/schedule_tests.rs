@@ -41,19 +41,25 @@ fn odd_validities_do_no_harm() {
 fn the_instant_in_a_window_stays_and_a_window_that_is_over_means_now() {
     let name = name("shop.example");
     let window = Window { start: NOW + 10 * DAY, end: NOW + 12 * DAY };
-    let chosen = within(&name, None, window, NOW);
+    let chosen = within(&name, None, window, NOW).unwrap();
     assert!((window.start..window.end).contains(&chosen));
-    assert_eq!(within(&name, Some(chosen), window, NOW + DAY), chosen);
+    assert_eq!(within(&name, Some(chosen), window, NOW + DAY), Some(chosen));
     // A window that moved away from it: another instant, in it.
     let moved = Window { start: NOW + 20 * DAY, end: NOW + 22 * DAY };
-    assert!((moved.start..moved.end).contains(&within(&name, Some(chosen), moved, NOW)));
+    assert!((moved.start..moved.end).contains(&within(&name, Some(chosen), moved, NOW).unwrap()));
     // Revoked: the CA says that it should have been before.
     let over = Window { start: NOW - 2 * DAY, end: NOW - DAY };
-    assert_eq!(within(&name, Some(chosen), over, NOW), NOW);
-    let odd = Window { start: NOW + DAY, end: NOW + DAY };
-    assert_eq!(within(&name, None, odd, NOW), NOW);
+    assert_eq!(within(&name, Some(chosen), over, NOW), Some(NOW));
+    for odd in [Window { start: NOW + DAY, end: NOW + DAY }, Window { start: NOW - DAY, end: NOW - 2 * DAY }] {
+        assert_eq!(within(&name, None, odd, NOW), None, "it is no window");
+    }
     let begun = Window { start: NOW - DAY, end: NOW + 1 };
-    assert!((NOW..=NOW + 1).contains(&within(&name, None, begun, NOW)));
+    assert!((NOW..=NOW + 1).contains(&within(&name, None, begun, NOW).unwrap()));
+}
+
+#[test]
+fn what_has_replaced_a_certificate_is_not_replaced_at_once_again() {
+    assert_eq!((rests_until(1, NOW), rests_until(2, NOW)), (0, NOW + DAY / 4));
 }
 
 #[test]

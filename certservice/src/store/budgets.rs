@@ -4,7 +4,7 @@ use super::domains::is_duplicate;
 use super::journal::{OURSELVES, Told, tell};
 use super::{Store, StoreError, again, from_sql, in_transaction, on, to_sql, writing};
 use crate::budget::{FullAt, Name, Shortage, Spend};
-use crate::order::Stage;
+use crate::order::{PAUSE_SECONDS_MAX, Stage};
 
 /// An issuer, as all instances see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) const HOLD: &str = "UPDATE issuers SET failures = failures WHERE name
 pub(super) const FULL_AT: &str = "SELECT full_at FROM budgets WHERE issuer = ? AND name = ? AND scope = ?";
 pub(super) const WRITE: &str = "REPLACE INTO budgets (issuer, name, scope, full_at) VALUES (?, ?, ?, ?)";
 const CLOSE: &str = "UPDATE issuers SET failures = failures + 1, closed_until = ?, code = ?, says = ? \
-    WHERE name = ? AND closed_until <= ?";
+    WHERE name = ? AND (closed_until <= ? OR closed_until > ?)";
 const FAILURES: &str = "SELECT failures FROM issuers WHERE name = ?";
 const OPEN: &str = "UPDATE issuers SET failures = 0, closed_until = 0, code = '', says = '' WHERE name = ?";
 
@@ -105,7 +105,7 @@ impl Store {
             sqlx::query(HOLD).bind(name).execute(&mut *transaction).await?;
             let before: Option<i64> = sqlx::query_scalar(FAILURES).bind(name).fetch_optional(&mut *transaction).await?;
             let closed = sqlx::query(CLOSE).bind(to_sql(until)).bind(code).bind(says).bind(name).bind(to_sql(now))
-                .execute(&mut *transaction).await?.rows_affected();
+                .bind(to_sql(now + PAUSE_SECONDS_MAX)).execute(&mut *transaction).await?.rows_affected();
             // One that stays closed is told of once.
             if closed == 1 && before == Some(0) {
                 let detail = [

@@ -16,6 +16,8 @@ pub enum Registered {
     New(Domain),
     /// It was there; nothing was changed.
     Known(Domain),
+    /// Another tenant has the wildcard that covers it, or what it covers.
+    Taken,
     /// Its registered domain has as many names as it may.
     TooMany,
 }
@@ -24,6 +26,7 @@ pub enum Registered {
 pub(super) enum Registration {
     New,
     Known { tenant: String },
+    Taken,
     TooMany,
 }
 
@@ -60,7 +63,8 @@ pub(super) const INSERT: &str = "INSERT INTO domains \
     (name, tenant, issuer, state, code, says, who, steps, created_at, next_check_at, registered, list_id, issuers, \
     profile) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 pub(super) const TENANT: &str = "SELECT tenant FROM domains WHERE name = ?";
-pub(super) const NAMES: &str = "SELECT COUNT(*) FROM domains WHERE registered = ?";
+pub(super) const NAMES: &str = "SELECT COUNT(*) FROM domains WHERE registered = ? AND tenant = ?";
+pub(super) const RELATED: &str = "SELECT tenant FROM domains WHERE name IN (?, ?) AND tenant <> ? LIMIT 1";
 pub(super) const JOIN_LIST: &str = "UPDATE domains SET list_id = ? WHERE name = ? AND tenant = ?";
 const EXPEDITE: &str = "UPDATE jobs SET place = ? WHERE domain = ? AND stage = ?";
 const HAS_JOB: &str = "SELECT version FROM jobs WHERE domain = ?";
@@ -102,14 +106,27 @@ pub(super) use insert_job;
 /// beyond that: it is a bound against fan-out, not a price.
 macro_rules! insert_new {
     ($transaction:ident, $tenant:expr, $job:expr, $names_max:expr, $list:expr, $actor:expr) => {{
-        use $crate::store::domains::{INSERT, JOIN_LIST, NAMES, Registration, TENANT, is_duplicate, own, word};
+        use $crate::store::domains::{
+            INSERT, JOIN_LIST, NAMES, RELATED, Registration, TENANT, is_duplicate, own, word,
+        };
         let (tenant, job, list): (&str, &Job, Option<&str>) = ($tenant, $job, $list);
         let name = job.domain.as_str();
         let registered = $crate::budget::registered_domain(&job.domain);
         let known: Option<String> = sqlx::query_scalar(TENANT).bind(name).fetch_optional(&mut *$transaction).await?;
         let names: i64 = match ($names_max, &known) {
-            (1.., None) => sqlx::query_scalar(NAMES).bind(registered).fetch_one(&mut *$transaction).await?,
+            (1.., None) => {
+                sqlx::query_scalar(NAMES).bind(registered).bind(tenant).fetch_one(&mut *$transaction).await?
+            }
             _ => -1,
+        };
+        // Whoever holds a wildcard has pointed all names below it here: their challenges would reach us for anybody.
+        let (above, beside) = $crate::intake::related(&job.domain);
+        let taken: Option<String> = match &known {
+            Some(_) => None,
+            None => {
+                let related = sqlx::query_scalar(RELATED).bind(above).bind(beside).bind(tenant);
+                related.fetch_optional(&mut *$transaction).await?
+            }
         };
         match known {
             Some(known) => {
@@ -119,6 +136,7 @@ macro_rules! insert_new {
                 }
                 Registration::Known { tenant: known }
             }
+            None if taken.is_some() => Registration::Taken,
             None if names >= to_sql($names_max) => Registration::TooMany,
             None => {
                 let $crate::order::Status { state, code, says, who, steps } = &job.status;
@@ -197,11 +215,13 @@ impl Store {
         actor: &str,
     ) -> Result<Registered, StoreError> {
         let done = again!(self.insert(tenant, job, names_max, actor))?;
-        if matches!(done, Registration::TooMany) {
-            return Ok(Registered::TooMany);
-        }
-        let domain = self.domain(&job.domain).await?.ok_or(sqlx::Error::RowNotFound)?;
-        Ok(if matches!(done, Registration::New) { Registered::New(domain) } else { Registered::Known(domain) })
+        let domain = async || self.domain(&job.domain).await?.ok_or(StoreError::from(sqlx::Error::RowNotFound));
+        Ok(match done {
+            Registration::New => Registered::New(domain().await?),
+            Registration::Known { .. } => Registered::Known(domain().await?),
+            Registration::Taken => Registered::Taken,
+            Registration::TooMany => Registered::TooMany,
+        })
     }
 
     async fn insert(&self, tenant: &str, job: &Job, names_max: u64, actor: &str) -> Result<Registration, StoreError> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use contract::api::{CertificateInfo, State};
+use contract::api::{CertificateInfo, Who};
 use contract::journal::Detail;
 use contract::{Bundle, Challenge, ChallengeKind, Hostname};
 
@@ -12,7 +12,7 @@ use super::domains::{TENANT, word};
 use super::journal::{OURSELVES, Told, tell};
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write, writing};
 use crate::budget::{Shortage, Spend};
-use crate::order::{Job, Lane, Stage, Status};
+use crate::order::{Job, Lane, PAUSE_SECONDS_MAX, Stage, Status};
 
 /// An order as it was read; writing it fails if somebody else wrote it meanwhile.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +37,9 @@ pub struct Claim<'a> {
     pub running: &'a HashSet<String>,
 }
 
+/// How long an order rests that can't be read.
+const UNREADABLE_SECONDS: u64 = 3600;
+
 const WAITING: &str = "SELECT domain, version, body FROM jobs \
     WHERE issuer = ? AND stage = ? AND lane = ? AND place <= ? AND (held_until <= ? OR holder = ?) \
     AND (? = FALSE OR others_at <= ?) \
@@ -47,6 +50,10 @@ const KEEP: &str = "UPDATE jobs SET held_until = ? WHERE holder = ?";
 const LEAVE: &str = "UPDATE jobs SET holder = '', held_until = 0 WHERE holder = ?";
 const RELEASE: &str = "UPDATE jobs SET holder = '', held_until = 0 WHERE domain = ? AND version = ? AND holder = ?";
 const HURRY: &str = "UPDATE jobs SET lane = ? WHERE domain = ? AND lane > ?";
+const PUT_OFF: &str = "UPDATE jobs SET place = ?, holder = '', held_until = 0 WHERE domain = ? AND holder = ?";
+/// Of a clock that was wrong: no order waits, or is held, for so long.
+const BELIEVE: &str = "UPDATE jobs SET place = CASE WHEN stage <> ? AND place > ? THEN ? ELSE place END, held_until = 0, holder = '' \
+    WHERE (stage <> ? AND place > ?) OR held_until > ?";
 const UPDATE: &str = "UPDATE jobs SET version = version + 1, due_at = ?, step = ?, body = ?, issuer = ?, stage = ?, place = ?, \
     others_at = ?, holder = ?, held_until = ? WHERE domain = ? AND version = ? AND holder = ?";
 const REMOVE: &str = "DELETE FROM jobs WHERE domain = ? AND version = ? AND holder = ?";
@@ -80,10 +87,32 @@ impl Store {
             return Ok(Vec::new());
         }
         let held = again!(self.hold(&waiting, holder, until, now))?;
-        let stored = |(domain, version, body): (String, i64, String)| {
-            Ok(Stored { job: parse("the order", &domain, &body)?, version, holder: holder.to_owned() })
-        };
-        waiting.into_iter().zip(held).filter(|(_, held)| *held).map(|(row, _)| stored(row)).collect()
+        let mut claimed = Vec::with_capacity(waiting.len());
+        for ((domain, version, body), _) in waiting.into_iter().zip(held).filter(|(_, held)| *held) {
+            match parse("the order", &domain, &body) {
+                Ok(job) => claimed.push(Stored { job, version, holder: holder.to_owned() }),
+                // One that can't be read must not keep the others.
+                Err(error) => {
+                    tracing::error!(%error, "an order is left alone for {UNREADABLE_SECONDS} s");
+                    self.put_off(&domain, holder, now + UNREADABLE_SECONDS).await?;
+                }
+            }
+        }
+        Ok(claimed)
+    }
+
+    /// An order that could not be worked on, or not be stored: all that is written is when it is its turn again.
+    pub async fn put_off(&self, domain: &str, holder: &str, until: u64) -> Result<(), StoreError> {
+        writing!(self, pool => sqlx::query(PUT_OFF)
+            .bind(to_sql(until)).bind(domain).bind(holder).execute(pool).await.map(drop)?)
+    }
+
+    /// Orders that a wrong clock has put off for longer than anything takes are due.
+    pub async fn believe_no_wrong_clock(&self, now: u64) -> Result<u64, StoreError> {
+        let (in_line, latest) = (Stage::InLine as i64, to_sql(now + PAUSE_SECONDS_MAX));
+        writing!(self, pool => sqlx::query(BELIEVE)
+            .bind(in_line).bind(latest).bind(to_sql(now)).bind(in_line).bind(latest).bind(latest)
+            .execute(pool).await?.rows_affected())
     }
 
     /// What stands for a domain's order while the CA looks.
@@ -311,9 +340,10 @@ pub(super) fn shown_as(status: &Status) -> Detail {
     .into()
 }
 
-/// What is told of a status that follows another: that it is another state, or another thing that somebody must do.
+/// What is told of a status that follows another: that it is another state, or another thing that somebody must do, also
+/// while a certificate is still served.
 fn turn(before: &Status, after: &Status) -> Option<Detail> {
-    let acts = matches!(after.state, State::ActionNeeded | State::Blocked) && before.code != after.code;
+    let acts = !matches!(after.who, Who::Nobody | Who::CertificateAuthority) && before.code != after.code;
     (before.state != after.state || acts).then(|| shown_as(after))
 }
 

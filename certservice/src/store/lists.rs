@@ -9,7 +9,7 @@ use contract::journal::Detail;
 use super::domains::{Registration, insert_job, insert_new, is_duplicate};
 use super::journal::{Told, tell};
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write, writing};
-use crate::intake::{Format, Refusal, Wanted};
+use crate::intake::{Format, Refusal, Wanted, says_taken};
 use crate::order::Job;
 
 /// Errors of one list that are kept.
@@ -58,6 +58,8 @@ const OF_KEY: &str = "SELECT id FROM lists WHERE idem_key = ?";
 const ADD: &str = "INSERT INTO list_parts (list_id, first_line, body) VALUES (?, ?, ?)";
 const ARRIVED: &str = "UPDATE lists SET arrived = 1, line_count = ? WHERE id = ?";
 const REMOVE: &str = "DELETE FROM lists WHERE id = ?";
+const REMOVE_BROKEN_OFF: &str = "DELETE FROM lists WHERE id = ? AND arrived = 0 AND created_at < ?";
+const ARRIVES: &str = "UPDATE lists SET created_at = ? WHERE id = ? AND arrived = 0";
 const FORGET: &str = "DELETE FROM lists WHERE created_at < ? OR (arrived = 0 AND created_at < ?)";
 const NEXT: &str = "SELECT list_parts.list_id, first_line, body, own_tenant, format, others, actor FROM list_parts \
     JOIN lists ON lists.id = list_parts.list_id WHERE arrived = 1 ORDER BY created_at, list_id, first_line LIMIT 1";
@@ -108,9 +110,18 @@ impl Store {
         Ok(())
     }
 
-    pub async fn add_part(&self, list: &str, first_line: u64, body: &str) -> Result<(), StoreError> {
+    /// Its beginning moves on with it: a list that stays where it is was broken off.
+    pub async fn add_part(&self, list: &str, first_line: u64, body: &str, now: u64) -> Result<(), StoreError> {
         writing!(self, pool => sqlx::query(ADD)
-            .bind(list).bind(to_sql(first_line)).bind(body).execute(pool).await.map(drop)?)
+            .bind(list).bind(to_sql(first_line)).bind(body).execute(pool).await.map(drop)?)?;
+        writing!(self, pool => sqlx::query(ARRIVES).bind(to_sql(now)).bind(list).execute(pool).await.map(drop)?)
+    }
+
+    /// Makes room for a list that begins anew: whether it is one that did not arrive whole, and does so no longer.
+    pub async fn remove_broken_off(&self, list: &str, silent_since: u64) -> Result<bool, StoreError> {
+        let rows = writing!(self, pool => sqlx::query(REMOVE_BROKEN_OFF)
+            .bind(list).bind(to_sql(silent_since)).execute(pool).await?.rows_affected())?;
+        Ok(rows == 1)
     }
 
     /// All lines are here: it may be worked off.
@@ -169,6 +180,10 @@ impl Store {
                     Registration::Known { tenant: theirs } if theirs == *tenant => known += 1,
                     Registration::Known { .. } => {
                         let says = format!("{} belongs to another tenant", job.domain);
+                        errors.push((*line, job.domain.as_str(), Refusal { code: "domain_taken", says }));
+                    }
+                    Registration::Taken => {
+                        let says = says_taken(&job.domain);
                         errors.push((*line, job.domain.as_str(), Refusal { code: "domain_taken", says }));
                     }
                     Registration::TooMany => errors.push((*line, job.domain.as_str(), too_many(&job.domain))),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, MySqlPool};
+use sqlx::{AssertSqlSafe, ConnectOptions, MySqlPool};
 
 use super::{BUSY_SECONDS_MAX, Pool, Sqlite, Store, StoreError, again, migrations};
 use crate::config::StoreUrl;
@@ -16,6 +16,10 @@ use crate::config::StoreUrl;
 const CONNECTIONS_MAX: u32 = 8;
 /// How long a query waits for a free connection.
 const WAIT_SECONDS_MAX: u64 = 10;
+/// After this the server ends a session that says nothing, and with it the transaction and its locks: of a host that has
+/// vanished. The pool closes idle connections before.
+const SILENT_SECONDS_MAX: u64 = 60;
+const IDLE_SECONDS_MAX: u64 = 45;
 /// How long SQLite looks for its lock before we begin again. It looks ever more seldom, and one process would starve beside
 /// another that writes all the time.
 const LOCK_MS_MAX: u64 = 100;
@@ -69,7 +73,12 @@ async fn mysql(url: &str) -> Result<MySqlPool, StoreError> {
     // The default level locks gaps between keys, and orders of neighbouring names would dead-lock.
     let pool = MySqlPoolOptions::new().max_connections(CONNECTIONS_MAX).after_connect(|connection, _| {
         let level = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
-        Box::pin(async move { sqlx::query(level).execute(connection).await.map(|_| ()) })
+        let silent = format!("SET SESSION wait_timeout = {SILENT_SECONDS_MAX}");
+        Box::pin(async move {
+            sqlx::query(level).execute(&mut *connection).await?;
+            sqlx::query(AssertSqlSafe(silent)).execute(connection).await.map(|_| ())
+        })
     });
+    let pool = pool.idle_timeout(Duration::from_secs(IDLE_SECONDS_MAX));
     Ok(pool.acquire_timeout(Duration::from_secs(WAIT_SECONDS_MAX)).connect_with(options).await?)
 }

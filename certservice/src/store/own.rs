@@ -4,11 +4,12 @@ use contract::api::CertificateInfo;
 use contract::{Bundle, Hostname};
 
 use super::changes::{ANNOUNCE, LAST_REVISION, next_cursor};
-use super::domains::{INSERT, NAMES, TENANT, insert_job, word};
+use super::domains::{INSERT, NAMES, RELATED, TENANT, insert_job, word};
 use super::jobs::{FORGET_ANSWERS, REPLACE_BUNDLE, shown_as};
 use super::journal::{OURSELVES, Told, tell};
 use super::{Store, StoreError, again, from_sql, in_transaction, on, to_sql, write};
 use crate::budget::registered_domain;
+use crate::intake::related;
 use crate::order::{Job, Status};
 
 /// What such a certificate has for an issuer; no other is called so.
@@ -76,7 +77,14 @@ impl Store {
             }
             if new {
                 let registered = registered_domain(&bundle.domain);
-                let names: i64 = sqlx::query_scalar(NAMES).bind(registered).fetch_one(&mut *transaction).await?;
+                let (above, beside) = related(&bundle.domain);
+                let taken: Option<String> = sqlx::query_scalar(RELATED).bind(above).bind(beside).bind(tenant)
+                    .fetch_optional(&mut *transaction).await?;
+                if taken.is_some() {
+                    return Ok(Uploaded::Taken);
+                }
+                let names: i64 =
+                    sqlx::query_scalar(NAMES).bind(registered).bind(tenant).fetch_one(&mut *transaction).await?;
                 if upload.names_max > 0 && names >= to_sql(upload.names_max) {
                     return Ok(Uploaded::TooMany);
                 }

@@ -6,7 +6,7 @@ use contract::api::CertificateInfo;
 use super::domains::is_duplicate;
 use super::{Store, StoreError, from_sql, on, parse, to_sql, writing};
 use crate::order::{Lane, Stage};
-use crate::renew::Planned;
+use crate::renew::{Planned, rests_until};
 
 /// A certificate that is to be replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Suggested {
     pub ari_id: String,
     /// Unix seconds; the chosen instant.
     pub renew_at: Option<u64>,
+    /// No word of the CA replaces it sooner.
+    pub rests_until: u64,
     /// It can't wait.
     pub urgent: bool,
 }
@@ -62,8 +64,7 @@ const IN_LINE: &str = "SELECT COUNT(*) FROM jobs WHERE issuer = ? AND stage = ? 
 const LAST_TURN: &str = "SELECT taken_at FROM turns WHERE name = ?";
 const FIRST_TURN: &str = "INSERT INTO turns (name, taken_at) VALUES (?, ?)";
 const TAKE_TURN: &str = "UPDATE turns SET taken_at = ? WHERE name = ? AND taken_at = ?";
-const WINDOWS_DUE: &str =
-    "SELECT name, issuer, ari_id, renew_at, ari_at FROM domains WHERE ari_at <= ? ORDER BY ari_at LIMIT ?";
+const WINDOWS_DUE: &str = "SELECT name, issuer, ari_id, renew_at, ari_at, certificate, began_at FROM domains WHERE ari_at <= ? ORDER BY ari_at LIMIT ?";
 const ASK: &str = "UPDATE domains SET ari_at = ? WHERE name = ? AND ari_id = ? AND ari_at = ?";
 const SAVE: &str = "UPDATE domains SET renew_at = ?, ari_at = ? WHERE name = ? AND ari_id = ?";
 const SAVE_URGENT: &str = "UPDATE domains SET urgent_at = ? WHERE name = ? AND ari_id = ? AND urgent_at > ?";
@@ -75,14 +76,14 @@ impl Store {
     pub async fn renewals(&self, issuer: &str, now: u64, limit: u64) -> Result<Vec<Renewal>, StoreError> {
         let rows: Vec<Row> = on!(self, pool => sqlx::query_as(DUE)
             .bind(issuer).bind(to_sql(now)).bind(to_sql(limit)).fetch_all(pool).await?);
-        rows.into_iter().filter_map(|row| renewal(row).transpose()).collect()
+        Ok(readable(rows))
     }
 
     /// The same of those that can't wait, of all issuers.
     pub async fn urgent_renewals(&self, now: u64, limit: u64) -> Result<Vec<Renewal>, StoreError> {
         let rows: Vec<Row> = on!(self, pool => sqlx::query_as(URGENT)
             .bind(to_sql(now)).bind(to_sql(limit)).fetch_all(pool).await?);
-        rows.into_iter().filter_map(|row| renewal(row).transpose()).collect()
+        Ok(readable(rows))
     }
 
     /// Of one domain, whether or not it is time; `None` while it has no certificate.
@@ -143,16 +144,22 @@ impl Store {
 
     /// Certificates of which the CA is to be asked again. Nobody else gets them before `until`.
     pub async fn windows_due(&self, now: u64, until: u64, limit: u32) -> Result<Vec<Suggested>, StoreError> {
-        let rows: Vec<(String, String, String, Option<i64>, i64)> = on!(self, pool => sqlx::query_as(WINDOWS_DUE)
+        type Row = (String, String, String, Option<i64>, i64, Option<String>, Option<i64>);
+        let rows: Vec<Row> = on!(self, pool => sqlx::query_as(WINDOWS_DUE)
             .bind(to_sql(now)).bind(i64::from(limit)).fetch_all(pool).await?);
         let mut due = Vec::new();
-        for (name, issuer, ari_id, renew_at, ari_at) in rows {
+        for (name, issuer, ari_id, renew_at, ari_at, certificate, began_at) in rows {
             let taken = writing!(self, pool => sqlx::query(ASK)
                 .bind(to_sql(until)).bind(&name).bind(&ari_id).bind(ari_at).execute(pool).await?.rows_affected())?;
             if taken == 1 {
                 let damaged = |_| StoreError::Damaged("the domain", name.clone(), "its name is not known".to_owned());
                 let name = Hostname::parse_domain(&name).map_err(damaged)?;
-                due.push(Suggested { name, issuer, ari_id, renew_at: renew_at.map(from_sql), urgent: false });
+                let certificate =
+                    certificate.map(|body| parse::<CertificateInfo>("the certificate", name.as_str(), &body));
+                let revision = certificate.transpose()?.map_or(0, |certificate| certificate.revision);
+                let rests_until = rests_until(revision, began_at.map_or(0, from_sql));
+                let renew_at = renew_at.map(from_sql);
+                due.push(Suggested { name, issuer, ari_id, renew_at, rests_until, urgent: false });
             }
         }
         Ok(due)
@@ -170,6 +177,12 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// One that can't be read must not keep the others.
+fn readable(rows: Vec<Row>) -> Vec<Renewal> {
+    let told = |error: &StoreError| tracing::error!(%error, "a certificate can't be renewed");
+    rows.into_iter().filter_map(|row| renewal(row).inspect_err(told).ok().flatten()).collect()
 }
 
 fn renewal((name, issuer, certificate, ari_id, issuers, profile): Row) -> Result<Option<Renewal>, StoreError> {

@@ -51,7 +51,7 @@ async fn fresh() -> Vec<Fresh> {
 }
 
 fn name(text: &str) -> Hostname {
-    Hostname::parse(text).unwrap()
+    Hostname::parse_domain(text).unwrap()
 }
 
 fn job(domain: &str) -> Job {
@@ -148,6 +148,40 @@ async fn a_domain_and_its_first_order_come_together_and_once() {
         assert_eq!(store.domain(&name("b.example")).await.unwrap(), None);
         assert_eq!(only_job(&store).await.job, job("a.example"));
         assert!(!store.enqueue(&job("a.example")).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn what_a_wrong_clock_put_off_is_due() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        let years = NOW + 10 * 365 * 86_400;
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
+        let held = only_job(&store).await;
+        let later = Job { due_at: years, ..held.job.clone() };
+        store.save(held, later, Some(years)).await.unwrap();
+        assert!(due(&store, NOW, 10).await.is_empty());
+        assert_eq!(store.believe_no_wrong_clock(NOW).await.unwrap(), 1);
+        let held = due(&store, NOW, 10).await.remove(0);
+        // What really waits goes on waiting.
+        let week = Job { due_at: NOW + 7 * 86_400, ..held.job.clone() };
+        store.save(held, week, None).await.unwrap();
+        assert_eq!(store.believe_no_wrong_clock(NOW).await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_cant_be_read_does_not_keep_the_others() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        for domain in ["a.example", "b.example"] {
+            store.register("shop", &job(domain), 0, "test").await.unwrap();
+        }
+        let damage = "UPDATE jobs SET body = '{' WHERE domain = 'a.example'";
+        let _: u64 = on!(store, pool => sqlx::query(damage).execute(pool).await.unwrap().rows_affected());
+        let names = |claimed: Vec<Stored>| claimed.iter().map(|one| one.job.domain.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(due(&store, NOW, 10).await), ["b.example"]);
+        assert_eq!(names(due(&store, NOW, 1).await), ["b.example"], "it has left the first place");
     }
 }
 

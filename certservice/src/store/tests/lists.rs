@@ -28,7 +28,7 @@ async fn a_list_counts_what_is_new_what_is_known_and_what_is_refused() {
         assert_eq!(store.begin_list(&NEW, NOW + 1).await.unwrap(), (list.clone(), false));
         let (other, is_new) = store.begin_list(&NewList { own_tenant: "other", ..NEW }, NOW).await.unwrap();
         assert!(is_new && other != list, "keys are each caller's own");
-        store.add_part(&list, 1, "…").await.unwrap();
+        store.add_part(&list, 1, "…", NOW).await.unwrap();
         assert!(store.next_part().await.unwrap().is_none(), "it has not arrived whole");
         store.list_arrived(&list, 7).await.unwrap();
         let part = store.next_part().await.unwrap().unwrap();
@@ -59,7 +59,7 @@ async fn a_part_that_several_take_counts_once() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
         let (list, _) = store.begin_list(&NEW, NOW).await.unwrap();
-        store.add_part(&list, 1, "…").await.unwrap();
+        store.add_part(&list, 1, "…", NOW).await.unwrap();
         store.list_arrived(&list, 2).await.unwrap();
         let part = store.next_part().await.unwrap().unwrap();
         let takes = (0..6).map(|_| {
@@ -93,5 +93,38 @@ async fn a_registered_domain_has_as_many_names_as_it_may() {
         assert!(matches!(register("c.shop.co.uk", 0).await, Registered::New(_)));
         store.off_board(&name("a.shop.co.uk"), "shop", "test").await.unwrap();
         assert!(matches!(register("d.shop.co.uk", 4).await, Registered::New(_)), "what goes makes room");
+        let theirs = store.register("other", &job("theirs.shop.co.uk"), 1, "test").await.unwrap();
+        assert!(matches!(theirs, Registered::New(_)), "each tenant has its own");
+    }
+}
+
+#[tokio::test]
+async fn a_wildcard_and_the_names_that_it_covers_are_one_tenants() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        let register = async |tenant: &str, name: &str| store.register(tenant, &job(name), 0, "test").await.unwrap();
+        assert!(matches!(register("shop", "*.shop.example").await, Registered::New(_)));
+        assert_eq!(register("other", "a.shop.example").await, Registered::Taken);
+        assert_eq!(register("other", "shop.example").await, Registered::Taken);
+        assert!(matches!(register("other", "a.a.shop.example").await, Registered::New(_)), "no wildcard covers that");
+        assert!(matches!(register("shop", "a.shop.example").await, Registered::New(_)));
+        assert!(matches!(register("shop", "blog.example").await, Registered::New(_)));
+        assert_eq!(register("other", "*.blog.example").await, Registered::Taken);
+        assert!(matches!(register("shop", "*.blog.example").await, Registered::New(_)));
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_was_broken_off_begins_anew() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        let (list, _) = store.begin_list(&NEW, NOW).await.unwrap();
+        store.add_part(&list, 1, "…", NOW + 50).await.unwrap();
+        assert!(!store.remove_broken_off(&list, NOW + 50).await.unwrap(), "it still arrives");
+        assert!(store.remove_broken_off(&list, NOW + 51).await.unwrap());
+        let (other, is_new) = store.begin_list(&NEW, NOW + 60).await.unwrap();
+        assert!(is_new && other != list);
+        store.list_arrived(&other, 1).await.unwrap();
+        assert!(!store.remove_broken_off(&other, FAR).await.unwrap(), "what has arrived is worked off");
     }
 }
