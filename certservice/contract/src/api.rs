@@ -121,6 +121,14 @@ pub struct PassedOver {
     pub until: u64,
 }
 
+/// Longest text of somebody else that is kept, in characters.
+const SAYS_MAX: usize = 600;
+
+/// What somebody else wrote (a CA, a record in DNS), as it is kept and shown: not too long, and on one line.
+pub fn for_a_person(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAYS_MAX).collect()
+}
+
 /// One thing that has to hold, how it stands, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

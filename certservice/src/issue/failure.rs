@@ -2,15 +2,7 @@
 
 use std::borrow::Cow;
 
-use contract::api::{State, Who};
-
-/// Longest text of a CA that is kept, in characters.
-const SAYS_MAX: usize = 600;
-
-/// What somebody else wrote, as it is kept and shown: not too long, and on one line.
-pub fn for_a_person(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAYS_MAX).collect()
-}
+use contract::api::{State, Who, for_a_person};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

@@ -17,7 +17,7 @@ use contract::{Challenge, Hostname};
 
 pub use self::acme::Reason;
 pub use self::certificate::{Facts, check};
-pub use self::failure::{Failure, Then, for_a_person};
+pub use self::failure::{Failure, Then};
 pub use self::key::{Csr, KeyKind, PrivateKey, new_key};
 pub use self::own::{Own, OwnFault, pem, read_own};
 use crate::config;

@@ -172,7 +172,7 @@ impl From<&Shortage> for Held {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SealedKey {
     /// DER, hexadecimal.
-    #[serde(with = "hex")]
+    #[serde(with = "super::hex")]
     pub csr: Vec<u8>,
     pub sealed: Sealed,
 }
@@ -316,9 +316,8 @@ impl Job {
         }
     }
 
-    /// A certificate is served, and has not ended.
+    /// A certificate is served, and has not ended. Orders from before there were deadlines have none.
     pub fn serves(&self, now: u64) -> bool {
-        // Orders that were made before there were deadlines have none.
         self.renews && (self.deadline == 0 || now < self.deadline)
     }
 
@@ -383,20 +382,5 @@ impl Status {
             failure.code, failure.says
         );
         Self { says, ..Self::issued() }
-    }
-}
-
-mod hex {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
-        let bytes = pairs.map(|pair| pair.filter(|p| p.len() == 2).and_then(|p| u8::from_str_radix(p, 16).ok()));
-        bytes.collect::<Option<_>>().ok_or_else(|| de::Error::custom("not hexadecimal"))
     }
 }

@@ -4,6 +4,7 @@
 mod act;
 mod ari;
 mod gate;
+mod hex;
 mod job;
 mod machine;
 mod prefer;

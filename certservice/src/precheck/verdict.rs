@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 
 use contract::Hostname;
-use contract::api::{DomainStep, Who};
+use contract::api::{DomainStep, Who, for_a_person};
 
 use super::caa::Caa;
 use super::dns::{NoAnswer, Records};
 use super::fetch::Fetched;
 use super::{Report, Targets};
-use crate::issue::for_a_person;
 
 /// Addresses that are named; of more, how many there are.
 const LISTED_MAX: usize = 8;
