@@ -41,6 +41,12 @@ impl Line {
             return Err(format!("`{parameter}`: conditions on the query have no counterpart"));
         }
         let [to, ref rest @ ..] = *rest else { return Err("has no target".into()) };
+        if host.is_some()
+            && host == host_and_path(to).0
+            && host_and_path(to).1.trim_end_matches(":splat") == path_of(from)
+        {
+            return Err("sends a host to itself: a listener of protocol http sends everybody to https by itself".into());
+        }
         // `!` (even where a file exists) is what a redirect at the edge does anyway.
         let (code, conditions) =
             rest.split_first().map_or(("301", &[][..]), |(code, rest)| (code.trim_end_matches('!'), rest));
@@ -135,6 +141,10 @@ impl Line {
     }
 }
 
+fn path_of(from: &str) -> &str {
+    host_and_path(from).1.trim_end_matches('*')
+}
+
 fn is_name(part: &str) -> bool {
     part.len() > 1 && part.starts_with(':')
 }
@@ -203,6 +213,15 @@ mod tests {
         let imported = read("https://a.example/s/* /x/:splat\n/s/t /y\n/u /v\n");
         assert_eq!(imported.rules.len(), 2);
         assert!(imported.left_out[0].why.contains("on a.example line 1 answers first"), "{:?}", imported.left_out);
+    }
+
+    #[test]
+    fn a_host_is_not_sent_to_itself() {
+        let imported =
+            read("http://a.example/* https://a.example/:splat 301!\nhttp://a.example/* https://b.example/:splat 301!");
+        assert_eq!(imported.left_out.len(), 1, "{imported:?}");
+        assert!(imported.left_out[0].why.contains("to itself"));
+        assert_eq!(imported.rules, [Rule::of_kind("prefix", "/", "https://b.example").on("a.example")]);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use super::nginx_syntax::statements;
-use super::{Imported, Rule, encoded, is_target, status};
+use super::{Imported, Rule, encoded, host_and_path, is_target, status};
+
+const BY_ITSELF: &str = "a listener of protocol http sends everybody to https by itself";
 
 pub(super) fn read(text: &str) -> Imported {
     let statements = statements(text);
@@ -41,7 +43,9 @@ enum Block {
     OtherMap,
     Server {
         names: Vec<String>,
+        /// In its own words, which nginx runs before it looks at locations.
         made: Vec<Made>,
+        in_locations: Vec<Made>,
         whole: Option<(usize, Result<Whole, String>)>,
     },
     /// `location = /path`
@@ -64,7 +68,7 @@ impl Block {
         match words {
             ["map", "$uri" | "$request_uri" | "$document_uri", variable] => Self::Map((*variable).to_owned()),
             ["map", ..] => Self::OtherMap,
-            ["server"] => Self::Server { names: Vec::new(), made: Vec::new(), whole: None },
+            ["server"] => Self::Server { names: Vec::new(), made: Vec::new(), in_locations: Vec::new(), whole: None },
             ["location", "=", path] => Self::Exact((*path).to_owned()),
             ["location", "/"] | ["http"] => Self::Open,
             ["if", condition @ ..] => Self::If(condition.join(" ")),
@@ -94,14 +98,15 @@ impl Reader {
                 return;
             }
             (_, ["return" | "rewrite", ..]) if condition.is_some() => Err(condition.unwrap_or_default()),
+            (Some(Block::Server { whole: Some((first, _)), .. }), ["return" | "rewrite", ..]) => Err(never(*first)),
             (Some(Block::Server { whole, .. }), ["return", ..]) => {
                 *whole = Some((line, whole_server(words)));
                 return;
             }
-            (Some(Block::Exact(path)), ["return", ..]) => match returned(path, words) {
-                Some(made) => made,
-                None => return,
-            },
+            (Some(Block::Exact(path)), ["return", ..]) => returned(path, words),
+            (Some(Block::Exact(path)), ["rewrite", ..]) => {
+                Err(format!("stands in `location = {path}`, for that path only; write it as a `return`"))
+            }
             (Some(Block::Closed(block)), ["return" | "rewrite", ..]) => {
                 Err(format!("stands in `{block}`, which answers for some paths only; write it in `server`"))
             }
@@ -115,8 +120,9 @@ impl Reader {
 
     /// Within a server, it is for that server's names.
     fn add(&mut self, line: usize, rule: Result<Rule, String>) {
+        let direct = matches!(self.blocks.last(), Some(Block::Server { .. }));
         let server = self.blocks.iter_mut().rev().find_map(|block| match block {
-            Block::Server { made, .. } => Some(made),
+            Block::Server { made, in_locations, .. } => Some(if direct { made } else { in_locations }),
             _ => None,
         });
         match server {
@@ -126,21 +132,49 @@ impl Reader {
     }
 
     fn close(&mut self) {
-        let Some(Block::Server { names, made, whole }) = self.blocks.pop() else { return };
+        let Some(Block::Server { names, made, in_locations, whole }) = self.blocks.pop() else { return };
+        // An expression never comes before a prefix, so that after one the whole has to be an expression, too.
+        let after_expressions = made.iter().any(|(_, rule)| rule.as_ref().is_ok_and(Rule::is_expression));
         for (line, rule) in made {
             self.on_names(line, &names, rule);
         }
+        for (line, rule) in in_locations {
+            let reached = whole.as_ref().map_or(Ok(()), |(first, _)| Err(never(*first)));
+            self.on_names(line, &names, rule.and_then(|rule| reached.map(|()| rule)));
+        }
         if let Some((line, whole)) = whole {
-            let rule = whole.map(|whole| Rule::of_kind("prefix", "/", &whole.to).with_status(whole.status));
-            let named = if names.is_empty() { Err("the server has no server_name".into()) } else { rule };
-            self.on_names(line, &names, named);
+            let to_itself = |to: &str| names.iter().find(|name| host_and_path(to).0.as_deref() == Some(name)).cloned();
+            if let Some(name) = whole.as_ref().ok().and_then(|whole| to_itself(&whole.to)) {
+                self.imported.add(line, Err(format!("sends {name} to itself; {BY_ITSELF}")));
+            }
+            let others: Vec<_> = match &whole {
+                Ok(Whole { to, .. }) => {
+                    names.iter().filter(|name| host_and_path(to).0.as_ref() != Some(name)).cloned().collect()
+                }
+                Err(_) => names.clone(),
+            };
+            if !names.is_empty() && others.is_empty() {
+                return;
+            }
+            let rule = whole.and_then(|Whole { status, to }| {
+                let rule = match after_expressions {
+                    true => Rule::expression("^/(.*)$", &format!("{to}/$1"))?,
+                    false => Rule::of_kind("prefix", "/", &to),
+                };
+                Ok(rule.with_status(status))
+            });
+            self.on_names(line, &others, rule);
         }
     }
 
     fn on_names(&mut self, line: usize, names: &[String], rule: Result<Rule, String>) {
         let rule = match rule {
             Ok(rule) if !names.is_empty() => rule,
-            other => return self.imported.add(line, other),
+            Ok(_) => {
+                let why = "the server has no server_name: it answers for hosts that no other has";
+                return self.imported.add(line, Err(why.into()));
+            }
+            left_out => return self.imported.add(line, left_out),
         };
         for name in names {
             let on_name = match name.strip_prefix('.') {
@@ -228,24 +262,27 @@ fn rewritten(words: &[&str]) -> Result<Rule, String> {
     Ok(Rule { query: drops.then_some("drop"), ..rule }.with_status(code))
 }
 
-/// None where it is no redirect.
-fn returned(path: &str, words: &[&str]) -> Option<Result<Rule, String>> {
-    Some(match words {
-        [_, "410"] => Ok(Rule::exact(&encoded(path), "").with_status(410)),
-        [_, code, to] if code.starts_with('3') => status(code).and_then(|code| {
-            let (to, keeps) = to.strip_suffix("$is_args$args").map_or((*to, false), |to| (to, true));
-            let rule = plain(to.strip_prefix("$scheme://$host").unwrap_or(to), path)?;
-            Ok(Rule { query: (!keeps).then_some("drop"), ..rule }.with_status(code))
-        }),
-        _ => return None,
-    })
+fn never(line: usize) -> String {
+    format!("is never reached: the return in line {line} answers first")
+}
+
+fn returned(path: &str, words: &[&str]) -> Result<Rule, String> {
+    let (code, to) = match words {
+        [_, "410", ..] => return Ok(Rule::exact(&encoded(path), "").with_status(410)),
+        [_, to] if to.starts_with("http") || to.starts_with("$scheme") => (302, to),
+        [_, code, to] if code.starts_with('3') => (status(code)?, to),
+        _ => return Err("is no redirect: it belongs to the upstream".into()),
+    };
+    let (to, keeps) = to.strip_suffix("$is_args$args").map_or((*to, false), |to| (to, true));
+    let rule = plain(to.strip_prefix("$scheme://$host").unwrap_or(to), path)?;
+    Ok(Rule { query: (!keeps).then_some("drop"), ..rule }.with_status(code))
 }
 
 fn whole_server(words: &[&str]) -> Result<Whole, String> {
     let [_, code, to] = words else { return Err("is no return with a status and a target".into()) };
     let status = status(code)?;
     if to.starts_with("https://$host") || to.starts_with("https://$server_name") {
-        return Err("a listener of protocol http sends everybody to https by itself".into());
+        return Err(BY_ITSELF.into());
     }
     let Some(to) = to.strip_suffix("$request_uri") else {
         return Err(format!("`{to}` does not end with $request_uri: a whole server is moved with its paths"));

@@ -76,6 +76,44 @@ rewrite ^/any$ /thing permanent;
 }
 
 #[test]
+fn a_servers_own_return_comes_after_its_rewrites_and_before_its_locations() {
+    let text = r#"server {
+    server_name old.example;
+    rewrite ^/blog/(.*)$ https://news.example/$1 permanent;
+    return 301 https://new.example$request_uri;
+    rewrite ^/late$ /never permanent;
+    location = /x { return 302 /y; }
+}"#;
+    let imported = read(text);
+    let expected = [regex("^/blog/(.*)$", "https://news.example/$1"), regex("^/(.*)$", "https://new.example/$1")];
+    assert_eq!(imported.rules, expected.map(|rule| rule.on("old.example")));
+    let lines: Vec<_> = imported.left_out.iter().map(|left_out| left_out.line).collect();
+    assert_eq!(lines, [5, 6]);
+    assert!(imported.left_out.iter().all(|left_out| left_out.why.contains("never reached")), "{imported:?}");
+}
+
+#[test]
+fn no_rule_means_more_than_its_words() {
+    let left_out = |text: &str, says: &str| {
+        let imported = read(text);
+        assert_eq!(imported.rules, [], "{text}");
+        assert!(imported.left_out[0].why.contains(says), "{imported:?}");
+    };
+    left_out("location = /old { rewrite ^/(.*)$ https://archive.example/$1 permanent; }", "for that path only");
+    left_out("server { server_name _; rewrite ^/a$ /b permanent; }", "no server_name");
+    left_out("server { location = /a { return 301 /b; } }", "no server_name");
+    left_out("location = /a { return 204; }", "no redirect");
+    left_out("server { server_name shop.example; return 301 https://shop.example$request_uri; }", "to itself");
+    let imported =
+        read("server { server_name shop.example www.shop.example; return 301 https://shop.example$request_uri; }");
+    assert_eq!(imported.rules, [Rule::of_kind("prefix", "/", "https://shop.example").on("www.shop.example")]);
+    let imported = read("location = /a { return https://b.example/; }\nlocation = /c { return 410 \"gone\"; }");
+    let expected =
+        [dropping(Rule::exact("/a", "https://b.example/").with_status(302)), Rule::exact("/c", "").with_status(410)];
+    assert_eq!(imported.rules, expected);
+}
+
+#[test]
 fn tells_what_has_no_counterpart() {
     let text = r#"map $host $x { a.example /b; }
 map $uri $y { ~^/c(?=d) /d; }
