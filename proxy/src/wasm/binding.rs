@@ -289,7 +289,10 @@ fn wants(class: Class, fields: Vec<control::Field>, datasets: &[Named]) -> Resul
         None => Err(Fault::Output(format!("plan wants a dataset `{}` that it has not made", verify::shown(&name, 64)))),
     };
     let field = |field| match field {
-        control::Field::Found(names) => Ok(Field::Found(names.into_iter().map(place).collect::<Result<_, _>>()?)),
+        control::Field::Found(names) => {
+            verify::found(&names)?;
+            Ok(Field::Found(names.into_iter().map(place).collect::<Result<_, _>>()?))
+        }
         _ if class == Class::Connection => {
             Err(Fault::Output("plan of a connection plugin wants a header field; there is none".to_owned()))
         }

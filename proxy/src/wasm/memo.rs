@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::DefaultHashBuilder;
 
-use super::types::{Action, Edit};
+use super::types::{Action, Edit, Header};
 
 /// What an answer depends on, besides the binding, the hook, the scheme and whether the host is an IP address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl Memo {
 
 impl Entry {
     fn bytes(&self) -> usize {
-        self.key.len() + self.answer.bytes()
+        size_of::<Self>() + self.key.len() + self.answer.bytes()
     }
 }
 
@@ -183,7 +183,8 @@ impl Answer {
             Self::Action(Action::Edit(edits)) => of_edits(edits),
             Self::Action(Action::Redirect { location, edits, .. }) => location.len() + of_edits(edits),
             Self::Action(Action::Respond { headers, body, .. }) => {
-                body.len() + headers.iter().map(|header| header.name.len() + header.value.len()).sum::<usize>()
+                let of_header = |header: &Header| size_of::<Header>() + header.name.len() + header.value.len();
+                body.len() + headers.iter().map(of_header).sum::<usize>()
             }
             Self::Edits(edits) => of_edits(edits),
         }

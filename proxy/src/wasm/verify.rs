@@ -11,6 +11,7 @@ pub(super) const OUTPUT_BYTES_MAX: usize = 64 << 10;
 const LOCATION_BYTES_MAX: usize = 8 << 10;
 const COMPILED_BYTES_MAX: usize = 1 << 20;
 const WANTS_MAX: usize = 32;
+const FOUND_MAX: usize = 16;
 const DIAGNOSTICS_MAX: usize = 100;
 const TEXT_CHARS_MAX: usize = 1000;
 
@@ -114,6 +115,7 @@ fn checked_header(header: http::Header) -> Verified<Header> {
     let name = editable_name(header.name)?;
     let legal = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
     if !header.value.iter().all(legal) {
+        let name = shown(&name, 80);
         return refused(format!("value of `{name}` has a control character (RFC 9110 section 5.5)"));
     }
     Ok(Header { name, value: header.value.trim_ascii().to_vec() })
@@ -122,6 +124,7 @@ fn checked_header(header: http::Header) -> Verified<Header> {
 fn editable_name(field: String) -> Verified<String> {
     let field = name(field)?;
     if NOT_FOR_PLUGINS.contains(&field.as_str()) {
+        let field = shown(&field, 80);
         return refused(format!("`{field}` frames the message or belongs to the connection; a plugin can't change it"));
     }
     Ok(field)
@@ -204,6 +207,18 @@ pub(super) fn wants_count(count: usize) -> Verified<()> {
     Ok(())
 }
 
+/// Each name is looked up for every request.
+pub(super) fn found(names: &[String]) -> Verified<()> {
+    if names.len() > FOUND_MAX {
+        return refused(format!(
+            "plan wants what {} datasets hold at once, at most {FOUND_MAX} are accepted",
+            names.len()
+        ));
+    }
+    let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
+    twice.map_or(Ok(()), |(_, name)| refused(format!("plan wants dataset `{}` twice", shown(name, 64))))
+}
+
 pub(super) fn refusal(diagnostics: Vec<control::Diagnostic>) -> Verified<Vec<Diagnostic>> {
     let diagnostics = texts(diagnostics);
     if !diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
@@ -249,4 +264,23 @@ pub(super) fn shown(text: &str, chars_max: usize) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_looked_up_for_each_request_is_bounded() {
+        let names = |count: usize| (0..count).map(|at| format!("d{at}")).collect::<Vec<_>>();
+        assert!(found(&names(FOUND_MAX)).is_ok() && found(&names(FOUND_MAX + 1)).is_err());
+        assert!(found(&["d".to_owned(), "d".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn a_fault_quotes_no_more_than_a_part_of_what_a_guest_returned() {
+        let header = http::Header { name: "x".repeat(250_000), value: b"\n".to_vec() };
+        let Err(Fault::Output(says)) = checked_header(header) else { panic!("accepted") };
+        assert!(says.len() < 200, "{}", says.len());
+    }
 }

@@ -20,6 +20,7 @@ pub(super) struct Expressions {
     /// By host as in a route: a name, `*.suffix`, or empty.
     by_host: HashMap<String, Set>,
     count: usize,
+    tried: usize,
 }
 
 #[derive(Default)]
@@ -38,11 +39,17 @@ impl Expressions {
 
     pub(super) fn add(&mut self, store: &mut Store, subject: Subject, key: &str, value: &[u8]) -> Result<(), Refused> {
         let (host, pattern) = parts(subject, key);
-        check(pattern).map_err(Refused::Illegal)?;
+        // Looking whether one compiles takes longer than anything else that a plan asks for.
+        self.tried += 1;
+        if self.tried > 2 * EXPRESSIONS_MAX {
+            let says = format!("comes after {} expressions, of which too many were refused", 2 * EXPRESSIONS_MAX);
+            return Err(Refused::Illegal(says));
+        }
         if self.count >= EXPRESSIONS_MAX {
             let says = format!("is one expression too many, at most {EXPRESSIONS_MAX} are accepted in a dataset");
             return Err(Refused::Illegal(says));
         }
+        check(pattern).map_err(Refused::Illegal)?;
         let set = self.by_host.entry(host.to_owned()).or_default();
         if set.patterns.iter().any(|known| known == pattern) {
             return Err(Refused::Repeated);

@@ -74,6 +74,9 @@ impl Hashed {
         if !legal {
             return Err(format!("`{}` is not a {:?}", key.chars().take(80).collect::<String>(), self.subject));
         }
+        if self.subject != Subject::Path {
+            check_host(split(key).0, self.subject == Subject::Route)?;
+        }
         if self.kind == Kind::Prefix && slashes > SLASHES_MAX {
             return Err(format!("the prefix has {slashes} slashes, at most {SLASHES_MAX} are accepted"));
         }
@@ -139,6 +142,19 @@ impl Hashed {
         hasher.write(path.as_bytes());
         self.entries.find(hasher.finish(), |entry| is(store.key(*entry), b"*", suffix, path)).copied()
     }
+}
+
+/// A host that is written otherwise than requests have it would never be found, and a list that denies would let all pass.
+fn check_host(host: &str, wildcards: bool) -> Result<(), String> {
+    let shown = || host.chars().take(80).collect::<String>();
+    let name = if wildcards { host.strip_prefix("*.").unwrap_or(host) } else { host };
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(format!("`{}` has capitals; hosts are compared in lower case", shown()));
+    }
+    if name.starts_with('.') || name.ends_with('.') || name.contains("..") || name.contains('*') {
+        return Err(format!("`{}` is not how a host is written; without a dot at either end, and no `*`", shown()));
+    }
+    Ok(())
 }
 
 fn is(key: &[u8], before: &[u8], host: &str, path: &str) -> bool {

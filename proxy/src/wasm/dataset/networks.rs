@@ -109,6 +109,11 @@ fn parse(text: &str) -> Result<Network, String> {
     let not_one = || format!("`{}` is not a network such as 192.0.2.0/24", text.chars().take(80).collect::<String>());
     let (ip, length) = text.split_once('/').map_or((text, None), |(ip, length)| (ip, Some(length)));
     let ip: IpAddr = ip.parse().map_err(|_| not_one())?;
+    if let IpAddr::V6(v6) = ip
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        return Err(format!("`{text}` is an IPv4-mapped address, which nothing is compared with: write {v4} as IPv4"));
+    }
     let (bits, width, v6) = match ip {
         IpAddr::V4(ip) => (u128::from(ip.to_bits()), 32, false),
         IpAddr::V6(ip) => (ip.to_bits(), 128, true),

@@ -126,8 +126,25 @@ fn the_smallest_network_around_an_address_answers() {
         refused(Kind::Cidr, Subject::Peer, "10.1.2.3/8"),
         "`10.1.2.3/8` is within a network, not one: write 10.0.0.0/8"
     );
+    let mapped = refused(Kind::Cidr, Subject::Peer, "::ffff:198.51.100.0/120");
+    assert!(mapped.contains("IPv4-mapped"), "{mapped}");
     for wrong in ["10.0.0.0/33", "::/129", "10.0.0.0/+8", "10.0.0/8", "", "everybody"] {
         assert!(refused(Kind::Cidr, Subject::Client, wrong).contains("is not a network such as"), "{wrong}");
+    }
+}
+
+#[test]
+fn a_host_that_no_request_could_have_is_refused() {
+    for (kind, subject, key) in [
+        (Kind::Exact, Subject::Host, "Shop.example"),
+        (Kind::Exact, Subject::Host, "shop.example."),
+        (Kind::Suffix, Subject::Host, "*.shop.example"),
+        (Kind::Suffix, Subject::Host, ".shop.example"),
+        (Kind::Exact, Subject::Route, "SHOP.example/x"),
+        (Kind::Prefix, Subject::Route, "*.*.example/x"),
+    ] {
+        let says = refused(kind, subject, key);
+        assert!(says.contains("lower case") || says.contains("how a host is written"), "{key}: {says}");
     }
 }
 
