@@ -1,5 +1,6 @@
 mod certservice;
 mod pki;
+mod shadow;
 
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use clap::{Parser, Subcommand};
 use self::certservice::seconds;
 pub use self::certservice::{AuditAction, BudgetAction, CertAction, DomainAction, EdgeAction, ImportAction, IssueArgs};
 pub use self::pki::{PkiAction, PkiArgs, Role};
+pub use self::shadow::{Change, ShadowAction};
 use crate::client::Target;
 pub use crate::import::Format;
 
@@ -109,6 +111,13 @@ pub enum Command {
         admin: AdminArgs,
         #[command(subcommand)]
         action: PluginAction,
+    },
+    /// Another version or configuration of a plugin, asked about a share of live traffic and compared; nothing of it applied.
+    Shadow {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        action: ShadowAction,
     },
     /// A proxy's tables: what plugins read that is too much for a configuration.
     Table {

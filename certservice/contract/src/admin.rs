@@ -1,7 +1,12 @@
 //! Types of a proxy's admin API, shared with its clients.
 
+mod shadow;
+
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::shadow::{Shadow, ShadowCost, ShadowDifference, ShadowExample, ShadowReport, Shadows};
 use crate::api::Fault;
 
 /// One applied configuration, without its text.
@@ -76,7 +81,11 @@ pub struct Plan {
     pub hosts: Extent,
     pub hosts_unchanged: u64,
     /// By plugin: the hosts and listeners on which it comes, goes, or has other settings.
-    pub plugins: std::collections::BTreeMap<String, Extent>,
+    pub plugins: BTreeMap<String, Extent>,
+    /// By plugin: the hosts and listeners on which a shadow of its bindings comes, goes, or has other settings. Their
+    /// requests are treated as before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shadows: BTreeMap<String, Extent>,
     pub upstreams: Extent,
     pub listeners: Extent,
     pub diff: Diff,
@@ -129,4 +138,36 @@ pub enum DifferenceKind {
     Replaced,
     /// A list has the same entries in another order.
     Reordered,
+}
+
+/// Answer of `GET /v1/plugins/{name}/crashes`: failed calls of a plugin since the proxy started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Crashes {
+    pub crashes: Vec<Crash>,
+    /// Failed calls, of any plugin, that are in no group.
+    pub beyond: u64,
+}
+
+/// Those of one cause.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Crash {
+    /// As the configuration calls it.
+    pub plugin: String,
+    /// As the component says.
+    pub version: String,
+    pub digest: String,
+    /// `connection`, `request` or `response`.
+    pub hook: String,
+    /// `trap`, `deadline`, `memory`, `output` or `unavailable`.
+    pub reason: String,
+    /// The host's words, without values.
+    pub says: String,
+    /// Functions of the guest, innermost first.
+    pub stack: Vec<String>,
+    pub count: u64,
+    /// Unix seconds.
+    pub first_at: u64,
+    pub last_at: u64,
 }

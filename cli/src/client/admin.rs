@@ -1,4 +1,4 @@
-use contract::admin::{Applied, Plan, Revision, Revisions};
+use contract::admin::{Applied, Crashes, Plan, Revision, Revisions, Shadow, Shadows};
 use contract::bundle::sha256;
 use contract::plugin::SIGNATURE_HEADER;
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
@@ -51,30 +51,6 @@ struct Tables {
     tables: Vec<Table>,
 }
 
-/// Failed calls of a plugin.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Crashes {
-    pub crashes: Vec<Crash>,
-    /// Failed calls that are in no group.
-    pub beyond: u64,
-}
-
-/// Those of one cause.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Crash {
-    pub plugin: String,
-    pub version: String,
-    pub digest: String,
-    pub hook: String,
-    pub reason: String,
-    pub says: String,
-    pub stack: Vec<String>,
-    pub count: u64,
-    /// Unix seconds.
-    pub first_at: u64,
-    pub last_at: u64,
-}
-
 /// The hosts that a proxy is asked for most.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ranking {
@@ -103,6 +79,15 @@ struct Plugins {
 pub enum Intent {
     Apply,
     Plan,
+}
+
+/// What becomes of shadows.
+#[derive(Debug, Clone)]
+pub enum ShadowChange {
+    /// With these settings.
+    Start(serde_json::Value),
+    Promote,
+    Drop,
 }
 
 /// What goes along with a configuration.
@@ -209,11 +194,35 @@ impl Admin {
     }
 
     pub async fn crashes(&self, name: &str) -> Result<Crashes, ClientError> {
-        let mut url = self.target.url("/v1/plugins/");
-        // A name is chosen by people.
-        url.extend(name.bytes().map(|byte| format!("%{byte:02X}")));
-        url.push_str("/crashes");
-        self.target.json(self.client.get(url)).await
+        self.target.json(self.client.get(self.target.url(&of_plugin(name, "crashes")))).await
+    }
+
+    /// The shadows beside a plugin's bindings.
+    pub async fn shadows(&self, name: &str) -> Result<Vec<Shadow>, ClientError> {
+        let answer: Shadows = self.target.json(self.client.get(self.target.url(&of_plugin(name, "shadow")))).await?;
+        Ok(answer.shadows)
+    }
+
+    /// Starts, promotes or drops them; `at`: only that of this binding.
+    pub async fn shadow(
+        &self,
+        name: &str,
+        change: ShadowChange,
+        at: Option<&str>,
+        order: Order<'_>,
+    ) -> Result<Applied, ClientError> {
+        let tail = if matches!(change, ShadowChange::Promote) { "shadow/promote" } else { "shadow" };
+        let url = self.ordered(&of_plugin(name, tail), order);
+        let url = match at {
+            Some(at) => Url::parse_with_params(&url, [("at", at)]).map_or(url, String::from),
+            None => url,
+        };
+        let request = match change {
+            ShadowChange::Start(settings) => self.client.put(url).json(&settings),
+            ShadowChange::Promote => self.client.post(url),
+            ShadowChange::Drop => self.client.delete(url),
+        };
+        self.target.json(matched(request, order)).await
     }
 
     pub async fn top(&self, by: &str, n: u16) -> Result<Ranking, ClientError> {
@@ -227,6 +236,12 @@ impl Admin {
         let text = response.text().await.map_err(|error| self.target.unreachable(&error))?;
         serde_json::from_str(&text).map_err(|_| ClientError::Unexpected { target: self.target.clone(), status, text })
     }
+}
+
+/// A name is chosen by people.
+fn of_plugin(name: &str, tail: &str) -> String {
+    let name: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    format!("/v1/plugins/{name}/{tail}")
 }
 
 fn matched(request: RequestBuilder, order: Order<'_>) -> RequestBuilder {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use contract::api::Problem;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url};
 
-pub use admin::{Admin, Crash, Intent, Order, Plugin, Readiness};
+pub use admin::{Admin, Intent, Order, Plugin, Readiness, ShadowChange};
 pub use certservice::{CertService, Edge, ListOptions};
 
 const CONNECT_SECONDS_MAX: u64 = 5;

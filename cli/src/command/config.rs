@@ -59,16 +59,16 @@ async fn dump(admin: &Admin, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn ordered(why: &Why, dry_run: bool) -> Order<'_> {
+pub(super) fn ordered(why: &Why, dry_run: bool) -> Order<'_> {
     let intent = if dry_run { Intent::Plan } else { Intent::Apply };
     Order { intent, if_match: why.if_match.as_deref(), message: &why.message }
 }
 
-fn say(json: bool, value: &impl serde::Serialize, words: &str) {
+pub(super) fn say(json: bool, value: &impl serde::Serialize, words: &str) {
     if json { println!("{}", json!(value)) } else { println!("{words}") }
 }
 
-fn done(applied: &Applied) -> String {
+pub(super) fn done(applied: &Applied) -> String {
     if applied.changed {
         format!("revision {} is in force: {}", applied.revision, applied.plan.summary)
     } else {
@@ -77,18 +77,20 @@ fn done(applied: &Applied) -> String {
 }
 
 /// What plugins say about settings that they accept.
-fn remarks(plan: &Plan, file: Option<&Path>) -> String {
+pub(super) fn remarks(plan: &Plan, file: Option<&Path>) -> String {
     let file = file.map(|file| file.display().to_string());
     plan.warnings.iter().map(|warning| format!("warning: {}", shown(warning, file.as_deref()))).collect()
 }
 
 /// What is different, line by line, then how far it reaches.
-fn planned(plan: &Plan) -> String {
+pub(super) fn planned(plan: &Plan) -> String {
     let mut lines: Vec<String> = plan.diff.differences.iter().map(difference).collect();
     if plan.diff.more > 0 {
         lines.push(format!("  … and {} more", plan.diff.more));
     }
     lines.extend(plan.plugins.iter().map(|(plugin, extent)| format!("plugin {plugin}: {}", places(extent))));
+    let beside = |(plugin, extent)| format!("shadow beside {plugin}: {}", places(extent));
+    lines.extend(plan.shadows.iter().map(beside));
     lines.push(plan.summary.clone());
     lines.join("\n")
 }

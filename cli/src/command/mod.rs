@@ -12,6 +12,7 @@ mod issue;
 mod pki;
 mod plugin;
 mod redirects;
+mod shadow;
 mod status;
 mod table;
 mod top;
@@ -38,6 +39,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Edge { certservice, action: EdgeAction::Ls } => edge::list(&certservice, args.json).await,
         Command::Config { admin, action } => config::run(&admin, action, args.json).await,
         Command::Plugin { admin, action } => plugin::run(&admin, action, args.json).await,
+        Command::Shadow { admin, action } => shadow::run(&admin, action, args.json).await,
         Command::Table { admin, action } => table::run(&admin, action, args.json).await,
         Command::Pki { pki, action } => pki::run(&pki.dir, action, args.json),
         Command::Redirects { action } => redirects::run(action, args.json),

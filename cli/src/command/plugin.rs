@@ -2,6 +2,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use contract::admin::Crash;
 use contract::bundle::sha256;
 use contract::plugin::sign;
 use contract::signed::SigningKey;
@@ -11,7 +12,7 @@ use super::{read, write_new};
 use crate::Failure;
 use crate::args::{AdminArgs, PluginAction, ToProxy};
 use crate::author;
-use crate::client::{Admin, Crash};
+use crate::client::Admin;
 use crate::when::date;
 
 pub(super) async fn run(args: &AdminArgs, action: PluginAction, json: bool) -> Result<(), Failure> {

@@ -1,6 +1,8 @@
 //! Asks the listener's connection plugin twice: what to expect of this peer before a byte is believed, and whether to
 //! admit it after. Without a plugin nobody is trusted.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::protocols::l4::stream::Stream as L4Stream;
@@ -10,7 +12,7 @@ use super::header::{self, Header, HeaderError, Tlvs};
 use super::rewound;
 use crate::config::Listener;
 use crate::connection::{ClientAddr, Introduction, PeerAddr};
-use crate::wasm::{Binding, Expectation, Fault, Outcome};
+use crate::wasm::{Binding, Expectation, Fault, Outcome, Shadow};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refused {
@@ -56,8 +58,10 @@ impl Refused {
 /// A connection plugin bound to a listener, with what to do when it fails.
 pub struct ConnectionPolicy {
     pub plugin: String,
-    pub binding: std::sync::Arc<Binding>,
+    pub binding: Arc<Binding>,
     pub fail_open: bool,
+    /// Asked about a share of the calls, and compared.
+    pub shadow: Option<Arc<Shadow>>,
 }
 
 pub(super) struct Admitted {
@@ -76,7 +80,7 @@ pub(super) async fn ask(
         refuse_header(&stream).await?;
         return Ok(Admitted { stream: rewound(stream, &[]), client: ClientAddr(peer.0), introduction: None });
     };
-    let expectation = policy.call(policy.binding.expect(&listener.name, peer.0), Expectation::Forbid)?;
+    let expectation = policy.call(policy.expect(&listener.name, peer.0), Expectation::Forbid)?;
     let (stream, header) = match expectation {
         Expectation::Forbid => {
             refuse_header(&stream).await?;
@@ -90,7 +94,7 @@ pub(super) async fn ask(
         _ => {}
     }
     tracing::debug!(peer = %peer.0, ?header, "PROXY header");
-    let judged = policy.binding.judge(&listener.name, peer.0, header.as_ref());
+    let judged = policy.judge(&listener.name, peer.0, header.as_ref());
     match policy.call(judged, Outcome::Admit(peer.0))? {
         Outcome::Admit(client) => {
             let introduction = header.and_then(|header| introduction(header.tlvs));
@@ -108,6 +112,24 @@ fn introduction(tlvs: Tlvs) -> Option<Box<Introduction>> {
 }
 
 impl ConnectionPolicy {
+    fn expect(&self, listener: &str, peer: SocketAddr) -> Result<Expectation, Fault> {
+        let sample = self.shadow.as_ref().and_then(|shadow| shadow.sample(&self.binding));
+        let expectation = self.binding.expect(listener, peer);
+        if let Some(sample) = sample {
+            sample.expect(&expectation, listener, peer);
+        }
+        expectation
+    }
+
+    fn judge(&self, listener: &str, peer: SocketAddr, header: Option<&Header>) -> Result<Outcome, Fault> {
+        let sample = self.shadow.as_ref().and_then(|shadow| shadow.sample(&self.binding));
+        let outcome = self.binding.judge(listener, peer, header);
+        if let Some(sample) = sample {
+            sample.judge(&outcome, listener, peer, header);
+        }
+        outcome
+    }
+
     fn call<T>(&self, answer: Result<T, Fault>, when_open: T) -> Result<T, Refused> {
         match answer {
             Ok(answer) => Ok(answer),

@@ -1,25 +1,25 @@
 //! From a document to a snapshot: everything is checked, every fault is reported, nothing is published by halves.
 
-use std::collections::{BTreeMap, HashMap};
+mod attach; // a plugin to a site or a listener, with its shadow
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use contract::api::Fault;
 use contract::document::{Document, did_you_mean, in_order, pointer};
 
-use super::document::{Attached as AttachedDocument, OnFailure, RuntimeConfig};
+use self::attach::Attachment;
+use super::document::{Attached as AttachedDocument, RuntimeConfig};
 use super::plugins::Plugins;
-use super::snapshot::{Alive, BindingKey, Snapshot};
+use super::snapshot::{Alive, BindingKey, Placed, ShadowKey, Snapshot};
 use super::tables::Tables;
 use crate::accept::ConnectionPolicy;
 use crate::http::{Attached, Pattern, Routes, Site};
 use crate::upstream::{Upstream, UpstreamError, UpstreamSettings};
-use crate::wasm::{self, BindError, Binding, Class, Diagnostic, Host, Plugin, Severity};
+use crate::wasm::{Binding, Class, Host, Plugin};
 
 /// Largest document, in bytes.
 pub(super) const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
-
-/// Most remarks of plugins that are told.
-const WARNINGS_MAX: usize = 100;
 
 /// What a snapshot is built from.
 pub(super) struct Inputs<'a> {
@@ -36,8 +36,14 @@ pub(super) struct Inputs<'a> {
 pub(super) async fn build(text: &str, revision: u64, inputs: &Inputs<'_>) -> Result<Snapshot, Vec<Fault>> {
     let document = Document::json(text)?;
     let config: RuntimeConfig = document.read()?;
-    let mut builder =
-        Builder { document: &document, inputs, faults: Vec::new(), warnings: Vec::new(), bindings: HashMap::new() };
+    let mut builder = Builder {
+        document: &document,
+        inputs,
+        faults: Vec::new(),
+        warnings: Vec::new(),
+        bindings: HashMap::new(),
+        shadows: HashMap::new(),
+    };
     let plugins = builder.plugins(&config);
     builder.tables(&config);
     let upstreams = builder.upstreams(&config).await;
@@ -46,9 +52,9 @@ pub(super) async fn build(text: &str, revision: u64, inputs: &Inputs<'_>) -> Res
     if !builder.faults.is_empty() {
         return Err(in_order(builder.faults));
     }
-    let (bindings, warnings) = (builder.bindings, builder.warnings);
+    let Builder { bindings, shadows, warnings, .. } = builder;
     let document = text.into();
-    Ok(Snapshot { revision, document, routes, listeners, upstreams, bindings, warnings, _alive: Alive::new() })
+    Ok(Snapshot { revision, document, routes, listeners, upstreams, bindings, shadows, warnings, _alive: Alive::new() })
 }
 
 struct Builder<'a> {
@@ -57,6 +63,7 @@ struct Builder<'a> {
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
     bindings: HashMap<BindingKey, Arc<Binding>>,
+    shadows: HashMap<ShadowKey, Placed>,
 }
 
 impl Builder<'_> {
@@ -165,8 +172,9 @@ impl Builder<'_> {
         config: &RuntimeConfig,
     ) -> Vec<Attached> {
         let bind = |(index, document): (usize, &AttachedDocument)| {
-            let (binding, fail_open) = self.attach(document, &pointer(at, index), plugins, config, Class::Http)?;
-            Some(Attached { plugin: document.plugin.clone(), binding, fail_open })
+            let Attachment { binding, fail_open, shadow } =
+                self.attach(document, &pointer(at, index), plugins, config, Class::Http)?;
+            Some(Attached { plugin: document.plugin.clone(), binding, fail_open, shadow })
         };
         attached.iter().enumerate().filter_map(bind).collect()
     }
@@ -192,68 +200,15 @@ impl Builder<'_> {
                 self.fault(at.clone(), "a listener takes one connection plugin", None);
             }
             for (index, document) in listener.plugins.iter().enumerate() {
-                if let Some((binding, fail_open)) =
+                if let Some(Attachment { binding, fail_open, shadow }) =
                     self.attach(document, &pointer(&at, index), plugins, config, Class::Connection)
                 {
-                    let policy = ConnectionPolicy { plugin: document.plugin.clone(), binding, fail_open };
+                    let policy = ConnectionPolicy { plugin: document.plugin.clone(), binding, fail_open, shadow };
                     policies.insert(name.clone(), Arc::new(policy));
                 }
             }
         }
         policies
-    }
-
-    fn attach(
-        &mut self,
-        document: &AttachedDocument,
-        at: &str,
-        plugins: &HashMap<String, Arc<Plugin>>,
-        config: &RuntimeConfig,
-        class: Class,
-    ) -> Option<(Arc<Binding>, bool)> {
-        let Some(plugin) = plugins.get(&document.plugin) else {
-            if !config.plugins.0.contains_key(&document.plugin) {
-                let known: Vec<&str> = config.plugins.0.keys().map(String::as_str).collect();
-                let says = format!("no plugin is named `{}`", shown(&document.plugin));
-                self.fault(pointer(at, "plugin"), says, did_you_mean(&document.plugin, &known));
-            }
-            return None;
-        };
-        if plugin.class() != class {
-            let says = format!("`{}` is a {} plugin; a {class} plugin is needed here", document.plugin, plugin.class());
-            self.fault(pointer(at, "plugin"), says, None);
-            return None;
-        }
-        let fail_open = match document.on_failure {
-            Some(OnFailure::Open) if !plugin.fail_open_safe() => {
-                let says = format!("`{}` is not safe to be skipped; it can only fail `closed`", document.plugin);
-                self.fault(pointer(at, "on_failure"), says, None);
-                return None;
-            }
-            Some(on_failure) => on_failure == OnFailure::Open,
-            None => class == Class::Http && plugin.fail_open_safe(),
-        };
-        let tables = self.granted(&document.tables, &pointer(at, "tables"), config)?;
-        let key = BindingKey { plugin: *plugin.digest(), config: document.config.0.to_string(), tables };
-        self.bind(plugin, key, &pointer(at, "config")).map(|binding| (binding, fail_open))
-    }
-
-    /// Digests of the tables that a binding names.
-    fn granted(&mut self, names: &[String], at: &str, config: &RuntimeConfig) -> Option<BTreeMap<String, String>> {
-        let mut granted = BTreeMap::new();
-        for (index, name) in names.iter().enumerate() {
-            match config.tables.0.get(name) {
-                Some(table) => drop(granted.insert(name.clone(), table.digest.to_ascii_lowercase())),
-                None => {
-                    let known: Vec<&str> = config.tables.0.keys().map(String::as_str).collect();
-                    let hint = did_you_mean(name, &known);
-                    self.fault(pointer(at, index), format!("no table is named `{}`", shown(name)), hint);
-                }
-            }
-        }
-        let uploaded = granted.values().all(|digest| self.inputs.tables.find(digest).is_some());
-        // Those that were not are told where they are named.
-        (granted.len() == names.len() && uploaded).then_some(granted)
     }
 
     fn tables(&mut self, config: &RuntimeConfig) {
@@ -263,53 +218,6 @@ impl Builder<'_> {
                 let hint = "upload it first: PUT /v1/tables/sha256:<hex>, or `latchkey table push`".to_owned();
                 let says = format!("no table with the digest `{}` was uploaded", shown(&table.digest));
                 self.fault(at, says, Some(hint));
-            }
-        }
-    }
-
-    /// One remark for each place that it is about.
-    fn warn(&mut self, binding: &Binding, at: &str) {
-        for Diagnostic { at: within, message, hint, .. } in binding.warnings() {
-            match self.warnings.len() {
-                ..WARNINGS_MAX => {
-                    let warning = self.document.fault(format!("{at}{within}"), message, hint.clone());
-                    self.warnings.push(warning);
-                }
-                WARNINGS_MAX => {
-                    let says = format!("there are more remarks of plugins; {WARNINGS_MAX} are shown");
-                    self.warnings.push(self.document.fault("", says, None));
-                }
-                _ => return,
-            }
-        }
-    }
-
-    fn bind(&mut self, plugin: &Arc<Plugin>, key: BindingKey, at: &str) -> Option<Arc<Binding>> {
-        let known = self.bindings.get(&key).or_else(|| self.inputs.previous.bindings.get(&key)).cloned();
-        let file = |(name, digest): (&String, &String)| Some((name.clone(), self.inputs.tables.find(digest)?));
-        let tables = wasm::Tables(key.tables.iter().filter_map(file).collect());
-        // It may take seconds where there are tables: the other things that this thread does go elsewhere meanwhile.
-        let bind = || tokio::task::block_in_place(|| self.inputs.host.bind(plugin, &key.config, &tables));
-        let bound = known.map_or_else(bind, Ok);
-        match bound {
-            Ok(binding) => {
-                self.warn(&binding, at);
-                self.bindings.insert(key, binding.clone());
-                Some(binding)
-            }
-            Err(BindError::Diagnostics(diagnostics)) => {
-                for diagnostic in diagnostics.into_iter().filter(|d| d.severity == Severity::Error) {
-                    self.fault(format!("{at}{}", diagnostic.at), diagnostic.message, diagnostic.hint);
-                }
-                None
-            }
-            Err(error) => {
-                self.fault(
-                    at.to_owned(),
-                    format!("the plugin `{}` failed to read its configuration: {error}", plugin.name()),
-                    None,
-                );
-                None
             }
         }
     }

@@ -64,6 +64,33 @@ pub(super) struct Attached {
     /// Default: `closed` for connection plugins; what the plugin declares safe for others.
     #[deserr(default)]
     pub on_failure: Option<OnFailure>,
+    #[deserr(default)]
+    pub shadow: Option<Shadow>,
+}
+
+/// Another version of the plugin, or another configuration of it, that is asked too and compared, and changes nothing.
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Shadow {
+    /// Default: the binding's, and so on.
+    #[deserr(default)]
+    pub plugin: Option<String>,
+    #[deserr(default)]
+    pub config: Option<JsonObject>,
+    #[deserr(default)]
+    pub tables: Option<Vec<String>>,
+    /// Of the binding's calls, 0.01 to 100. Default 1.
+    #[deserr(default = 1.0, try_from(f64) = checked_percent -> String)]
+    pub percent: f64,
+}
+
+const PERCENT_MIN: f64 = 0.01;
+
+fn checked_percent(given: f64) -> Result<f64, String> {
+    if (PERCENT_MIN..=100.0).contains(&given) {
+        return Ok(given);
+    }
+    Err(format!("{given} percent is out of range; accepted are {PERCENT_MIN} to 100"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]

@@ -11,6 +11,7 @@ mod news;
 mod plan;
 mod plugins;
 mod revisions;
+mod shadows;
 mod snapshot;
 mod tables;
 mod tickets;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use contract::admin::{Applied, Author, Diff, Plan, Revision};
+use contract::admin::{Applied, Author, Diff, Plan, Revision, Shadow};
 use contract::api::Fault;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
@@ -28,6 +29,7 @@ use self::apply::{Inputs, build};
 pub use self::news::News;
 use self::plugins::Plugins;
 use self::revisions::{RevisionError, Revisions};
+pub use self::shadows::{Change, NoShadow, Of};
 pub use self::snapshot::{Current, Snapshot};
 use self::tables::Tables;
 pub use self::tickets::TicketNews;
@@ -99,6 +101,7 @@ pub enum NotApplied {
     },
     Invalid(Vec<Fault>),
     UnknownRevision(u64),
+    NoShadow(NoShadow),
     Io(std::io::Error),
     HandedOver(HandedOver),
 }
@@ -188,16 +191,24 @@ impl Control {
     /// files that it names are read again.
     pub async fn apply(&self, text: &str, order: Order) -> Result<Applied, NotApplied> {
         let _turn = self.turn().await.map_err(NotApplied::HandedOver)?;
-        let applied = self.apply_in_turn(text, order).await;
-        let result = match &applied {
-            Ok(Applied { changed: true, .. }) => "ok",
-            Ok(_) => "unchanged",
-            Err(NotApplied::Conflict { .. }) => "conflict",
-            Err(NotApplied::Invalid(_) | NotApplied::UnknownRevision(_)) => "invalid",
-            Err(NotApplied::Io(_) | NotApplied::HandedOver(_)) => "error",
-        };
-        METRICS.config_applies.with_label_values(&[result]).inc();
-        applied
+        counted(self.apply_in_turn(text, order).await)
+    }
+
+    /// Starts, promotes or drops shadows: applies the running configuration with that in it.
+    pub async fn change_shadow(&self, of: &Of, change: &Change, order: Order) -> Result<Applied, NotApplied> {
+        let _turn = self.turn().await.map_err(NotApplied::HandedOver)?;
+        let text = shadows::changed(&self.current.get().document, of, change).map_err(NotApplied::NoShadow)?;
+        counted(self.apply_in_turn(&text, order).await)
+    }
+
+    /// Those beside the bindings of a plugin, as the running configuration calls it.
+    pub fn shadows(&self, plugin: &str) -> Result<Vec<Shadow>, NoShadow> {
+        let current = self.current.get();
+        shadows::named(&serde_json::from_str(&current.document).unwrap_or_default(), plugin)?;
+        let of_plugin = current.shadows.iter().filter(|(key, _)| key.names[0] == plugin);
+        let mut shadows: Vec<_> = of_plugin.map(|(_, placed)| placed.report()).collect();
+        shadows.sort_by(|a, b| a.examples.cmp(&b.examples));
+        Ok(shadows)
     }
 
     /// Applies the text of an earlier revision, as a new one.
@@ -305,6 +316,18 @@ impl Control {
         tokio::spawn(admin::serve(listener, self));
         Ok(())
     }
+}
+
+fn counted(applied: Result<Applied, NotApplied>) -> Result<Applied, NotApplied> {
+    let result = match &applied {
+        Ok(Applied { changed: true, .. }) => "ok",
+        Ok(_) => "unchanged",
+        Err(NotApplied::Conflict { .. }) => "conflict",
+        Err(NotApplied::Invalid(_) | NotApplied::UnknownRevision(_) | NotApplied::NoShadow(_)) => "invalid",
+        Err(NotApplied::Io(_) | NotApplied::HandedOver(_)) => "error",
+    };
+    METRICS.config_applies.with_label_values(&[result]).inc();
+    applied
 }
 
 /// Both are valid: what could not be read was never applied.

@@ -20,6 +20,7 @@ pub(super) fn plan(old: &Value, new: &Value) -> Plan {
     let mut plan = Plan {
         hosts: extent(&before.hosts, &after.hosts),
         plugins: plugins(&before.bindings, &after.bindings),
+        shadows: plugins(&before.shadows, &after.shadows),
         upstreams: extent(&before.upstreams, &after.upstreams),
         listeners: extent(&before.listeners, &after.listeners),
         diff: diff(old, new),
@@ -39,6 +40,8 @@ struct Reach {
     listeners: BTreeMap<String, u64>,
     /// Plugin → host or listener → settings and component.
     bindings: BTreeMap<String, BTreeMap<String, u64>>,
+    /// The same of shadows, which have no effect.
+    shadows: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 impl Reach {
@@ -49,28 +52,32 @@ impl Reach {
         for site in list(&document["sites"]) {
             let upstream = site["upstream"].as_str().unwrap_or_default();
             let bindings = bindings(&site["plugins"], &parts);
+            let shadows = shadows(&site["plugins"], &parts);
             let all = combined(&(upstream, reach.upstreams.get(upstream), &bindings));
             for host in list(&site["hosts"]).iter().filter_map(Value::as_str) {
                 let host = Pattern::parse(host).map_or_else(|_| host.to_owned(), |pattern| pattern.to_string());
-                reach.bound(&host, &bindings);
+                bound(&mut reach.bindings, &host, &bindings);
+                bound(&mut reach.shadows, &host, &shadows);
                 reach.hosts.insert(host, all);
             }
         }
         for (name, listener) in object(&document["listeners"]).into_iter().flatten() {
             let bindings = bindings(&listener["plugins"], &parts);
-            reach.bound(&format!("listener {name}"), &bindings);
+            let place = format!("listener {name}");
+            bound(&mut reach.bindings, &place, &bindings);
+            bound(&mut reach.shadows, &place, &shadows(&listener["plugins"], &parts));
             reach.listeners.insert(name.clone(), combined(&bindings));
         }
         reach
     }
+}
 
-    fn bound(&mut self, place: &str, bindings: &[(&str, u64)]) {
-        for (plugin, binding) in bindings {
-            let places = self.bindings.entry((*plugin).to_owned()).or_default();
-            let known = places.entry(place.to_owned()).or_default();
-            // A chain may ask one plugin twice.
-            *known = combined(&(*known, binding));
-        }
+fn bound(all: &mut BTreeMap<String, BTreeMap<String, u64>>, place: &str, bindings: &[(&str, u64)]) {
+    for (plugin, binding) in bindings {
+        let places = all.entry((*plugin).to_owned()).or_default();
+        let known = places.entry(place.to_owned()).or_default();
+        // A chain may ask one plugin twice.
+        *known = combined(&(*known, binding));
     }
 }
 
@@ -80,14 +87,34 @@ struct Parts {
     tables: BTreeMap<String, u64>,
 }
 
+/// Without their shadows.
 fn bindings<'a>(chain: &'a Value, parts: &Parts) -> Vec<(&'a str, u64)> {
     let binding = |attached: &'a Value| {
-        let plugin = attached["plugin"].as_str().unwrap_or_default();
-        let granted = list(&attached["tables"]).iter().filter_map(Value::as_str);
-        let tables: Vec<_> = granted.map(|name| parts.tables.get(name)).collect();
-        (plugin, combined(&(fingerprint(attached), parts.plugins.get(plugin), tables)))
+        let settings = object(attached).into_iter().flatten().filter(|(key, _)| *key != "shadow");
+        let settings: Vec<_> = settings.map(|(key, value)| (key, fingerprint(value))).collect();
+        (text(&attached["plugin"]), combined(&(settings, named(attached, attached, parts))))
     };
     list(chain).iter().map(binding).collect()
+}
+
+/// By the plugin beside which they stand.
+fn shadows<'a>(chain: &'a Value, parts: &Parts) -> Vec<(&'a str, u64)> {
+    let shadow = |attached: &'a Value| {
+        let shadow = attached.get("shadow")?;
+        Some((text(&attached["plugin"]), combined(&(fingerprint(attached), named(shadow, attached, parts)))))
+    };
+    list(chain).iter().filter_map(shadow).collect()
+}
+
+/// The component and the tables that a binding names, or leaves to another.
+fn named(binding: &Value, otherwise: &Value, parts: &Parts) -> u64 {
+    let of = |key: &str| binding.get(key).unwrap_or(&otherwise[key]);
+    let tables: Vec<_> = list(of("tables")).iter().map(|name| parts.tables.get(text(name))).collect();
+    combined(&(parts.plugins.get(text(of("plugin"))), tables))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 fn fingerprints(named: &Value) -> BTreeMap<String, u64> {
@@ -159,6 +186,9 @@ fn summary(plan: &Plan) -> String {
             text += &format!("; {what}: {}", counted(extent));
         }
     }
+    for (plugin, extent) in &plan.shadows {
+        text += &format!("; shadows beside {plugin}: {}", counted(extent));
+    }
     text
 }
 
@@ -206,6 +236,19 @@ mod tests {
         assert_eq!(plan.hosts.examples, ["*.b.example", "a.example"]);
         assert_eq!(counts(&plan.plugins["hsts"]), [0, 2, 0]);
         assert_eq!(plan.summary, "touches 2 of 3 hosts (2 changed: *.b.example, a.example)");
+    }
+
+    #[test]
+    fn a_shadow_touches_no_host() {
+        let mut new = document();
+        new["sites"][0]["plugins"][0]["shadow"] = json!({"config": {"max_age": 2}, "percent": 5});
+        let started = plan(&document(), &new);
+        assert_eq!((started.hosts.total(), counts(&started.shadows["hsts"])), (0, [2, 0, 0]));
+        assert_eq!(started.summary, "touches 0 of 3 hosts; shadows beside hsts: 2 added");
+        let mut promoted = document();
+        promoted["sites"][0]["plugins"][0]["config"] = json!({"max_age": 2});
+        let promoted = plan(&new, &promoted);
+        assert_eq!((counts(&promoted.hosts), counts(&promoted.shadows["hsts"])), ([0, 2, 0], [0, 0, 2]));
     }
 
     #[test]

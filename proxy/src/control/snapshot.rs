@@ -10,7 +10,7 @@ use crate::accept::ConnectionPolicy;
 use crate::http::Routes;
 use crate::observe::METRICS;
 use crate::upstream::Upstream;
-use crate::wasm::{Binding, Digest};
+use crate::wasm::{Binding, Digest, Shadow, Terms};
 
 pub struct Snapshot {
     /// Grows with each applied configuration; 0 is the empty one of a new edge.
@@ -22,6 +22,7 @@ pub struct Snapshot {
     pub upstreams: HashMap<String, Arc<Upstream>>,
     /// So that the next snapshot keeps what did not change.
     pub(super) bindings: HashMap<BindingKey, Arc<Binding>>,
+    pub(super) shadows: HashMap<ShadowKey, Placed>,
     /// What plugins remark about settings that they accept.
     pub(super) warnings: Vec<Fault>,
     pub(super) _alive: Alive,
@@ -34,6 +35,35 @@ pub(super) struct BindingKey {
     pub(super) config: String,
     /// Name → digest.
     pub(super) tables: BTreeMap<String, String>,
+    pub(super) terms: Terms,
+}
+
+/// A shadow that is the same goes on counting in the next snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct ShadowKey {
+    /// As the configuration calls the live one's plugin, and the shadow's.
+    pub(super) names: [String; 2],
+    pub(super) live: BindingKey,
+    pub(super) shadow: BindingKey,
+    /// The bits of `percent`.
+    pub(super) share: u64,
+}
+
+/// A shadow, and where it stands.
+#[derive(Clone)]
+pub(super) struct Placed {
+    pub(super) shadow: Arc<Shadow>,
+    pub(super) percent: f64,
+    pub(super) places: u64,
+    /// The first of them.
+    pub(super) examples: Vec<String>,
+}
+
+impl Placed {
+    pub(super) fn report(&self) -> contract::admin::Shadow {
+        let (percent, places, examples) = (self.percent, self.places, self.examples.clone());
+        contract::admin::Shadow { percent, places, examples, report: self.shadow.report() }
+    }
 }
 
 /// Counts the snapshots in memory: the running one and those that requests under way began with.
@@ -61,9 +91,19 @@ impl Snapshot {
             listeners: HashMap::new(),
             upstreams: HashMap::new(),
             bindings: HashMap::new(),
+            shadows: HashMap::new(),
             warnings: Vec::new(),
             _alive: Alive::new(),
         }
+    }
+}
+
+impl Snapshot {
+    /// Of all bindings; those that stand on one plan share theirs.
+    pub fn dataset_bytes(&self) -> usize {
+        let mut counted = std::collections::HashSet::new();
+        let bindings = self.bindings.iter().filter(|(key, _)| counted.insert((key.plugin, &key.config, &key.tables)));
+        bindings.map(|(_, binding)| binding.dataset_bytes()).sum()
     }
 }
 

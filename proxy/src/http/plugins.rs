@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,10 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::ctx::{Ctx, Trace};
 use crate::observe::plugin_fault;
-use crate::wasm::{Action, Binding, Edit, Header, RequestFacts, RequestView, ResponseView, rollout_bucket};
+use crate::wasm::{
+    Action, Binding, Edit, Fault, Header, Hooks, RequestFacts, RequestView, ResponseView, Sample, Shadow,
+    rollout_bucket,
+};
 
 /// A plugin bound to a site.
 pub struct Attached {
@@ -20,6 +24,38 @@ pub struct Attached {
     pub binding: Arc<Binding>,
     /// What becomes of a request when the plugin fails: it goes on, or it is answered 503.
     pub fail_open: bool,
+    /// Asked about a share of the calls, and compared.
+    pub shadow: Option<Arc<Shadow>>,
+}
+
+impl Attached {
+    fn hooks(&self) -> Hooks {
+        let (live, shadow) =
+            (self.binding.hooks(), self.shadow.as_ref().map(|shadow| shadow.hooks()).unwrap_or_default());
+        Hooks { request: live.request || shadow.request, response: live.response || shadow.response, ..live }
+    }
+
+    fn sample(&self) -> Option<Sample<'_>> {
+        self.shadow.as_ref()?.sample(&self.binding)
+    }
+
+    /// A shadow may be the only one that wants to be asked.
+    fn on_request(&self, facts: &RequestFacts, request: &dyn RequestView) -> Result<Action, Fault> {
+        if self.binding.hooks().request { self.binding.on_request(facts, request) } else { Ok(Action::Next) }
+    }
+
+    fn on_response(
+        &self,
+        facts: &RequestFacts,
+        request: &dyn RequestView,
+        response: &dyn ResponseView,
+    ) -> Result<Rc<[Edit]>, Fault> {
+        if self.binding.hooks().response {
+            self.binding.on_response(facts, request, response)
+        } else {
+            Ok(Rc::default())
+        }
+    }
 }
 
 /// What the chain decided for a request.
@@ -116,19 +152,15 @@ pub(super) fn on_request(ctx: &mut Ctx, request: &mut RequestHeader) -> Decision
     let Ctx { site: Some(site), host: Some(host), facts: Some(facts), trace, .. } = ctx else {
         return Decision::GoOn;
     };
-    for (at, attached) in site.plugins.iter().enumerate().filter(|(_, attached)| attached.binding.hooks().request) {
+    for (at, attached) in site.plugins.iter().enumerate().filter(|(_, attached)| attached.hooks().request) {
         let view = Request { host: host.as_str(), parts: request };
         let began = trace.as_ref().map(|_| Instant::now());
-        let decided = attached.binding.on_request(facts, &view);
-        tell(
-            trace,
-            began,
-            at,
-            match &decided {
-                Ok(action) => verdict(action),
-                Err(_) => "fault",
-            },
-        );
+        let sample = attached.sample();
+        let decided = attached.on_request(facts, &view);
+        tell(trace, began, at, decided.as_ref().map_or("fault", Action::verdict));
+        if let Some(sample) = sample {
+            sample.request(&decided, facts, &view);
+        }
         match decided {
             Ok(Action::Next) => {}
             Ok(Action::Edit(edits)) => apply(&edits, request),
@@ -152,10 +184,11 @@ pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut
     let Ctx { site: Some(site), host: Some(host), facts: Some(facts), trace, .. } = ctx else {
         return true;
     };
-    for (at, attached) in site.plugins.iter().enumerate().filter(|(_, attached)| attached.binding.hooks().response) {
+    for (at, attached) in site.plugins.iter().enumerate().filter(|(_, attached)| attached.hooks().response) {
         let view = Request { host: host.as_str(), parts: request };
         let began = trace.as_ref().map(|_| Instant::now());
-        let decided = attached.binding.on_response(facts, &view, &Response(response));
+        let sample = attached.sample();
+        let decided = attached.on_response(facts, &view, &Response(response));
         tell(
             trace,
             began,
@@ -166,6 +199,9 @@ pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut
                 Err(_) => "fault",
             },
         );
+        if let Some(sample) = sample {
+            sample.response(&decided, facts, &view, &Response(response));
+        }
         match decided {
             Ok(edits) => apply(&edits, response),
             Err(fault) => {
@@ -177,16 +213,6 @@ pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut
         }
     }
     true
-}
-
-fn verdict(action: &Action) -> &'static str {
-    match action {
-        Action::Next => "next",
-        Action::Edit(_) => "edit",
-        Action::Redirect { .. } => "redirect",
-        Action::Respond { .. } => "respond",
-        Action::Deny(_) => "deny",
-    }
 }
 
 /// For the access log: what came of a call, and its time. `next` takes nothing back that the other hook said.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use serde::Serialize;
+use contract::admin::Crash;
 
 use crate::wasm::{Fault, Plugin};
 
@@ -23,7 +23,7 @@ struct Groups {
 }
 
 /// What is the same for all crashes of a group.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cause {
     /// As the configuration calls it.
     pub plugin: String,
@@ -41,19 +41,11 @@ pub struct Cause {
 }
 
 /// Unix seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Seen {
-    pub count: u64,
-    pub first_at: u64,
-    pub last_at: u64,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct Crash {
-    #[serde(flatten)]
-    pub cause: Cause,
-    #[serde(flatten)]
-    pub seen: Seen,
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    count: u64,
+    first_at: u64,
+    last_at: u64,
 }
 
 impl Cause {
@@ -86,10 +78,15 @@ impl Crashes {
     pub fn of(&self, plugin: &str) -> (Vec<Crash>, u64) {
         let groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_plugin = groups.known.iter().filter(|(cause, _)| cause.plugin == plugin || cause.digest == plugin);
-        let mut crashes: Vec<_> = of_plugin.map(|(cause, seen)| Crash { cause: cause.clone(), seen: *seen }).collect();
-        crashes.sort_by_key(|crash| std::cmp::Reverse((crash.seen.count, crash.seen.last_at)));
+        let mut crashes: Vec<_> = of_plugin.map(|(cause, seen)| told(cause.clone(), *seen)).collect();
+        crashes.sort_by_key(|crash| std::cmp::Reverse((crash.count, crash.last_at)));
         (crashes, groups.beyond)
     }
+}
+
+fn told(cause: Cause, Seen { count, first_at, last_at }: Seen) -> Crash {
+    let Cause { plugin, version, digest, hook, reason, says, stack } = cause;
+    Crash { plugin, version, digest, hook, reason, says, stack, count, first_at, last_at }
 }
 
 /// What visitors send must neither make groups without end nor be kept: quoted words and numbers go.
@@ -130,8 +127,8 @@ mod tests {
         crashes.add(cause("another"), 15);
         let (found, beyond) = crashes.of("p");
         assert_eq!((found.len(), beyond), (2, 0));
-        assert_eq!(found[0].cause.says, "status # of `…`");
-        assert_eq!(found[0].seen, Seen { count: 2, first_at: 10, last_at: 20 });
+        assert_eq!(found[0].says, "status # of `…`");
+        assert_eq!((found[0].count, found[0].first_at, found[0].last_at), (2, 10, 20));
         assert_eq!(crashes.of("sha256:0").0.len(), 2, "by digest as well");
         assert!(crashes.of("q").0.is_empty());
     }
@@ -145,6 +142,6 @@ mod tests {
         }
         crashes.add(cause(&letter(0)), 2);
         let (found, beyond) = crashes.of("p");
-        assert_eq!((found.len(), beyond, found[0].seen.count), (GROUPS_MAX, 1, 2));
+        assert_eq!((found.len(), beyond, found[0].count), (GROUPS_MAX, 1, 2));
     }
 }

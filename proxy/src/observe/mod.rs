@@ -18,10 +18,10 @@ use prometheus::{
 };
 
 pub use self::access_log::{AccessLog, AccessLogSettings, Target, Writer};
-pub use self::crashes::{CRASHES, Cause, Crash};
+pub use self::crashes::{CRASHES, Cause, Crashes};
 pub use self::disk::disk_failed;
 pub use self::top::{By, NAMES_MAX, Ranked, TOP};
-use crate::wasm::{Binding, Fault};
+use crate::wasm::{Answers, Binding, Fault};
 
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
@@ -76,6 +76,9 @@ pub struct Metrics {
     pub upstream_healthy_peers: IntGaugeVec,
     /// plugin, hook, reason
     pub plugin_faults: IntCounterVec,
+    /// from: `call`, `memo`, `datasets`
+    plugin_answers: IntCounterVec,
+    plugin_dataset_bytes: IntGauge,
     /// result: `ok`, `unchanged`, `invalid`, `conflict`, `error`
     pub config_applies: IntCounterVec,
     pub config_revision: IntGauge,
@@ -250,6 +253,15 @@ impl Metrics {
                 "Plugin calls that failed",
                 &["plugin", "hook", "reason"],
             ),
+            plugin_answers: counters(
+                "latchkey_plugin_answers_total",
+                "Answers of plugins: by a call, given again without one (memo), or settled by datasets that had nothing",
+                &["from"],
+            ),
+            plugin_dataset_bytes: gauge(
+                "latchkey_plugin_dataset_bytes",
+                "Memory that the datasets of the running configuration's plugins take",
+            ),
             config_applies: counters(
                 "latchkey_config_applies_total",
                 "Configurations given to the admin API, by result",
@@ -292,6 +304,18 @@ impl Metrics {
         let held = i64::try_from(certificates).unwrap_or(i64::MAX);
         self.certificates_held.with_label_values(&[tier]).set(held);
         self.certificates_held_bytes.with_label_values(&[tier]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Totals, which only ever grow.
+    pub fn plugin_answers(&self, answers: Answers) {
+        for (from, total) in [("call", answers.called), ("memo", answers.remembered), ("datasets", answers.passed)] {
+            let counter = self.plugin_answers.with_label_values(&[from]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
+    }
+
+    pub fn plugin_datasets(&self, bytes: usize) {
+        self.plugin_dataset_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// An upstream that is configured no more takes its labels along.

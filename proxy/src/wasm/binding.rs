@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use self::answers::Hook;
 use super::component::Plugin;
+use super::count;
 use super::dataset::{Subject, Wanted};
 use super::engine::Inner;
 use super::guest::{connection, control, http};
@@ -18,6 +19,7 @@ use super::memo::{Answer, Shapes};
 use super::peer;
 use super::planning::{Named, Tables};
 use super::shelf::Place;
+use super::terms::{Role, Terms};
 use super::types::{
     Action, Class, Diagnostic, Edit, Expectation, Fault, Hooks, Outcome, RequestFacts, RequestView, ResponseView, Seen,
     Usage,
@@ -37,6 +39,16 @@ pub enum BindError {
 }
 
 pub struct Binding {
+    planned: Arc<Planned>,
+    terms: Terms,
+    place: Place,
+    /// What answers depend on that may be given again, by hook.
+    shapes: [Shapes; 2],
+    asks_always: AtomicBool,
+}
+
+/// What the plugin made of its configuration: the same on all terms, and with datasets it is large.
+struct Planned {
     host: Arc<Inner>,
     plugin: Arc<Plugin>,
     compiled: Vec<u8>,
@@ -45,10 +57,6 @@ pub struct Binding {
     datasets: Vec<Named>,
     warnings: Vec<Diagnostic>,
     budget: Budget,
-    place: Place,
-    /// What answers depend on that may be given again, by hook.
-    shapes: [Shapes; 2],
-    asks_always: AtomicBool,
 }
 
 /// A header field that the plugin asked for, by lower-case name.
@@ -73,13 +81,14 @@ impl Binding {
         plugin: &Arc<Plugin>,
         config_json: &str,
         tables: &Tables,
+        terms: Terms,
     ) -> Result<Self, BindError> {
         let (plan, datasets) = match plugin.plan(host, config_json, tables)? {
             (Ok(plan), datasets) => (plan, datasets),
             (Err(diagnostics), _) => return Err(BindError::Diagnostics(verify::refusal(diagnostics)?)),
         };
         verify::compiled(&plan.compiled)?;
-        let binding = Self {
+        let planned = Planned {
             host: host.clone(),
             plugin: plugin.clone(),
             compiled: plan.compiled,
@@ -88,33 +97,53 @@ impl Binding {
             datasets,
             warnings: verify::warnings(plan.warnings)?,
             budget: budget(host, plugin.class()),
-            place: Place::new(),
-            shapes: Default::default(),
-            asks_always: AtomicBool::new(false),
         };
+        let binding = Self::on(Arc::new(planned), terms);
         // A configuration that its own policy can't start with is refused now, not at the first request.
         binding.start()?;
         Ok(binding)
     }
 
+    fn on(planned: Arc<Planned>, terms: Terms) -> Self {
+        Self {
+            planned,
+            terms,
+            place: Place::new(),
+            shapes: Default::default(),
+            // A shadow is there to be looked at, call by call.
+            asks_always: AtomicBool::new(terms.role == Role::Shadow),
+        }
+    }
+
+    /// The same configuration on other terms, without planning it again: with instances and answers of its own.
+    #[must_use]
+    pub fn on_terms(&self, terms: Terms) -> Self {
+        Self::on(self.planned.clone(), terms)
+    }
+
+    pub fn terms(&self) -> Terms {
+        self.terms
+    }
+
     pub fn plugin(&self) -> &Arc<Plugin> {
-        &self.plugin
+        &self.planned.plugin
     }
 
     /// Which calls to make. A connection plugin has none of these.
     pub fn hooks(&self) -> Hooks {
-        self.hooks
+        self.planned.hooks
     }
 
     /// What the plugin accepted with a remark.
     pub fn warnings(&self) -> &[Diagnostic] {
-        &self.warnings
+        &self.planned.warnings
     }
 
     pub fn on_request(&self, facts: &RequestFacts, request: &dyn RequestView) -> Result<Action, Fault> {
         let about = About::Request(request);
-        let found = self.hooks.found_only.then(|| self.wanted(about));
+        let found = self.planned.hooks.found_only.then(|| self.wanted(about));
         if found.as_ref().is_some_and(|wanted| !self.found_something(wanted)) {
+            count::passed();
             return Ok(Action::Next);
         }
         if let Some(Answer::Action(action)) = self.remembered(Hook::Request, facts, about) {
@@ -194,24 +223,26 @@ impl Binding {
 
     /// Of all datasets, which no instance holds.
     pub fn dataset_bytes(&self) -> usize {
-        self.datasets.iter().map(|(_, dataset)| dataset.bytes()).sum()
+        self.planned.datasets.iter().map(|(_, dataset)| dataset.bytes()).sum()
     }
 
     pub fn dataset_entries(&self) -> usize {
-        self.datasets.iter().map(|(_, dataset)| dataset.len()).sum()
+        self.planned.datasets.iter().map(|(_, dataset)| dataset.len()).sum()
     }
 
     /// Of the compiled plan, which every instance holds.
     pub fn compiled_bytes(&self) -> usize {
-        self.compiled.len()
+        self.planned.compiled.len()
     }
 
     fn with_instance<T>(&self, call: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Result<T, Fault> {
-        self.place.with(self.host.settings.instances_per_thread_max, || self.start(), call)
+        count::called();
+        self.place.with(self.planned.host.settings.instances_per_thread_max, || self.start(), call)
     }
 
     fn start(&self) -> Result<Instance, Fault> {
-        Instance::start(&self.host, &self.plugin, self.budget, &self.compiled)
+        let Planned { host, plugin, budget, compiled, .. } = &*self.planned;
+        Instance::start(host, plugin, self.terms.role, *budget, compiled)
     }
 
     fn wanted<'a>(&'a self, about: About<'a>) -> Vec<Option<&'a [u8]>> {
@@ -219,7 +250,7 @@ impl Binding {
             (Field::Request(name), About::Request(request) | About::Response(request, _)) => request.header(name),
             (Field::Response(name), About::Response(_, response)) => response.header(name),
             (Field::Found(datasets), about) => datasets.iter().find_map(|dataset| {
-                let (_, dataset) = self.datasets.get(*dataset)?;
+                let (_, dataset) = self.planned.datasets.get(*dataset)?;
                 about
                     .subject(dataset.subject())
                     .and_then(|wanted| dataset.find(wanted))
@@ -227,7 +258,7 @@ impl Binding {
             }),
             _ => None,
         };
-        self.wants.iter().map(value).collect()
+        self.planned.wants.iter().map(value).collect()
     }
 
     /// The calls of connection plugins take their lists this way.
@@ -236,7 +267,7 @@ impl Binding {
     }
 
     fn found_something(&self, wanted: &[Option<&[u8]>]) -> bool {
-        self.wants.iter().zip(wanted).any(|(field, value)| matches!(field, Field::Found(_)) && value.is_some())
+        self.planned.wants.iter().zip(wanted).any(|(field, value)| matches!(field, Field::Found(_)) && value.is_some())
     }
 }
 

@@ -78,6 +78,8 @@ pub(super) enum PolicyPre {
 
 struct Manifest {
     name: Arc<str>,
+    /// What stands in the log before what it says as a shadow.
+    name_as_shadow: Arc<str>,
     version: String,
     config_schema: String,
     fail_open_safe: bool,
@@ -133,6 +135,10 @@ impl Plugin {
 
     pub(super) fn shared_name(&self) -> Arc<str> {
         self.manifest.name.clone()
+    }
+
+    pub(super) fn name_as_shadow(&self) -> Arc<str> {
+        self.manifest.name_as_shadow.clone()
     }
 
     /// Runs `plan` in an instance of its own. Datasets come along where it accepts.
@@ -269,7 +275,10 @@ fn check_manifest(manifest: control::Manifest) -> Result<Manifest, String> {
         return Err(format!("config-schema is {} bytes, at most {SCHEMA_BYTES_MAX} are accepted", config_schema.len()));
     }
     match serde_json::from_str(&config_schema) {
-        Ok(serde_json::Value::Object(_)) => Ok(Manifest { name: name.into(), version, config_schema, fail_open_safe }),
+        Ok(serde_json::Value::Object(_)) => {
+            let name_as_shadow = format!("{name} (shadow)").into();
+            Ok(Manifest { name: name.into(), name_as_shadow, version, config_schema, fail_open_safe })
+        }
         Ok(_) => Err("config-schema is not a JSON object".to_owned()),
         Err(error) => Err(format!("config-schema is not JSON: {error}")),
     }

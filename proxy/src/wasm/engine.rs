@@ -16,6 +16,7 @@ use super::component::{LoadError, Plugin};
 use super::guest;
 use super::limits::{Budget, State};
 use super::planning::Tables;
+use super::terms::Terms;
 
 /// A guest's time is processor time: on a busy machine its call lasts longer.
 const CALL_TIMES_MAX: u32 = 4;
@@ -147,7 +148,17 @@ impl Host {
     /// Has the plugin check a configuration (JSON) and read the tables that it is granted, and starts it once with the
     /// result.
     pub fn bind(&self, plugin: &Arc<Plugin>, config_json: &str, tables: &Tables) -> Result<Arc<Binding>, BindError> {
-        Binding::new(&self.0, plugin, config_json, tables).map(Arc::new)
+        self.bind_on(plugin, config_json, tables, Terms::default())
+    }
+
+    pub fn bind_on(
+        &self,
+        plugin: &Arc<Plugin>,
+        config_json: &str,
+        tables: &Tables,
+        terms: Terms,
+    ) -> Result<Arc<Binding>, BindError> {
+        Binding::new(&self.0, plugin, config_json, tables, terms).map(Arc::new)
     }
 }
 

@@ -7,6 +7,7 @@ use super::component::{Plugin, PolicyPre};
 use super::engine::Inner;
 use super::guest::{connection, http};
 use super::limits::{self, Budget, DeadlineExceeded, State};
+use super::terms::Role;
 use super::types::{self, Fault, Usage};
 use super::verify::shown;
 
@@ -25,8 +26,18 @@ enum Guest {
 }
 
 impl Instance {
-    pub(super) fn start(host: &Inner, plugin: &Plugin, budget: Budget, compiled: &[u8]) -> Result<Self, Fault> {
-        let mut store = limits::store(host, plugin.shared_name(), budget);
+    pub(super) fn start(
+        host: &Inner,
+        plugin: &Plugin,
+        role: Role,
+        budget: Budget,
+        compiled: &[u8],
+    ) -> Result<Self, Fault> {
+        let name = match role {
+            Role::Live => plugin.shared_name(),
+            Role::Shadow => plugin.name_as_shadow(),
+        };
+        let mut store = limits::store(host, name, budget);
         let guest = match &plugin.policy {
             PolicyPre::Connection(pre) => pre.instantiate(&mut store).map(Guest::Connection),
             PolicyPre::Http(pre) => pre.instantiate(&mut store).map(Guest::Http),

@@ -15,6 +15,7 @@ mod binding; // a plugin with a configuration, and the calls
 mod clock; // advances deadlines while guests run
 mod component; // bytes → checked, compiled plugin
 mod compile; // bytes → machine code, in a process apart
+mod count; // where answers came from
 mod dataset; // look-ups for plugins: exact, prefix, suffix, networks, expressions
 mod compiled; // machine code on disk
 mod precompiled; // why it is believed; the one call that is unsafe
@@ -26,7 +27,9 @@ mod limits; // time, memory, output
 mod memo; // answers that may be given again
 mod peer; // a connection, as plugins are told of it
 mod planning; // what `plan` reads and makes: tables, datasets
+mod shadow; // a binding beside a live one: compared, never applied
 mod shelf; // idle instances, per thread
+mod terms; // how a binding's instances are used
 mod types; // values that cross to the other rooms
 mod verify; // checks of all that guests return
 
@@ -36,6 +39,9 @@ mod tests;
 pub use binding::{BindError, Binding};
 pub use compile::{COMMAND, CompileError, CompileLimits, compile_standard_input};
 pub use component::{COMPONENT_BYTES_MAX, Interfaces, LoadError, Plugin};
+pub use count::Answers;
 pub use engine::{Compile, Host, HostError, Settings};
 pub use planning::Tables;
+pub use shadow::{Sample, Shadow};
+pub use terms::{Role, Terms};
 pub use types::*;

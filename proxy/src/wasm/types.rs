@@ -138,6 +138,19 @@ pub enum Action {
     Deny(u16),
 }
 
+impl Action {
+    /// Its kind, for logs and reports.
+    pub fn verdict(&self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Edit(_) => "edit",
+            Self::Redirect { .. } => "redirect",
+            Self::Respond { .. } => "respond",
+            Self::Deny(_) => "deny",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// Lower case.

@@ -50,6 +50,8 @@ mod sealing;
 #[cfg(test)]
 mod server_names;
 #[cfg(test)]
+mod shadows;
+#[cfg(test)]
 mod sight;
 #[cfg(test)]
 mod signatures;

@@ -11,6 +11,7 @@ use contract::admin::{Applied, Revisions};
 use contract::api::Problem;
 
 use super::super::{Control, NotApplied, Order};
+use super::shadow::no_shadow;
 use super::who::Peer;
 use super::{answer, handed_over, problem};
 use crate::observe::METRICS;
@@ -33,6 +34,8 @@ pub(super) struct Parameters {
     #[serde(default)]
     message: String,
     by: Option<String>,
+    /// Of shadows only: which binding's.
+    pub(super) at: Option<String>,
 }
 
 pub(super) async fn put(
@@ -103,10 +106,13 @@ pub(super) async fn diff(
     }
 }
 
-fn order(peer: Peer, parameters: Parameters, headers: &HeaderMap) -> Result<Order, (&'static str, String)> {
+pub(super) fn order(peer: Peer, parameters: Parameters, headers: &HeaderMap) -> Result<Order, (&'static str, String)> {
     let expected = expected_revision(headers)
         .map_err(|given| ("bad_if_match", format!("If-Match `{given}` is not an ETag of GET /v1/config")))?;
-    let Parameters { dry_run, message, by } = parameters;
+    let Parameters { dry_run, message, by, at } = parameters;
+    if at.is_some() {
+        return Err(("bad_parameter", "`at` is for shadows only".to_owned()));
+    }
     for (name, text, most) in
         [("message", message.as_str(), MESSAGE_CHARS_MAX), ("by", by.as_deref().unwrap_or_default(), BY_CHARS_MAX)]
     {
@@ -121,11 +127,11 @@ fn order(peer: Peer, parameters: Parameters, headers: &HeaderMap) -> Result<Orde
     Ok(Order { expected, dry_run, who: peer.author(by), message, reverts_to: None })
 }
 
-fn bad((code, says): (&'static str, String)) -> Response {
+pub(super) fn bad((code, says): (&'static str, String)) -> Response {
     problem(StatusCode::BAD_REQUEST, code, &says, vec![])
 }
 
-fn applied(control: &Control, applied: Result<Applied, NotApplied>) -> Response {
+pub(super) fn applied(control: &Control, applied: Result<Applied, NotApplied>) -> Response {
     match applied {
         Ok(applied) => ([(ETAG, etag(applied.revision))], Json(applied)).into_response(),
         Err(error) => not_applied(control, error),
@@ -156,6 +162,7 @@ fn not_applied(control: &Control, error: NotApplied) -> Response {
             let says = format!("there is no revision {number}; {kept}");
             problem(StatusCode::NOT_FOUND, "unknown_revision", &says, vec![])
         }
+        NotApplied::NoShadow(error) => no_shadow(&error),
         NotApplied::HandedOver(error) => handed_over(&error),
         NotApplied::Io(error) => {
             let says = format!("the configuration is valid but could not be kept, so it was not applied: {error}");

@@ -1,6 +1,7 @@
 //! The admin API, on a Unix socket that only its owner opens.
 
 mod config;
+mod shadow;
 mod tables;
 mod top;
 mod who;
@@ -15,6 +16,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post, put};
+use contract::admin::Crashes;
 use contract::api::{Fault, Problem};
 use contract::plugin::{SIGNATURE_HEADER, SignatureError};
 use serde_json::json;
@@ -27,6 +29,7 @@ use super::{Control, HandedOver};
 use crate::config::TrustError;
 use crate::observe::{CRASHES, METRICS};
 use crate::tls::Tier;
+use crate::wasm::Answers;
 
 /// Largest component that is read, in bytes; the Wasm host has its own limit below it.
 const COMPONENT_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -45,6 +48,8 @@ pub(super) async fn serve(listener: UnixListener, control: Arc<Control>) {
         .route("/v1/revisions/{number}/revert", post(config::revert))
         .route("/v1/plugins", get(list_plugins))
         .route("/v1/plugins/{plugin}/crashes", get(crashes))
+        .route("/v1/plugins/{plugin}/shadow", get(shadow::get).put(shadow::put).delete(shadow::delete))
+        .route("/v1/plugins/{plugin}/shadow/promote", post(shadow::promote))
         .route("/v1/plugins/{plugin}", put(put_plugin).layer(DefaultBodyLimit::max(COMPONENT_BYTES_MAX)))
         .route("/v1/tables", get(tables::list))
         .route("/v1/tables/{digest}", put(tables::put).delete(tables::delete))
@@ -98,6 +103,8 @@ async fn metrics(State(control): State<Arc<Control>>) -> Response {
     let (names, bytes) = control.known.size();
     METRICS.known_names.set(i64::try_from(names).unwrap_or(i64::MAX));
     METRICS.known_names_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    METRICS.plugin_answers(Answers::total());
+    METRICS.plugin_datasets(control.current.get().dataset_bytes());
     for upstream in control.current.get().upstreams.values() {
         let healthy = i64::try_from(upstream.healthy()).unwrap_or(i64::MAX);
         METRICS.upstream_healthy_peers.with_label_values(&[upstream.name.as_str()]).set(healthy);
@@ -117,7 +124,7 @@ async fn list_plugins(State(control): State<Arc<Control>>) -> Response {
 /// By the name that the configuration gives it, or by its digest. Who never crashed has none, also where nobody knows it.
 async fn crashes(UrlPath(plugin): UrlPath<String>) -> Response {
     let (crashes, beyond) = CRASHES.of(&plugin);
-    Json(json!({ "crashes": crashes, "beyond": beyond })).into_response()
+    Json(Crashes { crashes, beyond }).into_response()
 }
 
 async fn put_plugin(

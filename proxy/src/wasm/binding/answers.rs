@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{About, Binding};
+use crate::wasm::count;
 use crate::wasm::guest::http;
 use crate::wasm::memo::{self, Answer, Key, Parts, Shapes};
 use crate::wasm::types::RequestFacts;
@@ -43,6 +44,7 @@ impl Binding {
                 memo::look(key, facts.now_ms)
             })
         })
+        .inspect(|_| count::remembered())
     }
 
     pub(super) fn remember(

@@ -1,0 +1,167 @@
+//! A shadow: a binding that stands beside a live one, is asked about a share of its calls, and changes nothing. What the
+//! two say is compared, and what they take.
+
+mod differ; // what is different between two answers
+mod tally; // counts, bounded
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use contract::admin::ShadowReport;
+
+use self::differ::{Difference, edits};
+use self::tally::Tally;
+use super::binding::Binding;
+use super::count::Answers;
+use super::types::{Action, Edit, Expectation, Fault, Hooks, Outcome, RequestFacts, RequestView, ResponseView, Seen};
+
+/// After so many failed calls a shadow is not asked any more: what it would do is known, and each costs the worker time.
+const FAULTS_MAX: u64 = 1000;
+
+pub struct Shadow {
+    /// As the configuration calls its plugin.
+    name: String,
+    binding: Arc<Binding>,
+    /// Of 2^32 calls.
+    share: u64,
+    tally: Tally,
+}
+
+/// One call of the live binding that its shadow is asked about too.
+#[must_use]
+pub struct Sample<'a> {
+    shadow: &'a Shadow,
+    live: &'a Binding,
+    called_before: u64,
+    began: Instant,
+}
+
+impl Shadow {
+    /// `binding` is one on the terms of a shadow. `percent` of the live one's calls, 0 to 100.
+    pub fn new(name: &str, binding: Arc<Binding>, percent: f64, now: u64) -> Self {
+        let share = (percent.clamp(0.0, 100.0) / 100.0 * (1_u64 << 32) as f64) as u64;
+        Self { name: name.to_owned(), binding, share, tally: Tally::new(now) }
+    }
+
+    pub fn hooks(&self) -> Hooks {
+        self.binding.hooks()
+    }
+
+    /// To be asked before the live binding is, so that its time is known.
+    pub fn sample<'a>(&'a self, live: &'a Binding) -> Option<Sample<'a>> {
+        if u64::from(dice()) >= self.share || self.tally.faults() >= FAULTS_MAX {
+            return None;
+        }
+        Some(Sample { shadow: self, live, called_before: Answers::called_here(), began: Instant::now() })
+    }
+
+    pub fn report(&self) -> ShadowReport {
+        let stopped = self.tally.faults() >= FAULTS_MAX;
+        ShadowReport {
+            plugin: self.name.clone(),
+            version: self.binding.plugin().version().to_owned(),
+            digest: self.binding.plugin().digest().to_string(),
+            stopped: stopped.then(|| format!("{FAULTS_MAX} of its calls have failed; it is not asked any more")),
+            ..self.tally.report(&self.name)
+        }
+    }
+}
+
+impl Sample<'_> {
+    pub fn request(self, live: &Result<Action, Fault>, facts: &RequestFacts, request: &dyn RequestView) {
+        let ask = |shadow: &Binding| match shadow.hooks().request {
+            true => shadow.on_request(facts, request),
+            false => Ok(Action::Next),
+        };
+        self.compare("request", live, ask, differ::actions, || about(request));
+    }
+
+    pub fn response(
+        self,
+        live: &Result<Rc<[Edit]>, Fault>,
+        facts: &RequestFacts,
+        request: &dyn RequestView,
+        response: &dyn ResponseView,
+    ) {
+        let ask = |shadow: &Binding| match shadow.hooks().response {
+            true => shadow.on_response(facts, request, response),
+            false => Ok(Rc::default()),
+        };
+        self.compare("response", live, ask, |live, shadow| edits(live, shadow), || about(request));
+    }
+
+    pub fn expect(self, live: &Result<Expectation, Fault>, listener: &str, dialled: SocketAddr) {
+        let ask = |shadow: &Binding| shadow.expect(listener, dialled);
+        self.compare("connection", live, ask, differ::expectations, || dialled.ip().to_string());
+    }
+
+    pub fn judge(self, live: &Result<Outcome, Fault>, listener: &str, peer: SocketAddr, seen: Seen<'_>) {
+        let ask = |shadow: &Binding| shadow.judge(listener, peer, seen);
+        self.compare("connection", live, ask, differ::outcomes, || peer.ip().to_string());
+    }
+
+    fn compare<T>(
+        self,
+        hook: &str,
+        live: &Result<T, Fault>,
+        ask: impl FnOnce(&Binding) -> Result<T, Fault>,
+        differs: impl FnOnce(&T, &T) -> Option<Difference>,
+        about: impl FnOnce() -> String,
+    ) {
+        let Shadow { name, binding, tally, .. } = self.shadow;
+        let took = self.began.elapsed();
+        let called = Answers::called_here();
+        tally.live.add((called > self.called_before).then(|| (took, self.live.usage())));
+        let began = Instant::now();
+        let answer = ask(binding);
+        let took = began.elapsed();
+        tally.shadow.add((Answers::called_here() > called).then(|| (took, binding.usage())));
+        if let Err(fault) = live {
+            tally.live_failed(fault);
+        }
+        if let Err(fault) = &answer {
+            tally.shadow_failed(name, binding.plugin(), hook, fault);
+        }
+        let difference = match (live, &answer) {
+            (Ok(live), Ok(shadow)) => differs(live, shadow),
+            (live, shadow) => differ::failures(live.as_ref().err(), shadow.as_ref().err()),
+        };
+        match difference {
+            None => tally.same(),
+            Some(difference) => tally.different(difference, about),
+        }
+    }
+}
+
+fn about(request: &dyn RequestView) -> String {
+    format!("{}{}", request.host(), request.path())
+}
+
+/// Evenly spread, and not to be guessed by visitors; nothing secret hangs on it.
+fn dice() -> u32 {
+    thread_local! {
+        static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0_u8) | 1);
+    }
+    // xorshift64*, Marsaglia 2003 and Vigna 2016.
+    let mut state = STATE.get();
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    STATE.set(state);
+    (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dice_fall_evenly() {
+        let low = (0..100_000).filter(|_| dice() < u32::MAX / 10).count();
+        assert!((9_000..11_000).contains(&low), "{low} of 100,000 throws are in the first tenth");
+    }
+}

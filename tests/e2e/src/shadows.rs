@@ -1,0 +1,154 @@
+//! Shadows: another version or configuration is asked about live traffic, compared, and changes nothing until promoted.
+
+use std::process::{Command, Output};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use support::fleet::Plan;
+use support::program;
+
+use crate::world::{World, guest, output, stderr, stdout};
+
+impl World {
+    async fn shadow_command(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(program::own("latchkey").unwrap());
+        let socket = format!("unix:{}", self.fleet.edge_setup.admin_socket().display());
+        command.arg("shadow").args(arguments).args(["--admin", &socket]);
+        output(command).await
+    }
+
+    /// Of the only shadow beside this plugin's bindings.
+    async fn shadow(&self, plugin: &str) -> Value {
+        let reply = self.fleet.edge.admin.get(&format!("/v1/plugins/{plugin}/shadow")).await.unwrap();
+        reply.expect(200).unwrap();
+        let told = reply.json().unwrap();
+        assert_eq!(told["shadows"].as_array().unwrap().len(), 1, "{told:#}");
+        told["shadows"][0].clone()
+    }
+
+    async fn answer(&self, target: &str) -> (u16, Option<String>) {
+        let answer = self.https("shop.example").await.get("shop.example", target).await.unwrap();
+        (answer.status, answer.header("location").map(str::to_owned))
+    }
+}
+
+fn to(status: u16, location: &str) -> (u16, Option<String>) {
+    (status, Some(location.to_owned()))
+}
+
+#[tokio::test]
+async fn a_configuration_is_compared_on_live_traffic_and_then_promoted() {
+    let world = World::start(Plan::default()).await;
+    world.issue("shop.example").await;
+    let rules = json!({"rules": [{"from": "/old", "to": "/elsewhere", "status": 308}, {"from": "/extra", "to": "/x"}]});
+    let file = world.fleet.folder.write("next.json", &rules.to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    let start = ["start", "redirects", "--config", file, "--percent", "100", "-m", "try the new rules"];
+    let planned = stdout(&world.shadow_command(&[&start[..], &["--dry-run"]].concat()).await);
+    assert!(planned.contains("touches 0 of 1 host; shadows beside redirects: 1 added"), "{planned}");
+    let started = world.shadow_command(&start).await;
+    assert!(started.status.success(), "{}", stderr(&started));
+
+    assert_eq!(world.answer("/old").await, to(308, "/new"), "nothing of it is applied");
+    for target in ["/extra", "/extra?q", "/other"] {
+        assert_eq!(world.answer(target).await, (200, None), "{target}");
+    }
+    // What was counted stays while the shadow is the same.
+    let mut document = world.fleet.edge.admin.get("/v1/config").await.unwrap().json().unwrap();
+    document["sites"][0]["plugins"][0]["config"]["max_age"] = 7.into();
+    world.fleet.edge.apply(&document).await.unwrap();
+    world.answer("/extra").await;
+
+    let told = world.shadow("redirects").await;
+    assert_eq!([&told["calls"], &told["same"], &told["different"]], [5, 1, 4], "{told:#}");
+    let kinds: Vec<_> = told["differences"].as_array().unwrap().iter().map(|d| (&d["kind"], &d["count"])).collect();
+    assert_eq!(kinds, [(&json!("next → redirect"), &json!(3)), (&json!("redirect: location"), &json!(1))]);
+    let example =
+        json!({"about": "shop.example/old", "live": "redirect 308 /new", "shadow": "redirect 308 /elsewhere"});
+    assert_eq!(told["differences"][1]["examples"], json!([example]));
+    assert_eq!((&told["examples"], &told["places"]), (&json!(["/sites/0/plugins/1"]), &json!(1)));
+    assert_eq!(told["shadow"]["calls"], 5, "its answers are never given again");
+    assert!(told["micros_ratio"].as_f64().unwrap() > 0.0 && told["instructions_ratio"].as_f64().unwrap() > 0.0);
+    let shown = stdout(&world.shadow_command(&["show", "redirects"]).await);
+    assert!(shown.contains("5 calls: 1 the same, 4 different") && shown.contains("3 × next → redirect"), "{shown}");
+
+    let promoted = world.shadow_command(&["promote", "redirects", "-m", "it does what it should"]).await;
+    assert!(promoted.status.success(), "{}", stderr(&promoted));
+    assert_eq!(world.answer("/old").await, to(308, "/elsewhere"));
+    assert_eq!(world.answer("/extra").await, to(301, "/x"));
+    let again = world.shadow_command(&["promote", "redirects"]).await;
+    assert!(stderr(&again).contains("no binding of `redirects` in it has a shadow"), "{}", stderr(&again));
+    let newest = world.fleet.edge.admin.get("/v1/revisions").await.unwrap().json().unwrap();
+    assert_eq!(newest["revisions"][0]["message"], "it does what it should");
+}
+
+#[tokio::test]
+async fn a_shadow_that_fails_harms_nobody_and_counts_for_itself() {
+    let world = World::start(Plan::default()).await;
+    world.issue("shop.example").await;
+    let digest = world.fleet.edge.push(&guest("hostile")).await.unwrap();
+    let mut document = world.config();
+    document["plugins"]["hostile"] = json!({"digest": digest});
+    world.fleet.edge.apply(&document).await.unwrap();
+    let settings = json!({"plugin": "hostile", "config": {"behaviour": "by-path"}, "percent": 100});
+    let path = "/v1/plugins/redirects/shadow?at=/sites/0/plugins/1";
+    world.fleet.edge.admin.put(path, settings.to_string()).await.unwrap().expect(200).unwrap();
+    for target in ["/trap", "/trap", "/spin"] {
+        assert_eq!(world.answer(target).await, (200, None), "{target}");
+    }
+    let told = world.shadow("redirects").await;
+    assert_eq!(told["shadow"]["faults"], json!({"deadline": 1, "trap": 2}), "{told:#}");
+    assert_eq!(told["live"]["faults"], json!({}));
+    assert_eq!(told["differences"][0]["kind"], "answered → failed (trap)");
+    assert_eq!((&told["crashes"][0]["reason"], &told["crashes"][0]["count"]), (&json!("trap"), &json!(2)));
+    assert_eq!(world.metric("latchkey_plugin_faults_total", "").await, 0.0);
+    let crashes = world.fleet.edge.admin.get("/v1/plugins/hostile/crashes").await.unwrap().json().unwrap();
+    assert_eq!(crashes, json!({"crashes": [], "beyond": 0}));
+    let gone = world.fleet.edge.admin.send(Method::DELETE, "/v1/plugins/redirects/shadow", &[], "").await.unwrap();
+    gone.expect(200).unwrap();
+    let none = world.fleet.edge.admin.get("/v1/plugins/redirects/shadow").await.unwrap().json().unwrap();
+    assert_eq!(none, json!({"shadows": []}));
+}
+
+#[tokio::test]
+async fn connections_have_shadows_too() {
+    let world = World::start(Plan::default()).await;
+    world.issue("shop.example").await;
+    let settings = json!({"config": {"trusted": [], "untrusted": "reset"}, "percent": 100});
+    let path = "/v1/plugins/proxy-policy/shadow?at=/listeners/https/plugins/0";
+    world.fleet.edge.admin.put(path, settings.to_string()).await.unwrap().expect(200).unwrap();
+    assert_eq!(world.answer("/").await, (200, None));
+    let told = world.shadow("proxy-policy").await;
+    assert_eq!([&told["calls"], &told["different"]], [2, 1], "{told:#}");
+    let example = json!({"about": "127.0.0.1", "live": "admit 127.0.0.1", "shadow": "reset"});
+    assert_eq!(
+        (&told["differences"][0]["kind"], &told["differences"][0]["examples"][0]),
+        (&json!("judge: admit → reset"), &example)
+    );
+}
+
+#[tokio::test]
+async fn a_shadow_that_can_not_be_is_refused_with_its_place() {
+    let world = World::start(Plan::default()).await;
+    let put = async |plugin: &str, settings: Value| {
+        let path = format!("/v1/plugins/{plugin}/shadow");
+        let reply = world.fleet.edge.admin.put(&path, settings.to_string()).await.unwrap();
+        (reply.status, reply.json().unwrap())
+    };
+    for (settings, at, says) in [
+        (json!({"percent": 5}), "/sites/0/plugins/0/shadow", "the shadow is what the binding is already"),
+        (json!({"config": {}, "percent": 0}), "/sites/0/plugins/0/shadow/percent", "accepted are 0.01 to 100"),
+        (json!({"config": {}, "percent": 100.1}), "/sites/0/plugins/0/shadow/percent", "accepted are 0.01 to 100"),
+        (json!({"plugin": "hst"}), "/sites/0/plugins/0/shadow/plugin", "no plugin is named `hst`"),
+        (json!({"plugin": "proxy-policy"}), "/sites/0/plugins/0/shadow/plugin", "a http plugin is needed here"),
+        (json!({"config": {"max_age": -1}}), "/sites/0/plugins/0/shadow/config/max_age", ""),
+    ] {
+        let (status, told) = put("hsts", settings).await;
+        assert_eq!((status, &told["errors"][0]["at"]), (422, &json!(at)), "{told:#}");
+        assert!(told["errors"][0]["says"].as_str().unwrap().contains(says), "{told:#}");
+    }
+    assert_eq!(put("unknown", json!({})).await.1["code"], "unknown_plugin");
+    assert_eq!(put("hsts", json!([])).await.0, 400);
+    let reply = world.fleet.edge.admin.put("/v1/config?at=/x", world.config().to_string()).await.unwrap();
+    assert_eq!(reply.status, 400, "{}", reply.text());
+}
