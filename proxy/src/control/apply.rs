@@ -1,6 +1,7 @@
 //! From a document to a snapshot: everything is checked, every fault is reported, nothing is published by halves.
 
 mod attach; // a plugin to a site or a listener, with its shadow
+mod wide; // bindings for many of them
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use contract::api::Fault;
 use contract::document::{Document, did_you_mean, in_order, pointer};
 
 use self::attach::Attachment;
+use self::wide::Wide;
 use super::document::{Attached as AttachedDocument, RuntimeConfig};
 use super::plugins::Plugins;
 use super::snapshot::{Alive, BindingKey, Placed, ShadowKey, Snapshot};
@@ -16,7 +18,7 @@ use super::tables::Tables;
 use crate::accept::ConnectionPolicy;
 use crate::http::{Attached, Pattern, Routes, Site};
 use crate::upstream::{Upstream, UpstreamError, UpstreamSettings};
-use crate::wasm::{Binding, Class, Host, Plugin};
+use crate::wasm::{BUCKETS, Binding, Class, Host, Plugin};
 
 /// Largest document, in bytes.
 pub(super) const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -47,8 +49,9 @@ pub(super) async fn build(text: &str, revision: u64, inputs: &Inputs<'_>) -> Res
     let plugins = builder.plugins(&config);
     builder.tables(&config);
     let upstreams = builder.upstreams(&config).await;
-    let routes = builder.sites(&config, &plugins, &upstreams);
-    let listeners = builder.listeners(&config, &plugins);
+    let wide = builder.wide(&config, &plugins);
+    let routes = builder.sites(&config, &plugins, &upstreams, &wide);
+    let listeners = builder.listeners(&config, &plugins, &wide);
     if !builder.faults.is_empty() {
         return Err(in_order(builder.faults));
     }
@@ -129,11 +132,14 @@ impl Builder<'_> {
         config: &RuntimeConfig,
         plugins: &HashMap<String, Arc<Plugin>>,
         upstreams: &HashMap<String, Arc<Upstream>>,
+        wide: &[Wide],
     ) -> Routes {
         let mut routes = Routes::default();
         for (index, site) in config.sites.iter().enumerate() {
             let at = pointer(&pointer("", "sites"), index);
-            let attached = self.chain(&site.plugins, &pointer(&at, "plugins"), plugins, config);
+            self.tags(&site.tags, &pointer(&at, "tags"));
+            let mut attached = wide::of_site(wide, &site.tags);
+            attached.extend(self.chain(&site.plugins, &pointer(&at, "plugins"), plugins, config));
             let upstream = upstreams.get(&site.upstream).cloned();
             if upstream.is_none() && !config.upstreams.0.contains_key(&site.upstream) {
                 let known: Vec<&str> = config.upstreams.0.keys().map(String::as_str).collect();
@@ -174,7 +180,8 @@ impl Builder<'_> {
         let bind = |(index, document): (usize, &AttachedDocument)| {
             let Attachment { binding, fail_open, shadow } =
                 self.attach(document, &pointer(at, index), plugins, config, Class::Http)?;
-            Some(Attached { plugin: document.plugin.clone(), binding, fail_open, shadow })
+            let buckets = buckets(document.percent);
+            Some(Attached { plugin: document.plugin.as_str().into(), binding, buckets, fail_open, shadow })
         };
         attached.iter().enumerate().filter_map(bind).collect()
     }
@@ -183,32 +190,45 @@ impl Builder<'_> {
         &mut self,
         config: &RuntimeConfig,
         plugins: &HashMap<String, Arc<Plugin>>,
+        wide: &[Wide],
     ) -> HashMap<String, Arc<ConnectionPolicy>> {
-        let mut policies = HashMap::new();
+        let mut policies = wide::of_listeners(wide);
         for (name, listener) in &config.listeners.0 {
             let at = pointer(&pointer("", "listeners"), name);
-            if !self.inputs.listeners.contains(name) {
-                let known: Vec<&str> = self.inputs.listeners.iter().map(String::as_str).collect();
-                self.fault(
-                    at.clone(),
-                    format!("the boot file has no listener named `{}`", shown(name)),
-                    did_you_mean(name, &known),
-                );
-            }
+            self.listener(name, at.clone());
             let at = pointer(&at, "plugins");
-            if listener.plugins.len() > 1 {
-                self.fault(at.clone(), "a listener takes one connection plugin", None);
-            }
             for (index, document) in listener.plugins.iter().enumerate() {
-                if let Some(Attachment { binding, fail_open, shadow }) =
-                    self.attach(document, &pointer(&at, index), plugins, config, Class::Connection)
-                {
-                    let policy = ConnectionPolicy { plugin: document.plugin.clone(), binding, fail_open, shadow };
-                    policies.insert(name.clone(), Arc::new(policy));
+                let at = pointer(&at, index);
+                if policies.contains_key(name) {
+                    self.fault(at.clone(), "a listener takes one connection plugin, and has one already", None);
+                }
+                if let Some(policy) = self.connection_policy(document, &at, plugins, config) {
+                    policies.insert(name.clone(), policy);
                 }
             }
         }
         policies
+    }
+
+    /// That the boot file has it.
+    fn listener(&mut self, name: &str, at: String) {
+        if !self.inputs.listeners.iter().any(|known| known == name) {
+            let known: Vec<&str> = self.inputs.listeners.iter().map(String::as_str).collect();
+            let says = format!("the boot file has no listener named `{}`", shown(name));
+            self.fault(at, says, did_you_mean(name, &known));
+        }
+    }
+
+    fn connection_policy(
+        &mut self,
+        document: &AttachedDocument,
+        at: &str,
+        plugins: &HashMap<String, Arc<Plugin>>,
+        config: &RuntimeConfig,
+    ) -> Option<Arc<ConnectionPolicy>> {
+        let Attachment { binding, fail_open, shadow } =
+            self.attach(document, at, plugins, config, Class::Connection)?;
+        Some(Arc::new(ConnectionPolicy { plugin: document.plugin.clone(), binding, fail_open, shadow }))
     }
 
     fn tables(&mut self, config: &RuntimeConfig) {
@@ -221,6 +241,11 @@ impl Builder<'_> {
             }
         }
     }
+}
+
+/// How many of the buckets of registered domains a share of them is.
+pub(super) fn buckets(percent: f64) -> u16 {
+    (percent / 100.0 * f64::from(BUCKETS)).round() as u16
 }
 
 /// A word from the document, for an error.

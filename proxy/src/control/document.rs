@@ -18,6 +18,9 @@ pub(super) struct RuntimeConfig {
     pub sites: Vec<Site>,
     #[deserr(default)]
     pub listeners: Named<Listener>,
+    /// For many sites or listeners at once.
+    #[deserr(default)]
+    pub bindings: Vec<Bindings>,
 }
 
 #[derive(Debug, Deserr)]
@@ -39,6 +42,9 @@ pub(super) struct Table {
 pub(super) struct Site {
     /// Names, `*.suffix`, or `*` for all others.
     pub hosts: Vec<String>,
+    /// By which `bindings` name it.
+    #[deserr(default)]
+    pub tags: Vec<String>,
     pub upstream: String,
     #[deserr(default)]
     pub plugins: Vec<Attached>,
@@ -48,6 +54,19 @@ pub(super) struct Site {
 #[deserr(error = Faults, deny_unknown_fields)]
 pub(super) struct Listener {
     #[deserr(default)]
+    pub plugins: Vec<Attached>,
+}
+
+/// What it names none of, it is for all sites.
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Bindings {
+    /// Sites that have any of these.
+    #[deserr(default)]
+    pub tags: Vec<String>,
+    /// Listeners of the boot file.
+    #[deserr(default)]
+    pub listeners: Vec<String>,
     pub plugins: Vec<Attached>,
 }
 
@@ -64,8 +83,22 @@ pub(super) struct Attached {
     /// Default: `closed` for connection plugins; what the plugin declares safe for others.
     #[deserr(default)]
     pub on_failure: Option<OnFailure>,
+    /// Of the registered domains, 0.01 to 100. Default 100.
+    #[deserr(default = 100.0, try_from(f64) = checked_percent -> String)]
+    pub percent: f64,
+    #[deserr(default)]
+    pub isolation: Isolation,
     #[deserr(default)]
     pub shadow: Option<Shadow>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults, rename_all = lowercase)]
+pub(super) enum Isolation {
+    #[default]
+    Shared,
+    Tenant,
+    Request,
 }
 
 /// Another version of the plugin, or another configuration of it, that is asked too and compared, and changes nothing.

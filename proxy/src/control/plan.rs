@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use contract::admin::{Extent, Plan};
 use serde_json::{Map, Value};
 
+use super::apply::buckets;
 use super::diff::{diff, fingerprint};
 use crate::http::Pattern;
 
@@ -49,27 +50,71 @@ impl Reach {
         let mut reach = Self::default();
         let parts = Parts { plugins: fingerprints(&document["plugins"]), tables: fingerprints(&document["tables"]) };
         reach.upstreams = fingerprints(&document["upstreams"]);
+        let wide = list(&document["bindings"]);
         for site in list(&document["sites"]) {
-            let upstream = site["upstream"].as_str().unwrap_or_default();
-            let bindings = bindings(&site["plugins"], &parts);
-            let shadows = shadows(&site["plugins"], &parts);
-            let all = combined(&(upstream, reach.upstreams.get(upstream), &bindings));
-            for host in list(&site["hosts"]).iter().filter_map(Value::as_str) {
-                let host = Pattern::parse(host).map_or_else(|_| host.to_owned(), |pattern| pattern.to_string());
-                bound(&mut reach.bindings, &host, &bindings);
-                bound(&mut reach.shadows, &host, &shadows);
-                reach.hosts.insert(host, all);
-            }
+            let chain: Vec<&Value> = wide.iter().filter(|wide| covers(wide, site)).chain([site]).collect();
+            reach.site(site, &attached(&chain), &parts);
         }
-        for (name, listener) in object(&document["listeners"]).into_iter().flatten() {
-            let bindings = bindings(&listener["plugins"], &parts);
-            let place = format!("listener {name}");
-            bound(&mut reach.bindings, &place, &bindings);
-            bound(&mut reach.shadows, &place, &shadows(&listener["plugins"], &parts));
-            reach.listeners.insert(name.clone(), combined(&bindings));
+        let of_boot_file = wide.iter().flat_map(|wide| list(&wide["listeners"])).map(text);
+        let listeners: BTreeSet<&str> = of_boot_file
+            .chain(object(&document["listeners"]).into_iter().flatten().map(|(name, _)| name.as_str()))
+            .collect();
+        for name in listeners {
+            let named = |wide: &&Value| list(&wide["listeners"]).iter().any(|listener| listener == name);
+            let chain: Vec<&Value> = wide.iter().filter(named).chain([&document["listeners"][name]]).collect();
+            reach.listener(name, &attached(&chain), &parts);
         }
         reach
     }
+
+    fn site(&mut self, site: &Value, chain: &[&Value], parts: &Parts) {
+        let upstream = text(&site["upstream"]);
+        let upstream = combined(&(upstream, self.upstreams.get(upstream)));
+        let (bindings, shadows) = (bindings(chain, parts), shadows(chain, parts));
+        for host in list(&site["hosts"]).iter().filter_map(Value::as_str) {
+            let pattern = Pattern::parse(host);
+            let bucket = pattern.as_ref().ok().and_then(Pattern::bucket);
+            let host = pattern.map_or_else(|_| host.to_owned(), |pattern| pattern.to_string());
+            let (bindings, shadows) = (reaching(&bindings, bucket), reaching(&shadows, bucket));
+            bound(&mut self.bindings, &host, &bindings);
+            bound(&mut self.shadows, &host, &shadows);
+            self.hosts.insert(host, combined(&(upstream, &bindings)));
+        }
+    }
+
+    fn listener(&mut self, name: &str, chain: &[&Value], parts: &Parts) {
+        let place = format!("listener {name}");
+        let bindings = reaching(&bindings(chain, parts), None);
+        bound(&mut self.bindings, &place, &bindings);
+        bound(&mut self.shadows, &place, &reaching(&shadows(chain, parts), None));
+        self.listeners.insert(name.to_owned(), combined(&bindings));
+    }
+}
+
+/// Whether bindings for many are for this site.
+fn covers(wide: &Value, site: &Value) -> bool {
+    let tags = list(&wide["tags"]);
+    list(&wide["listeners"]).is_empty() && (tags.is_empty() || tags.iter().any(|tag| list(&site["tags"]).contains(tag)))
+}
+
+fn attached<'a>(chain: &[&'a Value]) -> Vec<&'a Value> {
+    chain.iter().flat_map(|place| list(&place["plugins"])).collect()
+}
+
+/// A binding of the plugin with that name, and the share of registered domains that it is for.
+struct Bound<'a> {
+    plugin: &'a str,
+    fingerprint: u64,
+    percent: f64,
+}
+
+/// Those that the names of this bucket have. Where there is none, it is some of the names: then the share counts.
+fn reaching<'a>(all: &[Bound<'a>], bucket: Option<u16>) -> Vec<(&'a str, u64)> {
+    let reaches = |Bound { plugin, fingerprint, percent }: &Bound<'a>| match bucket {
+        Some(bucket) => (bucket < buckets(*percent)).then_some((*plugin, *fingerprint)),
+        None => Some((*plugin, combined(&(fingerprint, percent.to_bits())))),
+    };
+    all.iter().filter_map(reaches).collect()
 }
 
 fn bound(all: &mut BTreeMap<String, BTreeMap<String, u64>>, place: &str, bindings: &[(&str, u64)]) {
@@ -88,22 +133,27 @@ struct Parts {
 }
 
 /// Without their shadows.
-fn bindings<'a>(chain: &'a Value, parts: &Parts) -> Vec<(&'a str, u64)> {
+fn bindings<'a>(chain: &[&'a Value], parts: &Parts) -> Vec<Bound<'a>> {
     let binding = |attached: &'a Value| {
-        let settings = object(attached).into_iter().flatten().filter(|(key, _)| *key != "shadow");
+        let settings = object(attached).into_iter().flatten();
+        let settings = settings.filter(|(key, _)| !matches!(key.as_str(), "shadow" | "percent"));
         let settings: Vec<_> = settings.map(|(key, value)| (key, fingerprint(value))).collect();
-        (text(&attached["plugin"]), combined(&(settings, named(attached, attached, parts))))
+        of(attached, combined(&(settings, named(attached, attached, parts))))
     };
-    list(chain).iter().map(binding).collect()
+    chain.iter().copied().map(binding).collect()
 }
 
 /// By the plugin beside which they stand.
-fn shadows<'a>(chain: &'a Value, parts: &Parts) -> Vec<(&'a str, u64)> {
+fn shadows<'a>(chain: &[&'a Value], parts: &Parts) -> Vec<Bound<'a>> {
     let shadow = |attached: &'a Value| {
         let shadow = attached.get("shadow")?;
-        Some((text(&attached["plugin"]), combined(&(fingerprint(attached), named(shadow, attached, parts)))))
+        Some(of(attached, combined(&(fingerprint(attached), named(shadow, attached, parts)))))
     };
-    list(chain).iter().filter_map(shadow).collect()
+    chain.iter().copied().filter_map(shadow).collect()
+}
+
+fn of(attached: &Value, fingerprint: u64) -> Bound<'_> {
+    Bound { plugin: text(&attached["plugin"]), fingerprint, percent: attached["percent"].as_f64().unwrap_or(100.0) }
 }
 
 /// The component and the tables that a binding names, or leaves to another.
@@ -236,6 +286,39 @@ mod tests {
         assert_eq!(plan.hosts.examples, ["*.b.example", "a.example"]);
         assert_eq!(counts(&plan.plugins["hsts"]), [0, 2, 0]);
         assert_eq!(plan.summary, "touches 2 of 3 hosts (2 changed: *.b.example, a.example)");
+    }
+
+    #[test]
+    fn bindings_for_many_touch_the_sites_with_their_tags() {
+        let mut old = document();
+        old["sites"][0]["tags"] = json!(["eu", "beta"]);
+        let mut new = old.clone();
+        new["bindings"] = json!([{"tags": ["beta"], "plugins": [{"plugin": "hsts", "config": {"max_age": 9}}]}]);
+        let by_tag = plan(&old, &new);
+        assert_eq!((counts(&by_tag.hosts), by_tag.hosts.examples.len()), ([0, 2, 0], 2));
+        new["bindings"][0]["tags"] = json!([]);
+        assert_eq!(counts(&plan(&old, &new).hosts), [0, 3, 0], "all sites");
+        new["bindings"] = json!([{"listeners": ["http"], "plugins": [{"plugin": "policy"}]}]);
+        assert_eq!(counts(&plan(&old, &new).listeners), [1, 0, 0]);
+    }
+
+    #[test]
+    fn a_share_of_the_domains_touches_those_and_raising_it_only_adds() {
+        let hosts: Vec<_> = (0..1000).map(|n| format!("www.shop-{n}.example")).collect();
+        let with = |percent: f64| {
+            json!({"plugins": {"hsts": {"digest": "sha256:1"}}, "upstreams": {},
+                   "sites": [{"hosts": hosts, "upstream": "one", "plugins": [{"plugin": "hsts", "percent": percent}]}]})
+        };
+        let without = json!({"sites": [{"hosts": hosts, "upstream": "one"}]});
+        let tenth = plan(&without, &with(10.0)).hosts.total();
+        assert!((70..130).contains(&tenth), "{tenth} of 1,000");
+        let more = plan(&with(10.0), &with(25.0));
+        assert_eq!(more.hosts.total() + tenth, plan(&without, &with(25.0)).hosts.total());
+        assert_eq!(counts(&more.plugins["hsts"])[1..], [0, 0], "nobody who has it is touched");
+        // Names of many domains have it in part.
+        let any =
+            |percent: f64| json!({"sites": [{"hosts": ["*"], "plugins": [{"plugin": "hsts", "percent": percent}]}]});
+        assert_eq!(counts(&plan(&any(10.0), &any(25.0)).hosts), [0, 1, 0]);
     }
 
     #[test]

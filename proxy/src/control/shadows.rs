@@ -71,6 +71,10 @@ fn each_chain(document: &mut Value, mut act: impl FnMut(&str, &mut Vec<Value>)) 
     for (index, site) in document.get_mut("sites").and_then(Value::as_array_mut).into_iter().flatten().enumerate() {
         chain_of(pointer("/sites", index), site);
     }
+    let wide = document.get_mut("bindings").and_then(Value::as_array_mut);
+    for (index, bindings) in wide.into_iter().flatten().enumerate() {
+        chain_of(pointer("/bindings", index), bindings);
+    }
     for (name, listener) in document.get_mut("listeners").and_then(Value::as_object_mut).into_iter().flatten() {
         chain_of(pointer("/listeners", name), listener);
     }

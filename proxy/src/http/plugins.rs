@@ -12,16 +12,20 @@ use http::header::{HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::ctx::{Ctx, Trace};
+use super::route::Pattern;
 use crate::observe::plugin_fault;
 use crate::wasm::{
-    Action, Binding, Edit, Fault, Header, Hooks, RequestFacts, RequestView, ResponseView, Sample, Shadow,
+    Action, Binding, Edit, Fault, Header, Hooks, RequestFacts, RequestView, ResponseView, Sample, Shadow, Tenant,
     rollout_bucket,
 };
 
 /// A plugin bound to a site.
+#[derive(Clone)]
 pub struct Attached {
-    pub plugin: String,
+    pub plugin: Arc<str>,
     pub binding: Arc<Binding>,
+    /// For registered domains whose bucket is below it.
+    pub buckets: u16,
     /// What becomes of a request when the plugin fails: it goes on, or it is answered 503.
     pub fail_open: bool,
     /// Asked about a share of the calls, and compared.
@@ -29,7 +33,12 @@ pub struct Attached {
 }
 
 impl Attached {
-    fn hooks(&self) -> Hooks {
+    /// The calls to make for a host of that bucket.
+    fn hooks(&self, bucket: u16) -> Hooks {
+        if bucket >= self.buckets {
+            return Hooks::default();
+        }
+
         let (live, shadow) =
             (self.binding.hooks(), self.shadow.as_ref().map(|shadow| shadow.hooks()).unwrap_or_default());
         Hooks { request: live.request || shadow.request, response: live.response || shadow.response, ..live }
@@ -109,38 +118,55 @@ impl ResponseView for Response<'_> {
 
 /// The facts of a request, the same for all its plugins and phases.
 pub(super) fn facts(host: &str, secure: bool) -> RequestFacts {
+    let (rollout_bucket, tenant) = domain_of(host);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     RequestFacts {
         now_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         https: secure,
         ip_host: host.parse::<IpAddr>().is_ok(),
-        rollout_bucket: bucket(host),
+        rollout_bucket,
+        tenant,
     }
 }
 
-/// Hosts whose bucket a thread knows: to reckon it takes longer than all else that a plugin is told.
-const BUCKETS_KNOWN: usize = 1024;
-const BUCKET_HOST_BYTES_MAX: usize = 64;
+/// Hosts whose domain a thread knows: to reckon it takes longer than all else that a plugin is told.
+const DOMAINS_KNOWN: usize = 1024;
+const DOMAIN_HOST_BYTES_MAX: usize = 64;
 
 thread_local! {
-    static BUCKETS: RefCell<HashMap<Box<str>, u16>> = RefCell::default();
+    static DOMAINS: RefCell<HashMap<Box<str>, (u16, Tenant)>> = RefCell::default();
 }
 
-fn bucket(host: &str) -> u16 {
-    if host.len() > BUCKET_HOST_BYTES_MAX {
-        return rollout_bucket(&registrable_domain(host));
+/// The bucket and the tenant of a host: those of its registered domain.
+fn domain_of(host: &str) -> (u16, Tenant) {
+    let reckoned = || {
+        let domain = registrable_domain(host);
+        (rollout_bucket(&domain), Tenant::of(&domain))
+    };
+    if host.len() > DOMAIN_HOST_BYTES_MAX {
+        return reckoned();
     }
-    BUCKETS.with_borrow_mut(|known| match known.get(host) {
-        Some(bucket) => *bucket,
+    DOMAINS.with_borrow_mut(|known| match known.get(host) {
+        Some(domain) => *domain,
         None => {
-            if known.len() >= BUCKETS_KNOWN {
+            if known.len() >= DOMAINS_KNOWN {
                 known.clear();
             }
-            let bucket = rollout_bucket(&registrable_domain(host));
-            known.insert(host.into(), bucket);
-            bucket
+            let domain = reckoned();
+            known.insert(host.into(), domain);
+            domain
         }
     })
+}
+
+/// Of the names that a pattern stands for, where they are all of one registered domain.
+pub(super) fn bucket(pattern: &Pattern) -> Option<u16> {
+    match pattern {
+        Pattern::Exact(name) => Some(domain_of(name.as_str()).0),
+        // Whatever is below a registered domain belongs to it.
+        Pattern::Wildcard(suffix) => psl::domain_str(suffix.as_str()).map(rollout_bucket),
+        Pattern::Any => None,
+    }
 }
 
 /// The domain that was registered (`shop.example.co.uk` → `example.co.uk`), so that all its names are in one bucket.
@@ -152,7 +178,9 @@ pub(super) fn on_request(ctx: &mut Ctx, request: &mut RequestHeader) -> Decision
     let Ctx { site: Some(site), host: Some(host), facts: Some(facts), trace, .. } = ctx else {
         return Decision::GoOn;
     };
-    for (at, attached) in site.plugins.iter().enumerate().filter(|(_, attached)| attached.hooks().request) {
+    for (at, attached) in
+        site.plugins.iter().enumerate().filter(|(_, attached)| attached.hooks(facts.rollout_bucket).request)
+    {
         let view = Request { host: host.as_str(), parts: request };
         let began = trace.as_ref().map(|_| Instant::now());
         let sample = attached.sample();
@@ -184,7 +212,9 @@ pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut
     let Ctx { site: Some(site), host: Some(host), facts: Some(facts), trace, .. } = ctx else {
         return true;
     };
-    for (at, attached) in site.plugins.iter().enumerate().filter(|(_, attached)| attached.hooks().response) {
+    for (at, attached) in
+        site.plugins.iter().enumerate().filter(|(_, attached)| attached.hooks(facts.rollout_bucket).response)
+    {
         let view = Request { host: host.as_str(), parts: request };
         let began = trace.as_ref().map(|_| Instant::now());
         let sample = attached.sample();

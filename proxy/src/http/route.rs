@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use contract::Hostname;
 
-use super::plugins::Attached;
+use super::plugins::{self, Attached};
 use crate::upstream::Upstream;
 
 pub struct Site {
@@ -37,6 +37,11 @@ impl Pattern {
             Some(suffix) => named(suffix).map(Self::Wildcard),
             None => named(text).map(Self::Exact),
         }
+    }
+
+    /// The bucket of all its names, where they are of one registered domain: see [`crate::wasm::rollout_bucket`].
+    pub fn bucket(&self) -> Option<u16> {
+        plugins::bucket(self)
     }
 }
 

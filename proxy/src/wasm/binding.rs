@@ -11,6 +11,7 @@ use self::answers::Hook;
 use super::component::Plugin;
 use super::count;
 use super::dataset::{Subject, Wanted};
+use super::dice;
 use super::engine::Inner;
 use super::guest::{connection, control, http};
 use super::instance::Instance;
@@ -19,10 +20,10 @@ use super::memo::{Answer, Shapes};
 use super::peer;
 use super::planning::{Named, Tables};
 use super::shelf::Place;
-use super::terms::{Role, Terms};
+use super::terms::{Isolation, Role, Terms};
 use super::types::{
     Action, Class, Diagnostic, Edit, Expectation, Fault, Hooks, Outcome, RequestFacts, RequestView, ResponseView, Seen,
-    Usage,
+    Tenant, Usage,
 };
 use super::verify;
 
@@ -150,7 +151,7 @@ impl Binding {
             return Ok(action);
         }
         let wanted = found.unwrap_or_else(|| self.wanted(about));
-        let http::Verdict { action, memo } = self.with_instance(|instance| {
+        let http::Verdict { action, memo } = self.with_instance(facts.tenant, |instance| {
             instance.call_http(|policy, store, this| {
                 let (host, path, query) = (request.host(), request.path(), request.query());
                 policy.call_on_request(store, this, guest_facts(facts), host, path, query, &wanted)
@@ -172,7 +173,7 @@ impl Binding {
             return Ok(edits);
         }
         let wanted = self.wanted(about);
-        let http::Changes { edits, memo } = self.with_instance(|instance| {
+        let http::Changes { edits, memo } = self.with_instance(facts.tenant, |instance| {
             instance.call_http(|policy, store, this| {
                 let (host, path, status) = (request.host(), request.path(), response.status());
                 policy.call_on_response(store, this, guest_facts(facts), host, path, status, &wanted)
@@ -186,7 +187,7 @@ impl Binding {
     /// How the first bytes from this peer are to be read.
     pub fn expect(&self, listener: &str, dialled: SocketAddr) -> Result<Expectation, Fault> {
         let wanted = self.owned(About::Connection { peer: dialled.ip(), client: None });
-        let expectation = self.with_instance(|instance| {
+        let expectation = self.with_instance(Tenant::default(), |instance| {
             instance.call_connection(|policy, store, this| {
                 policy.call_expect(store, this, listener, peer::endpoint(dialled), &wanted)
             })
@@ -203,7 +204,7 @@ impl Binding {
     pub fn judge(&self, listener: &str, peer: SocketAddr, seen: Seen<'_>) -> Result<Outcome, Fault> {
         let client = seen.and_then(|header| header.source).unwrap_or(peer);
         let wanted = self.owned(About::Connection { peer: peer.ip(), client: Some(client.ip()) });
-        let outcome = self.with_instance(|instance| {
+        let outcome = self.with_instance(Tenant::default(), |instance| {
             instance.call_connection(|policy, store, this| {
                 policy.call_judge(store, this, listener, peer::endpoint(peer), &peer::seen(seen), &wanted)
             })
@@ -211,9 +212,9 @@ impl Binding {
         verify::outcome(outcome, peer, seen)
     }
 
-    /// Of the last call on this thread; none where its instance is not kept, such as after a fault.
+    /// Of the last call on this thread, if it was one of this binding.
     pub fn usage(&self) -> Option<Usage> {
-        self.place.look(Instance::usage)
+        self.place.usage()
     }
 
     /// Starts an instance and drops it: what the first call on a thread takes more than others.
@@ -235,14 +236,27 @@ impl Binding {
         self.planned.compiled.len()
     }
 
-    fn with_instance<T>(&self, call: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Result<T, Fault> {
+    fn with_instance<T>(
+        &self,
+        tenant: Tenant,
+        call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         count::called();
-        self.place.with(self.planned.host.settings.instances_per_thread_max, || self.start(), call)
+        let kept_max = self.planned.host.settings.instances_per_thread_max;
+        match self.terms.isolation {
+            Isolation::Shared => self.place.with(Tenant::default(), kept_max, || self.start(), call),
+            Isolation::Tenant => self.place.with(tenant, kept_max, || self.start(), call),
+            Isolation::Request => self.place.once(|| self.start(), call),
+        }
     }
 
     fn start(&self) -> Result<Instance, Fault> {
         let Planned { host, plugin, budget, compiled, .. } = &*self.planned;
-        Instance::start(host, plugin, self.terms.role, *budget, compiled)
+        let uses = match self.terms.isolation {
+            Isolation::Tenant => dice::within(&host.settings.tenant_uses),
+            _ => u32::MAX,
+        };
+        Instance::start(host, plugin, self.terms.role, uses, *budget, compiled)
     }
 
     fn wanted<'a>(&'a self, about: About<'a>) -> Vec<Option<&'a [u8]>> {

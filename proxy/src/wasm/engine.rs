@@ -1,5 +1,6 @@
 //! The engine that all plugins share: one pool of instances, one clock for deadlines.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub threads: usize,
     /// Most instances that one thread keeps for its next calls; the least recently used one makes room.
     pub instances_per_thread_max: usize,
+    /// After how many calls an instance that one tenant has for itself is replaced: by chance, one of these.
+    pub tenant_uses: RangeInclusive<u32>,
     /// WebAssembly instructions for one call on a connection; each byte that one copies or fills counts as one.
     pub connection_instructions: u64,
     /// The same for one call on a request or a response.
@@ -83,6 +86,7 @@ impl Default for Settings {
         Self {
             threads,
             instances_per_thread_max: 256,
+            tenant_uses: 64..=256,
             connection_instructions: 1_000_000,
             http_instructions: 2_000_000,
             start_instructions: 20_000_000,

@@ -18,6 +18,8 @@ pub(super) struct Instance {
     store: Store<State>,
     policy: ResourceAny,
     guest: Guest,
+    /// Calls until it is replaced.
+    uses_left: u32,
 }
 
 enum Guest {
@@ -30,6 +32,7 @@ impl Instance {
         host: &Inner,
         plugin: &Plugin,
         role: Role,
+        uses: u32,
         budget: Budget,
         compiled: &[u8],
     ) -> Result<Self, Fault> {
@@ -50,7 +53,7 @@ impl Instance {
             Guest::Http(guest) => guest.latchkey_edge_http_policy().policy().call_constructor(&mut store, compiled),
         };
         let policy = policy.map_err(|error| fault(&store, &error))?;
-        Ok(Self { store, policy, guest })
+        Ok(Self { store, policy, guest, uses_left: uses })
     }
 
     pub(super) fn call_connection<T>(
@@ -60,6 +63,7 @@ impl Instance {
         let Guest::Connection(guest) = &self.guest else {
             return Err(Fault::Unavailable("an http plugin is not asked about connections".to_owned()));
         };
+        self.uses_left = self.uses_left.saturating_sub(1);
         limits::start_call(&mut self.store);
         call(guest.latchkey_edge_connection().policy(), &mut self.store, self.policy)
             .map_err(|error| fault(&self.store, &error))
@@ -72,6 +76,7 @@ impl Instance {
         let Guest::Http(guest) = &self.guest else {
             return Err(Fault::Unavailable("a connection plugin is not asked about requests".to_owned()));
         };
+        self.uses_left = self.uses_left.saturating_sub(1);
         limits::start_call(&mut self.store);
         call(guest.latchkey_edge_http_policy().policy(), &mut self.store, self.policy)
             .map_err(|error| fault(&self.store, &error))
@@ -82,7 +87,7 @@ impl Instance {
     }
 
     pub(super) fn may_be_kept(&self) -> bool {
-        !self.store.data().memory_runs_out()
+        self.uses_left > 0 && !self.store.data().memory_runs_out()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use hashbrown::DefaultHashBuilder;
 
-use super::types::{Action, Edit, Header};
+use super::types::{Action, Edit, Header, Tenant};
 
 /// What an answer depends on, besides the binding, the hook, the scheme and whether the host is an IP address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,11 @@ impl Key {
         self.0.clear();
         self.0.extend_from_slice(&binding.to_le_bytes());
         self.0.extend_from_slice(&[hook, shape.0, scalars]);
+    }
+
+    /// Its answers are for nobody else.
+    pub(super) fn tenant(&mut self, Tenant(tenant): Tenant) {
+        self.0.extend_from_slice(&tenant.to_le_bytes());
     }
 
     pub(super) fn number(&mut self, number: u16) {

@@ -18,6 +18,7 @@ mod compile; // bytes → machine code, in a process apart
 mod count; // where answers came from
 mod dataset; // look-ups for plugins: exact, prefix, suffix, networks, expressions
 mod compiled; // machine code on disk
+mod dice; // chance
 mod precompiled; // why it is believed; the one call that is unsafe
 mod engine; // pool, linker
 mod guest; // generated from wit/
@@ -43,5 +44,5 @@ pub use count::Answers;
 pub use engine::{Compile, Host, HostError, Settings};
 pub use planning::Tables;
 pub use shadow::{Sample, Shadow};
-pub use terms::{Role, Terms};
+pub use terms::{Isolation, Role, Terms};
 pub use types::*;

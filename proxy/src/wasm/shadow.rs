@@ -4,8 +4,6 @@
 mod differ; // what is different between two answers
 mod tally; // counts, bounded
 
-use std::cell::Cell;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +15,7 @@ use self::differ::{Difference, edits};
 use self::tally::Tally;
 use super::binding::Binding;
 use super::count::Answers;
+use super::dice;
 use super::types::{Action, Edit, Expectation, Fault, Hooks, Outcome, RequestFacts, RequestView, ResponseView, Seen};
 
 /// After so many failed calls a shadow is not asked any more: what it would do is known, and each costs the worker time.
@@ -53,7 +52,7 @@ impl Shadow {
 
     /// To be asked before the live binding is, so that its time is known.
     pub fn sample<'a>(&'a self, live: &'a Binding) -> Option<Sample<'a>> {
-        if u64::from(dice()) >= self.share || self.tally.faults() >= FAULTS_MAX {
+        if u64::from(dice::throw()) >= self.share || self.tally.faults() >= FAULTS_MAX {
             return None;
         }
         Some(Sample { shadow: self, live, called_before: Answers::called_here(), began: Instant::now() })
@@ -139,29 +138,4 @@ impl Sample<'_> {
 
 fn about(request: &dyn RequestView) -> String {
     format!("{}{}", request.host(), request.path())
-}
-
-/// Evenly spread, and not to be guessed by visitors; nothing secret hangs on it.
-fn dice() -> u32 {
-    thread_local! {
-        static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0_u8) | 1);
-    }
-    // xorshift64*, Marsaglia 2003 and Vigna 2016.
-    let mut state = STATE.get();
-    state ^= state >> 12;
-    state ^= state << 25;
-    state ^= state >> 27;
-    STATE.set(state);
-    (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dice_fall_evenly() {
-        let low = (0..100_000).filter(|_| dice() < u32::MAX / 10).count();
-        assert!((9_000..11_000).contains(&low), "{low} of 100,000 throws are in the first tenth");
-    }
 }

@@ -1,20 +1,22 @@
 //! Idle instances, kept per thread for the next call: no lock, no sharing, and a bound.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::instance::Instance;
-use super::types::Fault;
+use super::types::{Fault, Tenant, Usage};
 
 thread_local! {
     static SHELF: RefCell<Shelf> = RefCell::default();
+    /// Of the last call, and at which place it was.
+    static LAST: Cell<(u64, Option<Usage>)> = const { Cell::new((0, None)) };
 }
 
 /// Counts bindings that are gone. A thread whose count is behind clears its shelf of them.
 static RETIRED: AtomicU64 = AtomicU64::new(0);
-static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
+static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
 /// A binding's place on every thread's shelf. What is kept there goes when the place is dropped.
 pub(super) struct Place {
@@ -32,7 +34,7 @@ impl Drop for Alive {
 
 #[derive(Default)]
 struct Shelf {
-    kept: HashMap<u64, Kept>,
+    kept: HashMap<(u64, Tenant), Kept>,
     retired_seen: u64,
     clock: u64,
 }
@@ -53,46 +55,67 @@ impl Place {
         self.key
     }
 
-    /// Runs `call` on an instance that this thread kept, or else on one that `start` makes. The instance is kept again
-    /// only if all went well: after a fault its memory is in an unknown state.
+    /// Runs `call` on an instance that this thread kept for this tenant, or else on one that `start` makes. The instance is
+    /// kept again only if all went well: after a fault its memory is in an unknown state.
     pub(super) fn with<T>(
         &self,
+        tenant: Tenant,
         kept_max: usize,
         start: impl FnOnce() -> Result<Instance, Fault>,
         call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let kept = SHELF.with_borrow_mut(|shelf| shelf.take(self.key));
+        let kept = SHELF.with_borrow_mut(|shelf| shelf.take((self.key, tenant)));
         let mut instance = match kept {
             Some(instance) => instance,
             None => start()?,
         };
-        let result = call(&mut instance)?;
+        let result = self.noted(&mut instance, call)?;
         if instance.may_be_kept() {
-            SHELF.with_borrow_mut(|shelf| shelf.put(self, instance, kept_max));
+            SHELF.with_borrow_mut(|shelf| shelf.put(self, tenant, instance, kept_max));
         }
         Ok(result)
     }
 
-    /// Looks at the instance that this thread keeps, if it does.
-    pub(super) fn look<T>(&self, at: impl FnOnce(&Instance) -> T) -> Option<T> {
-        SHELF.with_borrow(|shelf| shelf.kept.get(&self.key).map(|kept| at(&kept.instance)))
+    /// Runs `call` on an instance of its own, which nobody uses before or after.
+    pub(super) fn once<T>(
+        &self,
+        start: impl FnOnce() -> Result<Instance, Fault>,
+        call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.noted(&mut start()?, call)
+    }
+
+    fn noted<T>(
+        &self,
+        instance: &mut Instance,
+        call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let result = call(instance);
+        LAST.set((self.key, Some(instance.usage())));
+        result
+    }
+
+    /// What the last call on this thread used, if it was here.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        let (key, usage) = LAST.get();
+        usage.filter(|_| key == self.key)
     }
 }
 
 impl Shelf {
-    fn take(&mut self, key: u64) -> Option<Instance> {
+    fn take(&mut self, key: (u64, Tenant)) -> Option<Instance> {
         self.clear_retired();
         self.kept.remove(&key).map(|kept| kept.instance)
     }
 
-    fn put(&mut self, place: &Place, instance: Instance, kept_max: usize) {
+    fn put(&mut self, place: &Place, tenant: Tenant, instance: Instance, kept_max: usize) {
         if self.kept.len() >= kept_max {
             let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.put_at).map(|(key, _)| *key);
             oldest.map(|key| self.kept.remove(&key));
         }
         self.clock += 1;
         let kept = Kept { instance, binding: Arc::downgrade(&place.alive), put_at: self.clock };
-        self.kept.insert(place.key, kept);
+        self.kept.insert((place.key, tenant), kept);
     }
 
     fn clear_retired(&mut self) {

@@ -8,7 +8,7 @@ use super::cases::{Case, Connection, HeaderVersion, Request, Response, Scheme};
 use crate::accept::header::{Header as ProxyHeader, Tlvs, Version};
 use crate::wasm::{
     Action, Binding, Diagnostic, Edit, Expectation, Fault, Header, Outcome as Judgement, RequestFacts, RequestView,
-    ResponseView, Usage, rollout_bucket,
+    ResponseView, Tenant, Usage, rollout_bucket,
 };
 
 /// What a case may expect.
@@ -69,6 +69,7 @@ fn facts(case: &Case, request: &Request) -> RequestFacts {
         now_ms: case.now.saturating_mul(1000),
         https: request.scheme == Scheme::Https,
         ip_host: request.host.parse::<std::net::IpAddr>().is_ok(),
+        tenant: Tenant::of(registrable(&request.host)),
         rollout_bucket: case.rollout_bucket.unwrap_or_else(|| rollout_bucket(registrable(&request.host))),
     }
 }

@@ -69,7 +69,10 @@ pub(super) struct Benched {
 impl Trial {
     pub(super) fn new(component: &[u8], tables: Tables) -> Result<Self, TrialError> {
         // One thread asks, so a small pool does.
-        let settings = Settings { threads: 1, instances_per_thread_max: 16, ..Settings::default() };
+        Self::on(Settings { threads: 1, instances_per_thread_max: 16, ..Settings::default() }, component, tables)
+    }
+
+    fn on(settings: Settings, component: &[u8], tables: Tables) -> Result<Self, TrialError> {
         let host = Host::new(settings)?;
         let plugin = host.load(component)?;
         Ok(Self { host, plugin, tables, bound: HashMap::new() })
@@ -194,3 +197,7 @@ fn sorted(times: impl Iterator<Item = Duration>) -> Vec<Duration> {
 fn micros(time: Duration) -> f64 {
     (time.as_nanos() as f64 / 10.0).round() / 100.0
 }
+
+#[cfg(test)]
+#[path = "trial_tests.rs"]
+mod tests;

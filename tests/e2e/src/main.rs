@@ -6,6 +6,8 @@ mod authors;
 #[cfg(test)]
 mod bad_input;
 #[cfg(test)]
+mod bindings;
+#[cfg(test)]
 mod challenges;
 #[cfg(test)]
 mod changes;

@@ -114,7 +114,7 @@ async fn a_shadow_that_fails_harms_nobody_and_counts_for_itself() {
 async fn connections_have_shadows_too() {
     let world = World::start(Plan::default()).await;
     world.issue("shop.example").await;
-    let settings = json!({"config": {"trusted": [], "untrusted": "reset"}, "percent": 100});
+    let settings = json!({"config": {"trusted": ["10.0.0.0/8"], "untrusted": "reset"}, "percent": 100});
     let path = "/v1/plugins/proxy-policy/shadow?at=/listeners/https/plugins/0";
     world.fleet.edge.admin.put(path, settings.to_string()).await.unwrap().expect(200).unwrap();
     assert_eq!(world.answer("/").await, (200, None));

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use contract::document::{did_you_mean, pointer};
 
-use super::super::document::{Attached as AttachedDocument, OnFailure, RuntimeConfig, Shadow as ShadowDocument};
+use super::super::document::{
+    Attached as AttachedDocument, Isolation, OnFailure, RuntimeConfig, Shadow as ShadowDocument,
+};
 use super::super::snapshot::{BindingKey, Placed, ShadowKey};
 use super::{Builder, shown};
 use crate::wasm::{self, BindError, Binding, Class, Diagnostic, Plugin, Role, Severity, Shadow, Terms};
@@ -42,13 +44,14 @@ impl Builder<'_> {
             Some(on_failure) => on_failure == OnFailure::Open,
             None => class == Class::Http && plugin.fail_open_safe(),
         };
+        self.of_connection(document, at, class)?;
         let tables = self.granted(&document.tables, &pointer(at, "tables"), config)?;
-        let key = BindingKey {
-            plugin: *plugin.digest(),
-            config: document.config.0.to_string(),
-            tables,
-            terms: Terms::default(),
-        };
+        let terms = Terms::isolated(match document.isolation {
+            Isolation::Shared => wasm::Isolation::Shared,
+            Isolation::Tenant => wasm::Isolation::Tenant,
+            Isolation::Request => wasm::Isolation::Request,
+        });
+        let key = BindingKey { plugin: *plugin.digest(), config: document.config.0.to_string(), tables, terms };
         let binding = self.bind(&plugin, key.clone(), &pointer(at, "config"))?;
         let shadow = match &document.shadow {
             Some(shadow) => {
@@ -59,6 +62,18 @@ impl Builder<'_> {
             None => None,
         };
         Some(Attachment { binding, fail_open, shadow })
+    }
+
+    /// Before TLS no host is known, so no domain.
+    fn of_connection(&mut self, document: &AttachedDocument, at: &str, class: Class) -> Option<()> {
+        let wrong = match class {
+            Class::Connection if document.percent < 100.0 => "percent",
+            Class::Connection if document.isolation == Isolation::Tenant => "isolation",
+            _ => return Some(()),
+        };
+        let says = "this goes by the registered domain, and a connection plugin is asked before there is one";
+        self.fault(pointer(at, wrong), says, None);
+        None
     }
 
     fn named(

@@ -6,6 +6,7 @@ use super::{About, Binding};
 use crate::wasm::count;
 use crate::wasm::guest::http;
 use crate::wasm::memo::{self, Answer, Key, Parts, Shapes};
+use crate::wasm::terms::Isolation;
 use crate::wasm::types::RequestFacts;
 
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +26,10 @@ impl Binding {
         self.shapes.iter().any(|shapes| shapes.known().next().is_some())
     }
 
+    fn asks_each_time(&self) -> bool {
+        self.asks_always.load(Ordering::Relaxed) || self.terms.isolation == Isolation::Request
+    }
+
     fn shapes(&self, hook: Hook) -> &Shapes {
         let [request, response] = &self.shapes;
         match hook {
@@ -34,7 +39,7 @@ impl Binding {
     }
 
     pub(super) fn remembered(&self, hook: Hook, facts: &RequestFacts, about: About<'_>) -> Option<Answer> {
-        if self.asks_always.load(Ordering::Relaxed) {
+        if self.asks_each_time() {
             return None;
         }
         let mut shapes = self.shapes(hook).known();
@@ -57,7 +62,7 @@ impl Binding {
     ) {
         let Some(http::Memo { on, for_ms }) = memo else { return };
         let shape = parts(on);
-        if self.asks_always.load(Ordering::Relaxed) || !self.shapes(hook).learn(shape) {
+        if self.asks_each_time() || !self.shapes(hook).learn(shape) {
             return;
         }
         memo::with_key(|key| {
@@ -74,6 +79,9 @@ impl Binding {
         };
         let scalars = u8::from(facts.https) | u8::from(facts.ip_host) << 1;
         key.begin(self.place.key(), hook as u8, shape, scalars);
+        if self.terms.isolation == Isolation::Tenant {
+            key.tenant(facts.tenant);
+        }
         if shape.has(Parts::BUCKET) {
             key.number(facts.rollout_bucket);
         }

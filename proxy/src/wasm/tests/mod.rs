@@ -3,7 +3,9 @@
 mod connection;
 mod hostile;
 mod http;
+mod isolation;
 mod load;
+mod returned;
 mod tables;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +28,7 @@ static HOST: LazyLock<Host> = LazyLock::new(|| {
 });
 
 const FACTS: RequestFacts =
-    RequestFacts { now_ms: 1_700_000_000_000, https: true, ip_host: false, rollout_bucket: 2500 };
+    RequestFacts { now_ms: 1_700_000_000_000, https: true, ip_host: false, rollout_bucket: 2500, tenant: Tenant(1) };
 
 fn guest(name: &str) -> Vec<u8> {
     let built = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/built"));
