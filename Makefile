@@ -32,8 +32,9 @@ bench: setup-bench plugins ## beside nginx, HAProxy, Caddy, bare Pingora; 25 min
 	cargo build --release --locked --workspace --bins
 	$(TARGET)/release/latchkey-bench $(if $(QUICK),--quick --results $(TARGET)/bench-quick) $(if $(ONLY),--only $(ONLY))
 
-fuzz: ## look for inputs that break the readers of PROXY headers and sealed bundles, SECONDS=60 each; libFuzzer where nightly and cargo-fuzz are
+fuzz: ## look for inputs that break the readers of PROXY headers, sealed bundles and what plugins return, SECONDS=60 each; libFuzzer where nightly and cargo-fuzz are
 	LATCHKEY_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --locked --workspace --test e2e -- --nocapture fuzz::any_
+	LATCHKEY_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --locked --workspace --lib -- --nocapture any_value_of_a_guest
 	@if cargo +nightly fuzz --version >/dev/null 2>&1; then \
 	  for target in proxy_header sealed_bundle; do \
 	    cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -max_total_time=$(or $(SECONDS),60) -max_len=20000; done; \

@@ -2,11 +2,15 @@
 //! shows before any request.
 
 use latchkey_sdk::config::Value;
+use latchkey_sdk::datasets::{Dataset, Entry, Kind, Subject};
 use latchkey_sdk::http::{Action, Changes, Depends, Edit, Facts, Header, HttpPolicy, LocalResponse, Plan, Redirect};
 use latchkey_sdk::http::{RedirectStatus, Request, Response, Verdict, header};
 use latchkey_sdk::log::{self, Level};
 use latchkey_sdk::{Manifest, export_http};
 use serde::{Deserialize, Deserializer, Serialize};
+
+const FAR_ROUNDS: u32 = 200_000;
+const FAR_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Serialize)]
 struct Hostile {
@@ -31,6 +35,8 @@ impl HttpPolicy for Hostile {
             "plan-trap" => trap(),
             "plan-silent" => return None,
             "plan-many" => return (0..1000).find_map(|n| config.refuse(format!("fault {n}\r\n"), None)),
+            "plan-dataset" => dataset_without_end(),
+            "plan-expressions" => expressions(),
             "plan-big" => return Some(Plan::new(Self { behaviour: "x".repeat(2 << 20) })),
             _ => {}
         }
@@ -68,7 +74,8 @@ impl Hostile {
         match self.behaviour.as_str() {
             "by-path" => return by_path(request.path),
             "leak" => std::mem::forget(vec![1u8; 64 << 10]),
-            "log" => (0..200).for_each(|n| log::write(Level::Error, || format!("line {n}\nforged"))),
+            "log" => log_flood(),
+            "start-spin-far" | "start-touch-far" => trap(),
             "deny-200" => return Action::Deny(200),
             "respond-100" => return respond(100, vec![], vec![]),
             "respond-204-body" => return respond(204, vec![], b"x".to_vec()),
@@ -93,6 +100,9 @@ impl<'de> Deserialize<'de> for Hostile {
         match behaviour.as_str() {
             "start-spin" => spin(),
             "start-trap" => trap(),
+            // As far as a start may go; the first call then fails, so that each one needs another start.
+            "start-spin-far" => spin_for(FAR_ROUNDS),
+            "start-touch-far" => touch(FAR_BYTES),
             _ => {}
         }
         Ok(Self { behaviour })
@@ -106,6 +116,11 @@ fn by_path(path: &str) -> Action {
         "/eat" => eat(),
         "/trap" => trap(),
         "/recurse" => return Action::Deny(recurse(0)),
+        "/touch" => touch(usize::MAX),
+        "/log" => log_flood(),
+        "/vast" => return respond(200, vec![], vec![b'x'; 512 << 10]),
+        "/crlf" => return redirect("/a\r\nSet-Cookie: x=1"),
+        "/edits" => return Action::Edit(vec![Edit::Append(header("X-A", "1")); 5000]),
         _ => {}
     }
     Action::Deny(400 + count())
@@ -115,6 +130,28 @@ fn by_path(path: &str) -> Action {
 fn memo_many(facts: &Facts) -> Verdict {
     let bits = u8::try_from(facts.now_ms % 64).unwrap_or_default();
     Verdict::from(Action::Deny(400 + count())).holds(Depends::from_bits_truncate(bits), u32::MAX)
+}
+
+/// Adds entries until it is stopped.
+fn dataset_without_end() {
+    let dataset = Dataset::new("endless", Kind::Exact, Subject::Path);
+    for number in 0u64.. {
+        let entry = |n: u64| Entry { key: format!("/{number}/{n}"), value: vec![b'x'; 8000] };
+        dataset.add(&(0..64).map(entry).collect::<Vec<_>>());
+    }
+}
+
+/// Each is small to write and large to compile.
+fn expressions() {
+    let dataset = Dataset::new("costly", Kind::Regex, Subject::Path);
+    for number in 0..100_000 {
+        let key = format!("^/{number}(?:[a-z]{{0,200}}){{0,200}}");
+        dataset.add(&[Entry { key, value: Vec::new() }]);
+    }
+}
+
+fn log_flood() {
+    (0..200).for_each(|n| log::write(Level::Error, || format!("line {n}\nforged")));
 }
 
 fn respond(status: u16, headers: Vec<Header>, body: Vec<u8>) -> Action {
@@ -130,6 +167,26 @@ fn spin() {
     let mut n = 0u32;
     while std::hint::black_box(n) < u32::MAX {
         n = (n + 1) % 1000;
+    }
+}
+
+fn spin_for(rounds: u32) {
+    let mut n = 0u32;
+    while std::hint::black_box(n) < rounds {
+        n += 1;
+    }
+}
+
+/// Makes the system give real memory, which asking for it does not.
+fn touch(bytes: usize) {
+    let mut touched = 0;
+    while touched < bytes {
+        let mut piece = Vec::<u8>::with_capacity(64 << 10);
+        piece.spare_capacity_mut().iter_mut().step_by(4096).for_each(|byte| {
+            std::hint::black_box(byte.write(1));
+        });
+        touched += piece.capacity();
+        std::mem::forget(piece);
     }
 }
 

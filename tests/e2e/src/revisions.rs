@@ -33,7 +33,7 @@ impl World {
         reply.json().unwrap()
     }
 
-    fn resident_kib(&self) -> u64 {
+    pub(crate) fn resident_kib(&self) -> u64 {
         let status = format!("/proc/{}/status", self.fleet.edge.process.id());
         let status = folder::read(status.as_ref()).unwrap();
         let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -41,7 +41,7 @@ async fn a_configuration_is_compared_on_live_traffic_and_then_promoted() {
     let world = World::start(Plan::default()).await;
     world.issue("shop.example").await;
     let rules = json!({"rules": [{"from": "/old", "to": "/elsewhere", "status": 308}, {"from": "/extra", "to": "/x"}]});
-    let file = world.fleet.folder.write("next.json", &rules.to_string()).unwrap();
+    let file = world.fleet.folder.write("next.json", rules.to_string()).unwrap();
     let file = file.to_str().unwrap();
     let start = ["start", "redirects", "--config", file, "--percent", "100", "-m", "try the new rules"];
     let planned = stdout(&world.shadow_command(&[&start[..], &["--dry-run"]].concat()).await);

@@ -1,6 +1,7 @@
 //! Attacks on the running proxy, over the wire: each ends at its limit and is counted, and visitors don't notice.
 
 mod floods;
+mod guests;
 mod h2;
 mod hosts;
 mod limits;
