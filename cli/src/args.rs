@@ -1,5 +1,6 @@
 mod certservice;
 mod pki;
+mod plugins;
 mod shadow;
 
 use std::path::PathBuf;
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand};
 use self::certservice::seconds;
 pub use self::certservice::{AuditAction, BudgetAction, CertAction, DomainAction, EdgeAction, ImportAction, IssueArgs};
 pub use self::pki::{PkiAction, PkiArgs, Role};
+pub use self::plugins::{HstsAction, HstsArgs, PluginAction, RedirectsAction, RunArgs, TableAction, ToProxy};
 pub use self::shadow::{Change, ShadowAction};
 use crate::client::Target;
 pub use crate::import::Format;
@@ -128,8 +130,19 @@ pub enum Command {
     },
     /// Rules of the plugin `redirects`.
     Redirects {
+        #[command(flatten)]
+        admin: AdminArgs,
         #[command(subcommand)]
         action: RedirectsAction,
+    },
+    /// The rollout of the plugin `hsts`: who promises what, who is held back, and what comes next.
+    Hsts {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(flatten)]
+        certservice: CertServiceArgs,
+        #[command(subcommand)]
+        action: HstsAction,
     },
     /// Whether a proxy (and CertService, where it is named) is ready, and why not.
     Status {
@@ -251,95 +264,6 @@ pub struct Why {
     /// Only where the running configuration still has this ETag (`config dump --json` tells it).
     #[arg(long, value_name = "ETAG")]
     pub if_match: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum PluginAction {
-    /// Make a key pair that plugins are signed with. Edges trust the public key by `plugins.trusted_keys`.
-    Keygen {
-        /// Private key, mode 0600; the public key lies beside it with `.pub` appended.
-        #[arg(long, default_value = "plugins.pem")]
-        out: PathBuf,
-    },
-    /// Sign a plugin: writes FILE.sig.
-    Sign {
-        /// Private key, as `keygen` made it.
-        #[arg(long, env = "LATCHKEY_PLUGIN_KEY", value_name = "FILE")]
-        key: PathBuf,
-        file: PathBuf,
-    },
-    /// Upload a plugin (a Wasm component) with its signature, FILE.sig, and print the digest that a configuration names
-    /// it by.
-    Push {
-        file: PathBuf,
-        /// Sign it now, with this private key.
-        #[arg(long, env = "LATCHKEY_PLUGIN_KEY", value_name = "FILE")]
-        key: Option<PathBuf>,
-    },
-    /// The plugins that the proxy has.
-    Ls,
-    /// Failed calls of a plugin since the proxy started, grouped by what went wrong where.
-    Crashes {
-        /// As the configuration calls it, or sha256:…
-        name: String,
-    },
-    /// Start a plugin of your own: a folder with a small policy in Rust, cases that test it, and this release's SDK.
-    New {
-        /// Lower-case letters, digits and hyphens; the folder's name too.
-        name: String,
-    },
-    /// Compile the plugin of a folder that `new` made to built/NAME.wasm. Needs cargo.
-    Build {
-        #[arg(default_value = ".")]
-        folder: PathBuf,
-    },
-    /// Say what a component is (by latchkey-proxy, as the next three).
-    #[command(disable_help_flag = true)]
-    Inspect(ToProxy),
-    /// Check that an edge of this release would take a component, and a configuration of it.
-    #[command(disable_help_flag = true)]
-    Check(ToProxy),
-    /// Run a file of cases through the host code that serves traffic.
-    #[command(disable_help_flag = true)]
-    Test(ToProxy),
-    /// Measure the calls of the same cases.
-    #[command(disable_help_flag = true)]
-    Bench(ToProxy),
-}
-
-#[derive(Debug, clap::Args)]
-pub struct ToProxy {
-    /// Those of `latchkey-proxy plugin …`; --help shows them.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub arguments: Vec<std::ffi::OsString>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum TableAction {
-    /// Upload a table, and print the digest that a configuration names it by.
-    Push { file: PathBuf },
-    /// The tables that the proxy has.
-    Ls,
-    /// Remove a table that the running configuration does not name.
-    Rm {
-        /// sha256:…
-        digest: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum RedirectsAction {
-    /// Print the redirects of another program's file as settings of the plugin (JSON). What has no counterpart is left
-    /// out and told on standard error, with its line. Exit code 1: something was.
-    Import {
-        #[arg(long, value_enum)]
-        from: Format,
-        /// Print a table instead (CSV), for `latchkey table push`. Regular expressions are left out.
-        #[arg(long, conflicts_with = "json")]
-        table: bool,
-        /// `-` reads standard input.
-        file: PathBuf,
-    },
 }
 
 #[derive(Debug, clap::Args)]

@@ -7,6 +7,7 @@ pub mod command;
 pub mod demo;
 mod author;
 mod failure;
+mod hsts;
 mod import;
 pub mod pki;
 mod when;

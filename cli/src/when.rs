@@ -5,6 +5,22 @@ pub(crate) fn date(unix: u64) -> String {
     format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", seconds / 3600, seconds / 60 % 60)
 }
 
+/// Unix seconds of what the plugins' settings have: `2026-12-01`, `2026-12-01T09:30Z`.
+pub(crate) fn unix(text: &str) -> Option<u64> {
+    let (day, time) = text.split_once('T').unwrap_or((text, "00:00Z"));
+    let numbers = |text: &str, by: char| text.split(by).map(|part| part.parse().ok()).collect::<Option<Vec<u64>>>();
+    let (day, time) = (numbers(day, '-')?, numbers(time.strip_suffix('Z')?, ':')?);
+    let (&[year @ 1970..=9999, month @ 1..=12, day @ 1..=31], &[hour @ 0..=23, minute @ 0..=59]) =
+        (day.as_slice(), time.as_slice())
+    else {
+        return None;
+    };
+    // At least so many days have passed at the year's begin; the calendar says which of the next it is.
+    let from = (year - 1970) * 365;
+    let at = (from..=from + (year - 1970) / 4 + 366).find(|days| civil(*days) == (year, month, day))?;
+    Some(at * 86_400 + hour * 3600 + minute * 60)
+}
+
 /// How far away: `29 days`, `3 hours`, `40 seconds`.
 pub(crate) fn span(seconds: u64) -> String {
     let (count, unit) = match seconds {
@@ -48,6 +64,18 @@ mod tests {
             (4_107_542_400, "2100-03-01 00:00 UTC"),
         ] {
             assert_eq!(date(unix), shown);
+        }
+    }
+
+    #[test]
+    fn dates_are_read_as_they_are_written() {
+        for unix_seconds in [0, 951_782_400, 1_709_251_140, 1_796_083_200, 4_107_542_400] {
+            let written = date(unix_seconds).replace(" UTC", "Z").replace(' ', "T");
+            assert_eq!(unix(&written), Some(unix_seconds), "{written}");
+        }
+        assert_eq!(unix("2026-12-01"), Some(1_796_083_200));
+        for text in ["", "2026", "2026-02-30", "2026-13-01", "2026-12-01T24:00Z", "2026-12-01T10:00", "1969-12-31"] {
+            assert_eq!(unix(text), None, "{text}");
         }
     }
 

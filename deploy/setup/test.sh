@@ -10,6 +10,11 @@ pebble_go_min=24
 has mariadbd || want mariadb-server "CertService's store, besides SQLite"
 has haproxy || want haproxy "a real load balancer that sends PROXY v2"
 has named || want bind9 "a real name server that takes signed updates (RFC 2136)"
+{ has clang-19 || has clang; } || want clang-19 "a plugin written in C"
+ls /usr/bin/wasm-ld* >/dev/null 2>&1 || want lld-19 "links it"
+[ -f /usr/lib/wasm32-wasi/libc.a ] || want wasi-libc "its C library"
+has chromium || want chromium "a real browser sees promises of HTTPS (HSTS) and their withdrawal"
+has certutil || want libnss3-tools "tells that browser which root to trust (certutil)"
 has openssl || want openssl "a real TLS client (s_client)"
 { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || want python3-venv "an independent JOSE implementation (jwcrypto) opens sealed bundles; Schemathesis tries the API by its OpenAPI document"
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use contract::Hostname;
+use contract::{Hostname, Validity};
 use pingora::http::ResponseHeader;
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::protocols::l4::stream::Stream as L4Stream;
@@ -55,6 +55,8 @@ pub struct Handshake {
     pub resumed: bool,
     /// Where the certificate came from.
     pub tier: &'static str,
+    /// Of the certificate.
+    pub validity: Validity,
 }
 
 impl Connection {

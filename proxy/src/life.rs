@@ -79,6 +79,7 @@ impl Life {
         let signals_ignored = match told {
             Told::BySignal => {
                 tell_service_manager(&NotifyState::Stopping);
+                control.keep_last();
                 incumbent.retire();
                 0
             }

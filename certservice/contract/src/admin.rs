@@ -1,11 +1,15 @@
 //! Types of a proxy's admin API, shared with its clients.
 
+mod preview;
+mod rules;
 mod shadow;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::preview::{HOSTS_MAX, MOMENTS_MAX, Preview, PreviewHost, Previewed, PreviewedHost};
+pub use self::rules::{RulesOfBinding, UnusedRule, UnusedRules};
 pub use self::shadow::{Shadow, ShadowCost, ShadowDifference, ShadowExample, ShadowReport, Shadows};
 use crate::api::Fault;
 

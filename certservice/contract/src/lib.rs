@@ -19,7 +19,9 @@ pub mod rsa_key;
 pub mod sealed;
 pub mod signed;
 pub mod tickets;
+pub mod validity;
 
 pub use bundle::{Bundle, Challenge, ChallengeKind, Second};
 pub use hostname::Hostname;
 pub use tickets::TicketKeys;
+pub use validity::Validity;

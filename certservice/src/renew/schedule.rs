@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use contract::Hostname;
+use contract::{Hostname, Validity};
 
 const DAY: u64 = 86_400;
-const SHORT_LIVED_SECONDS: u64 = 10 * DAY;
 /// Days with fewer renewals than this are not worth evening out.
 const EVEN_MIN: u64 = 100;
 /// Nobody plans further.
@@ -17,9 +16,9 @@ const PERIOD_SECONDS_MIN: u64 = 3600;
 /// One a minute: fleets that renew less than that need no pacing.
 const PACE_MIN: u64 = 1440;
 
-/// What is left of a certificate when it is to be replaced: a third of the lifetime, half for the short-lived.
+/// What is left of a certificate when it is to be replaced.
 fn left(lifetime: u64) -> u64 {
-    if lifetime < SHORT_LIVED_SECONDS { lifetime / 2 } else { lifetime / 3 }
+    Validity { not_before: 0, not_after: lifetime }.left_at_renewal()
 }
 
 /// When to renew at the latest; earlier by up to a tenth of what is left, by name, so that certificates of one day don't

@@ -1,4 +1,4 @@
-use contract::admin::{Applied, Crashes, Plan, Revision, Revisions, Shadow, Shadows};
+use contract::admin::{Applied, Crashes, Plan, Preview, Previewed, Revision, Revisions, Shadow, Shadows, UnusedRules};
 use contract::bundle::sha256;
 use contract::plugin::SIGNATURE_HEADER;
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
@@ -223,6 +223,17 @@ impl Admin {
             ShadowChange::Drop => self.client.delete(url),
         };
         self.target.json(matched(request, order)).await
+    }
+
+    /// What a plugin would do to answers of these hosts at these moments.
+    pub async fn preview(&self, plugin: &str, asked: &Preview) -> Result<Previewed, ClientError> {
+        self.target.json(self.client.post(self.target.url(&of_plugin(plugin, "preview"))).json(asked)).await
+    }
+
+    /// Rules that have not decided for so many days.
+    pub async fn unused_rules(&self, plugin: &str, days: u64) -> Result<UnusedRules, ClientError> {
+        let path = of_plugin(plugin, &format!("rules?unused_days={days}"));
+        self.target.json(self.client.get(self.target.url(&path))).await
     }
 
     pub async fn top(&self, by: &str, n: u16) -> Result<Ranking, ClientError> {

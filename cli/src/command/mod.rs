@@ -8,6 +8,7 @@ mod doctor;
 mod domain;
 mod edge;
 mod forecast;
+mod hsts;
 mod issue;
 mod pki;
 mod plugin;
@@ -37,12 +38,13 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             budget::list(&certservice, domain.as_ref(), args.json).await
         }
         Command::Edge { certservice, action: EdgeAction::Ls } => edge::list(&certservice, args.json).await,
+        Command::Hsts { admin, certservice, action } => hsts::run(&admin, &certservice, action, args.json).await,
         Command::Config { admin, action } => config::run(&admin, action, args.json).await,
         Command::Plugin { admin, action } => plugin::run(&admin, action, args.json).await,
         Command::Shadow { admin, action } => shadow::run(&admin, action, args.json).await,
         Command::Table { admin, action } => table::run(&admin, action, args.json).await,
         Command::Pki { pki, action } => pki::run(&pki.dir, action, args.json),
-        Command::Redirects { action } => redirects::run(action, args.json),
+        Command::Redirects { admin, action } => redirects::run(&admin, action, args.json).await,
         Command::Status { admin, certservice } => status::run(&admin, &certservice, args.json).await,
         Command::Top { admin, by, n } => top::run(&admin, by, n, args.json).await,
         Command::Completions { shell } => {

@@ -1,18 +1,28 @@
 //! Strict-Transport-Security (RFC 6797), rolled out in stages: to more domains, for longer, and withdrawn at once.
 
 mod date;
+mod health; // of the site's certificate
 mod stages;
 
 use latchkey_sdk::config::{Object, Value};
-use latchkey_sdk::http::{Changes, Depends, Edit, Facts, Field, HttpPolicy, Plan, Response, Scheme, header};
+use latchkey_sdk::http::{Changes, Depends, Edit, Facts, Field, HttpPolicy, Plan, Response, header};
 use latchkey_sdk::{Manifest, export_http};
 use serde::{Deserialize, Serialize};
 
+use health::{Health, Reach};
 use stages::Stage;
 
 const FIELD: &str = "strict-transport-security";
-const KEYS: [&str; 7] =
-    ["max_age", "include_subdomains", "preload", "rollout_percent", "stages", "withdraw", "upstream_header"];
+const KEYS: [&str; 8] = [
+    "max_age",
+    "include_subdomains",
+    "preload",
+    "rollout_percent",
+    "stages",
+    "withdraw",
+    "upstream_header",
+    "unhealthy",
+];
 
 /// Ten years. More is most likely milliseconds.
 const MAX_AGE_MOST: u64 = 315_360_000;
@@ -29,6 +39,8 @@ struct Hsts {
     /// Longer promises first.
     stages: Vec<Stage>,
     upstream: Upstream,
+    /// None for a withdrawal, which does not depend on it.
+    health: Option<Health>,
 }
 
 /// What becomes of the upstream's own field.
@@ -55,6 +67,7 @@ impl HttpPolicy for Hsts {
         let words = [("replace", Upstream::Replace), ("keep", Upstream::Keep), ("max", Upstream::Max)];
         let upstream = config.optional("upstream_header", Upstream::Replace, |v| v.one_of(&words));
         let withdraw = config.optional("withdraw", false, Value::boolean);
+        let health = Health::read(&config);
         let stages = match config.get("stages") {
             Some(list) => {
                 let mixed = ["max_age", "include_subdomains", "preload", "rollout_percent"].map(|key| config.get(key));
@@ -67,39 +80,48 @@ impl HttpPolicy for Hsts {
             None => one_stage(&config).map(|stage| vec![stage]),
         };
         // Browsers keep a promise until its age is over: only max-age=0 takes it back, so it goes to everybody.
-        let (stages, upstream) = match (withdraw?, stages?, upstream?) {
-            (true, _, _) => (vec![Stage::withdrawal()], Upstream::Replace),
-            (false, stages, upstream) => (stages, upstream),
+        let (stages, upstream, health) = match (withdraw?, stages?, upstream?, health?) {
+            (true, ..) => (vec![Stage::withdrawal()], Upstream::Replace, None),
+            (false, stages, upstream, health) => (stages, upstream, Some(health)),
         };
-        let plan = Plan::new(Self { stages, upstream }).on_response();
+        let plan = Plan::new(Self { stages, upstream, health }).on_response();
         Some(if upstream == Upstream::Max { plan.wants(Field::ResponseHeader(FIELD.to_owned())) } else { plan })
     }
 
     fn on_response(&self, facts: &Facts, response: &Response<'_>) -> Changes {
         let now = facts.now_ms / 1000;
-        let next = self.stages.iter().filter_map(|stage| stage.begins_in(now)).min().unwrap_or(MEMO_SECONDS);
+        let reach = match &self.health {
+            Some(health) => health.reach(facts.certificate, now),
+            None => Some(Reach::full(now)),
+        };
+        let next_stage = self.stages.iter().filter_map(|stage| stage.begins_in(now)).min();
+        let changes_in = reach.map_or(u64::MAX, |reach| reach.changes_in);
+        let changes_in = u32::try_from(changes_in).unwrap_or(u32::MAX).min(next_stage.unwrap_or(MEMO_SECONDS));
         let mut on = Depends::BUCKET;
         on.set(Depends::WANTED, self.upstream == Upstream::Max);
+        let edits = reach.map_or_else(Vec::new, |reach| self.edits(reach, facts, response));
         // The moment of the call was part of a second.
-        Changes::from(self.edits(now, facts, response)).hold(on, next.saturating_sub(1).min(MEMO_SECONDS))
+        Changes::from(edits).hold(on, changes_in.saturating_sub(1).min(MEMO_SECONDS))
     }
 }
 
 impl Hsts {
-    fn edits(&self, now: u64, facts: &Facts, response: &Response<'_>) -> Vec<Edit> {
+    fn edits(&self, reach: Reach, facts: &Facts, response: &Response<'_>) -> Vec<Edit> {
         // RFC 6797 section 7.2: only over secure transport; section 8.3: it means nothing for an IP address.
-        if facts.scheme == Scheme::Http || facts.ip_literal_host {
+        if !facts.is_https() || facts.is_for_ip() {
             return Vec::new();
         }
-        let Some(stage) = self.stages.iter().find(|stage| stage.has_begun(now) && stage.holds(facts.rollout_bucket))
-        else {
+        let begun = |stage: &&Stage| stage.has_begun(reach.until) && stage.holds(facts.rollout_bucket);
+        let Some(stage) = self.stages.iter().find(begun) else {
             return Vec::new();
         };
         let theirs = response.wanted.first().and_then(Option::as_deref).and_then(max_age);
-        let field = header(FIELD, &stage.value());
+        let age = reach.age_most.map_or(stage.max_age, |most| most.min(stage.max_age));
+        let field = header(FIELD, &stage.value(age));
         match self.upstream {
             Upstream::Keep => vec![Edit::SetIfAbsent(field)],
-            Upstream::Max if theirs.is_some_and(|theirs| theirs > stage.max_age) => Vec::new(),
+            // Who steps back does so for both.
+            Upstream::Max if theirs.is_some_and(|theirs| theirs > age) && reach.age_most.is_none() => Vec::new(),
             Upstream::Max | Upstream::Replace => vec![Edit::Set(field)],
         }
     }

@@ -43,10 +43,11 @@ impl Stage {
         bucket < self.buckets
     }
 
-    pub(crate) fn value(&self) -> String {
-        let mut value = format!("max-age={}", self.max_age);
+    /// With this age, which may be less than the stage's own: then browsers' lists, which are for years, are not for it.
+    pub(crate) fn value(&self, age: u64) -> String {
+        let mut value = format!("max-age={age}");
         value.push_str(if self.include_subdomains { "; includeSubDomains" } else { "" });
-        value.push_str(if self.preload { "; preload" } else { "" });
+        value.push_str(if self.preload && age == self.max_age { "; preload" } else { "" });
         value
     }
 

@@ -1,8 +1,8 @@
-use latchkey_sdk::http::check;
+use latchkey_sdk::http::{Certificate, Unwell, Visit, check};
 
 use super::*;
 
-const FACTS: Facts = Facts { now_ms: 0, scheme: Scheme::Https, ip_literal_host: false, rollout_bucket: 2500 };
+const FACTS: Facts = Facts { rollout_bucket: 2500, ..Facts::EXAMPLE };
 
 fn plan(config: &str) -> Hsts {
     check::<Hsts>(config).expect("is accepted").0.policy
@@ -36,8 +36,8 @@ fn sends_zero_to_withdraw_the_promise() {
 
 #[test]
 fn says_nothing_over_http_or_for_an_ip_address() {
-    assert_eq!(sent(r#"{"max_age": 1}"#, &Facts { scheme: Scheme::Http, ..FACTS }), None);
-    assert_eq!(sent(r#"{"max_age": 1}"#, &Facts { ip_literal_host: true, ..FACTS }), None);
+    assert_eq!(sent(r#"{"max_age": 1}"#, &Facts { visit: Visit::empty(), ..FACTS }), None);
+    assert_eq!(sent(r#"{"max_age": 1}"#, &Facts { visit: Visit::HTTPS | Visit::IP_LITERAL_HOST, ..FACTS }), None);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn withdrawing_reaches_everybody_at_once() {
         assert_eq!(sent(&config, &Facts { rollout_bucket, ..FACTS }).as_deref(), Some("max-age=0"));
     }
     assert_eq!(sent(r#"{"withdraw": true}"#, &FACTS).as_deref(), Some("max-age=0"));
-    assert_eq!(sent(&config, &Facts { scheme: Scheme::Http, ..FACTS }), None);
+    assert_eq!(sent(&config, &Facts { visit: Visit::empty(), ..FACTS }), None);
 }
 
 #[test]
@@ -186,4 +186,91 @@ fn a_ramp_is_checked_as_a_whole() {
     )
     .expect("is accepted");
     assert_eq!(warnings[0].at, "/stages/1");
+}
+
+/// A certificate that has been unwell since `since`, and ends at `ends`.
+fn unwell(as_what: fn(Unwell) -> Certificate, since_ms: u64, ends_ms: u64) -> Facts {
+    Facts { certificate: as_what(Unwell { since_ms, ends_ms }), rollout_bucket: 0, ..FACTS }
+}
+
+#[test]
+fn a_ramp_does_not_go_on_while_the_certificate_is_unwell() {
+    let (since, ends) = (FIRST + DAY / 2, FIRST + 60 * DAY);
+    for as_what in [Certificate::RenewalFailing as fn(Unwell) -> _, Certificate::HandshakeErrors] {
+        let at = |now_ms| sent(RAMP, &Facts { now_ms, ..unwell(as_what, since, ends) });
+        assert_eq!(at(since).as_deref(), Some("max-age=300"));
+        assert_eq!(at(FIRST + 20 * DAY).as_deref(), Some("max-age=300"), "no stage begins that had not begun");
+        let before = Facts { now_ms: FIRST + 20 * DAY, ..unwell(as_what, FIRST - DAY, ends) };
+        assert_eq!(sent(RAMP, &before), None, "nor the first");
+    }
+    let well = Facts { now_ms: FIRST + 20 * DAY, rollout_bucket: 0, ..FACTS };
+    assert!(sent(RAMP, &well).is_some_and(|sent| sent.starts_with("max-age=31536000")), "and goes on when it is well");
+    assert_eq!(sent(RAMP, &Facts { certificate: Certificate::None, ..well }), None);
+}
+
+#[test]
+fn no_promise_outlasts_a_certificate_that_ends() {
+    let now = FIRST + 20 * DAY;
+    let at = |left_ms: u64| sent(RAMP, &Facts { now_ms: now, ..unwell(Certificate::Ending, now, now + left_ms) });
+    let hour = DAY / 24;
+    assert_eq!(at(3 * DAY + hour / 2).as_deref(), Some("max-age=259200; includeSubDomains"));
+    assert_eq!(at(hour).as_deref(), Some("max-age=3600; includeSubDomains"));
+    assert_eq!([hour - 1, 0].map(at), [(); 2].map(|()| Some("max-age=300; includeSubDomains".to_owned())));
+    let ended = Facts { now_ms: now, ..unwell(Certificate::Ending, now, now - DAY) };
+    assert_eq!(sent(RAMP, &ended).as_deref(), Some("max-age=300; includeSubDomains"));
+    let short = r#"{"max_age": 60}"#;
+    let facts = Facts { now_ms: now, ..unwell(Certificate::Ending, now, now + DAY) };
+    assert_eq!(sent(short, &facts).as_deref(), Some("max-age=60"), "never more than is configured");
+}
+
+#[test]
+fn stepping_back_goes_for_the_upstreams_promise_too_where_the_longer_stands() {
+    let policy = plan(r#"{"max_age": 31536000, "upstream_header": "max"}"#);
+    let wanted = [Some(b"max-age=63072000".to_vec())];
+    let response = Response { host: "shop.example", path: "/", status: 200, wanted: &wanted };
+    let ending = unwell(Certificate::Ending, 0, DAY);
+    assert_eq!(policy.on_response(&ending, &response).edits, [Edit::Set(header(FIELD, "max-age=86400"))]);
+    assert_eq!(policy.on_response(&FACTS, &response).edits, []);
+}
+
+#[test]
+fn what_is_done_about_it_can_be_chosen() {
+    let with = |unhealthy: &str| RAMP.replacen('{', &format!(r#"{{"unhealthy": {unhealthy},"#), 1);
+    let now = FIRST + 20 * DAY;
+    let failing = Facts { now_ms: now, ..unwell(Certificate::RenewalFailing, FIRST, now + 10 * DAY) };
+    let ignore = sent(&with(r#"{"renewal_failing": "ignore"}"#), &failing);
+    assert!(ignore.is_some_and(|sent| sent.starts_with("max-age=31536000")));
+    let ending = Facts { now_ms: now, ..unwell(Certificate::Ending, FIRST + 9 * DAY, now + DAY) };
+    let hold = sent(&with(r#"{"ending": "hold"}"#), &ending);
+    assert_eq!(hold.as_deref(), Some("max-age=604800; includeSubDomains"));
+    assert_eq!(
+        faults(&with(r#"{"handshake_errors": "step_back", "other": 1}"#)),
+        [
+            "/unhealthy/other: unknown key `other`",
+            "/unhealthy/handshake_errors: `step_back` is not one of ignore, hold",
+        ]
+    );
+    for certificate in [failing.certificate, ending.certificate, Certificate::None] {
+        let facts = Facts { certificate, ..FACTS };
+        assert_eq!(
+            sent(r#"{"withdraw": true}"#, &facts).as_deref(),
+            Some("max-age=0"),
+            "a withdrawal waits for nothing"
+        );
+    }
+}
+
+#[test]
+fn an_answer_is_never_given_again_once_it_would_be_another_one() {
+    let policy = plan(RAMP);
+    let response = Response { host: "shop.example", path: "/", status: 200, wanted: &[] };
+    let ends = FIRST + 30 * DAY;
+    for seconds in (0..86_400).step_by(7) {
+        let now_ms = FIRST + 20 * DAY + seconds * 1000 + 999;
+        let facts = Facts { now_ms, ..unwell(Certificate::Ending, FIRST + 19 * DAY, ends) };
+        let changes = policy.on_response(&facts, &response);
+        let holds_ms = u64::from(changes.memo.map_or(0, |memo| memo.for_ms));
+        let last = Facts { now_ms: now_ms + holds_ms.saturating_sub(1), ..facts };
+        assert_eq!(policy.on_response(&last, &response).edits, changes.edits, "after {seconds} s");
+    }
 }

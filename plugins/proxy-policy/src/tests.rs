@@ -132,3 +132,40 @@ fn refuses_to_reset_everybody_and_warns_of_trusting_everybody() {
     let (_, warnings) = check::<ProxyPolicy>(r#"{"trusted": ["0.0.0.0/0"]}"#).expect("is accepted");
     assert_eq!(warnings[0].at, "/trusted");
 }
+
+#[test]
+fn only_listed_private_endpoints_are_let_in() {
+    let policy = plan(
+        r#"{"trusted": ["10.0.0.0/8"], "endpoints": ["aws:vpce-08d2bf15fac5001c9", "azure:33555234", "gcp:13426798"]}"#,
+    );
+    let through = |change: fn(&mut HeaderFields)| {
+        let Seen::Header(mut seen) = header(Some("192.0.2.7:5")) else { panic!() };
+        change(&mut seen.fields);
+        judged(&policy, TRUSTED, Seen::Header(seen))
+    };
+    assert_eq!(through(|fields| fields.aws_vpce_id = Some("vpce-08d2bf15fac5001c9".into())), "header");
+    assert_eq!(through(|fields| fields.azure_link_id = Some(33_555_234)), "header");
+    assert_eq!(through(|fields| fields.gcp_psc_id = Some(13_426_798)), "header");
+    assert_eq!(through(|fields| fields.gcp_psc_id = Some(33_555_234)), "reset", "of another cloud");
+    assert_eq!(through(|_| ()), "reset");
+    assert_eq!(judged(&policy, TRUSTED, header(None)), "peer", "a health check");
+    assert_eq!(judged(&policy, STRANGER, Seen::Nothing), "reset");
+    let faults = faults(r#"{"trusted": [], "endpoints": ["vpce-1", "azure:x", "gcp:-1", "aws:x"]}"#);
+    assert_eq!(faults.len(), 4, "{faults:?}");
+    assert_eq!(self::faults(r#"{"trusted": [], "endpoints": []}"#)[0].0, "/endpoints");
+}
+
+#[test]
+fn one_version_may_be_all_that_is_taken() {
+    let of = |version: &str| plan(&format!(r#"{{"trusted": ["10.0.0.0/8"], "version": "{version}"}}"#));
+    let outcomes = ["any", "v1", "v2"].map(|version| judged(&of(version), TRUSTED, header(Some("192.0.2.7:5"))));
+    assert_eq!(outcomes, ["header", "reset", "header"]);
+    assert_eq!(faults(r#"{"trusted": [], "version": "v1", "checksum": "require"}"#)[0].0, "/version");
+}
+
+#[test]
+fn a_rate_is_checked() {
+    let faults = faults(r#"{"trusted": [], "rate": {"per_minute": 0}}"#);
+    let at: Vec<_> = faults.iter().map(|(at, ..)| at.as_str()).collect();
+    assert_eq!(at, ["/rate/per_minute", "/rate"]);
+}

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 
 use latchkey_sdk::config::{Value, brief};
 use latchkey_sdk::datasets::{Dataset, Entry, Kind as By, Reason, Subject, Table};
+use latchkey_sdk::rules as used;
 
 use crate::location::Target;
 use crate::rules::{self, Wrong};
@@ -73,12 +74,14 @@ pub(crate) fn read(value: &Value<'_>, inline: &Tables) -> Option<Bulk> {
 impl Bulk {
     fn fill(&mut self, table: &Table, report: &Report<'_>) {
         let (mut exact, mut prefix) = (Batch::default(), Batch::default());
+        let mut numbered = Numbered::default();
         each_row(table, report, |line, row| {
             let rule = match rule(line, row) {
                 Ok(rule) => rule,
                 Err((message, hint)) => return report.error(line, message, hint),
             };
             self.rules += 1;
+            numbered.put(line, rules::id(rule.host, rule.stored.kind, rule.from));
             let (batch, dataset) = match rule.stored.kind {
                 Kind::Prefix => (&mut prefix, &self.prefix),
                 _ => (&mut exact, &self.exact),
@@ -91,6 +94,37 @@ impl Bulk {
         });
         exact.send(&self.exact, report);
         prefix.send(&self.prefix, report);
+        numbered.send();
+    }
+}
+
+/// Rules by their lines: the places of lines that are none stay empty, and so does line 0, which there is not.
+#[derive(Default)]
+struct Numbered {
+    sent: u32,
+    ids: Vec<u64>,
+}
+
+impl Numbered {
+    fn put(&mut self, line: u32, id: u64) {
+        while self.sent + u32::try_from(self.ids.len()).unwrap_or_default() < line {
+            self.ids.push(0);
+            self.send_some();
+        }
+        self.ids.push(id);
+        self.send_some();
+    }
+
+    fn send_some(&mut self) {
+        if self.ids.len() >= BATCH {
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        used::declare(&self.ids);
+        self.sent += u32::try_from(self.ids.len()).unwrap_or_default();
+        self.ids.clear();
     }
 }
 

@@ -9,7 +9,7 @@ mod table;
 
 use latchkey_sdk::config::Value;
 use latchkey_sdk::http::{
-    Action, Depends, Facts, HttpPolicy, LocalResponse, Plan, Redirect, RedirectStatus, Request, Scheme, Verdict, header,
+    Action, Depends, Facts, HttpPolicy, LocalResponse, Plan, Redirect, RedirectStatus, Request, Verdict, header,
 };
 use latchkey_sdk::{Manifest, export_http};
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ const MEMO_SECONDS: u32 = 60;
 #[derive(Debug, Serialize, Deserialize)]
 struct Redirects {
     tables: Tables,
+    /// Rules of the configuration: those of the table are numbered after them, by line.
+    own: u32,
 }
 
 export_http!(Redirects);
@@ -43,10 +45,10 @@ impl HttpPolicy for Redirects {
         if config.get("rules").is_none() && config.get("table").is_none() {
             return config.required("rules", |_| None);
         }
-        let tables = config.optional("rules", Tables::default(), rules::read)?;
+        let (tables, own) = config.optional("rules", (Tables::default(), 0), rules::read)?;
         let bulk = config.optional("table", None, |v| bulk::read(v, &tables).map(Some))?;
         let asked_always = !tables.is_empty();
-        let plan = Plan::new(Self { tables }).on_request();
+        let plan = Plan::new(Self { tables, own }).on_request();
         Some(match bulk {
             Some(bulk) if asked_always => plan.wants_found(&[&bulk.exact, &bulk.prefix]),
             Some(bulk) => plan.wants_found(&[&bulk.exact, &bulk.prefix]).where_found(),
@@ -58,15 +60,17 @@ impl HttpPolicy for Redirects {
         let here = Depends::HOST | Depends::PATH;
         let found = self.tables.find(request.host, request.path);
         // The rules of the configuration go before those of the table.
-        let (status, target) = match (&found, request.wanted.first()) {
-            (Some(found), _) => (found.rule.status, found.target()),
+        let (status, target, rule) = match (&found, request.wanted.first()) {
+            (Some(found), _) => (found.rule.status, found.target(), found.rule.number.into()),
             (None, Some(Some(value))) => match Stored::decode(value) {
-                Some(stored) => (stored.status, stored.target()),
+                Some(stored) => (stored.status, stored.target(), self.own.saturating_add(stored.line)),
                 None => return Verdict::from(Action::Next).holds(here, MEMO_SECONDS),
             },
             _ => return Verdict::from(Action::Next).holds(here, MEMO_SECONDS),
         };
-        let Some(status) = status.redirect() else { return Verdict::from(gone()).holds(here, MEMO_SECONDS) };
+        let Some(status) = status.redirect() else {
+            return Verdict::from(gone()).by(rule).holds(here, MEMO_SECONDS);
+        };
         let location = location::make(&target, request.path, request.query);
         let action = if is_here(&location, facts, request) {
             // A rule for all hosts may name one of them as its target; on that one there is nothing to redirect.
@@ -76,13 +80,13 @@ impl HttpPolicy for Redirects {
         } else {
             Action::Redirect(Redirect { status, location, edits: Vec::new() })
         };
-        Verdict::from(action).holds(here | Depends::QUERY, MEMO_SECONDS)
+        Verdict::from(action).by(rule).holds(here | Depends::QUERY, MEMO_SECONDS)
     }
 }
 
 /// Whether the location is what was asked for.
 fn is_here(location: &str, facts: &Facts, request: &Request<'_>) -> bool {
-    let scheme = if facts.scheme == Scheme::Https { "https://" } else { "http://" };
+    let scheme = if facts.is_https() { "https://" } else { "http://" };
     let rest = location.strip_prefix(scheme).and_then(|rest| rest.strip_prefix(request.host)).unwrap_or(location);
     let (path, query) = match rest.split_once('?') {
         Some((path, query)) => (path, Some(query)),

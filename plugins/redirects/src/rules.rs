@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 
 use latchkey_sdk::config::{Value, brief};
+use latchkey_sdk::rules as used;
 
 use crate::expression::{self, ALL_COMPILED_BYTES_MAX, PATH_BYTES_LEAST, PATH_BYTES_USUAL};
 use crate::table::{Kind, Rule, Tables};
@@ -33,7 +34,8 @@ fn told<T>(value: &Value<'_>, checked: Result<T, Wrong>) -> Option<T> {
     checked.map_err(|(message, hint)| value.refuse::<()>(message, hint)).ok()
 }
 
-pub(crate) fn read(place: &Value<'_>) -> Option<Tables> {
+/// And how many they are.
+pub(crate) fn read(place: &Value<'_>) -> Option<(Tables, u32)> {
     let list = place.list(RULES_MAX)?;
     let numbered = (0..).zip(list);
     let read: Vec<_> = numbered.map(|(number, place)| read_rule(number, place)).collect();
@@ -48,7 +50,19 @@ pub(crate) fn read(place: &Value<'_>) -> Option<Tables> {
     let tables = Tables::new(rules, path_bytes_max?);
     read.iter().for_each(|read| check::trail(read, &tables));
     check::shadows(&read);
-    Some(tables)
+    let ids: Vec<u64> = read.iter().map(|read| id(&read.host, read.rule.kind, &read.rule.from)).collect();
+    used::declare(&ids);
+    Some((tables, u32::try_from(ids.len()).ok()?))
+}
+
+/// What makes a rule this rule, whatever it leads to.
+pub(crate) fn id(host: &str, kind: Kind, from: &str) -> u64 {
+    let kind = match kind {
+        Kind::Exact => "exact",
+        Kind::Prefix => "prefix",
+        Kind::Regex => "regex",
+    };
+    used::id(&[host, kind, from])
 }
 
 fn read_rule(number: u16, place: Value<'_>) -> Option<Read<'_>> {

@@ -2,7 +2,7 @@ use latchkey_sdk::http::check;
 
 use super::*;
 
-const FACTS: Facts = Facts { now_ms: 0, scheme: Scheme::Https, ip_literal_host: false, rollout_bucket: 0 };
+const FACTS: Facts = Facts::EXAMPLE;
 
 fn plan(rules: &str) -> Redirects {
     check::<Redirects>(&format!(r#"{{"rules": {rules}}}"#)).expect("is accepted").0.policy

@@ -4,7 +4,7 @@
 pub mod control {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package latchkey:sdk; world control { import latchkey:edge/log@0.2.0; import latchkey:edge/datasets@0.2.0; export latchkey:edge/control@0.2.0; }",
+        inline: "package latchkey:sdk; world control { import latchkey:edge/log@0.2.0; import latchkey:edge/datasets@0.2.0; import latchkey:edge/rules@0.2.0; export latchkey:edge/control@0.2.0; }",
         generate_all,
         additional_derives: [PartialEq],
         pub_export_macro: true,
@@ -12,7 +12,17 @@ pub mod control {
         default_bindings_module: "latchkey_sdk::bindings::control",
     });
     pub use exports::latchkey::edge::control::*;
-    pub use latchkey::edge::{datasets, log};
+    pub use latchkey::edge::{datasets, log, rules};
+}
+
+/// Shared by both classes, and by policies that do not count at all: what is not called is not imported.
+pub mod rates {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package latchkey:sdk; world rates { import latchkey:edge/rates@0.2.0; }",
+        generate_all,
+    });
+    pub use latchkey::edge::rates::*;
 }
 
 pub mod connection {

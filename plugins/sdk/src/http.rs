@@ -9,8 +9,24 @@ use crate::datasets::Dataset;
 
 pub use crate::bindings::control::Field;
 pub use crate::bindings::http::{
-    Action, Changes, Depends, Edit, Facts, Header, LocalResponse, Memo, Redirect, RedirectStatus, Scheme, Verdict,
+    Action, Certificate, Changes, Depends, Edit, Facts, Header, LocalResponse, Memo, Redirect, RedirectStatus, Unwell,
+    Verdict, Visit,
 };
+
+impl Facts {
+    /// For tests: a visit over HTTPS to a site that is well, in the first bucket.
+    pub const EXAMPLE: Self =
+        Self { now_ms: 0, visit: Visit::HTTPS, certificate: Certificate::Healthy, rollout_bucket: 0 };
+
+    pub fn is_https(&self) -> bool {
+        self.visit.contains(Visit::HTTPS)
+    }
+
+    /// The host is an IP address, not a name.
+    pub fn is_for_ip(&self) -> bool {
+        self.visit.contains(Visit::IP_LITERAL_HOST)
+    }
+}
 
 /// A configuration at work. Its serde form is what the proxy keeps.
 pub trait HttpPolicy: Serialize + DeserializeOwned + 'static {
@@ -32,7 +48,7 @@ pub trait HttpPolicy: Serialize + DeserializeOwned + 'static {
 
 impl From<Action> for Verdict {
     fn from(action: Action) -> Self {
-        Self { action, memo: None }
+        Self { action, memo: None, rule: None }
     }
 }
 
@@ -40,6 +56,11 @@ impl Verdict {
     /// The proxy may give this answer again for so many seconds, without a call, where what it depends on is the same.
     pub fn holds(self, on: Depends, seconds: u32) -> Self {
         Self { memo: Some(Memo { on, for_ms: seconds.saturating_mul(1000) }), ..self }
+    }
+
+    /// Which of the rules that were declared ([`crate::rules::declare`]) decided: the proxy keeps when each did last.
+    pub fn by(self, rule: u32) -> Self {
+        Self { rule: Some(rule), ..self }
     }
 }
 

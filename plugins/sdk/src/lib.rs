@@ -16,6 +16,8 @@ pub mod datasets;
 pub mod glue;
 pub mod http;
 pub mod log;
+pub mod rates;
+pub mod rules;
 
 /// What a plugin says of itself.
 pub struct Manifest {

@@ -7,6 +7,7 @@ mod admin;
 mod apply;
 mod diff;
 mod document;
+mod in_use;
 mod news;
 mod plan;
 mod plugins;
@@ -26,6 +27,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
 
 use self::apply::{Inputs, build};
+use self::in_use::{InUse, KEEP_EVERY};
 pub use self::news::News;
 use self::plugins::Plugins;
 use self::revisions::{RevisionError, Revisions};
@@ -57,6 +59,7 @@ pub struct Control {
     /// Whether they are accepted on.
     accepting: AtomicBool,
     revisions: Revisions,
+    in_use: InUse,
     /// One change at a time, in the order they came.
     changing: Arc<Mutex<Changes>>,
 }
@@ -150,6 +153,7 @@ impl Control {
             listener_names: config.listeners.iter().map(|listener| listener.name.clone()).collect(),
             accepting: AtomicBool::new(false),
             revisions: Revisions::open(config.data_dir.join("revisions"))?,
+            in_use: InUse::open(config.data_dir.join("rules-in-use")),
             changing: Arc::new(Mutex::new(Changes::Ours)),
         })
     }
@@ -166,6 +170,7 @@ impl Control {
 
     /// For a thread that may block.
     pub fn hold_changes(&self) -> Held {
+        self.keep_last();
         Held(self.changing.clone().blocking_lock_owned())
     }
 
@@ -279,6 +284,7 @@ impl Control {
     /// Puts a snapshot in force, and moves the health checks from the upstreams that were to those that are.
     fn publish(&self, snapshot: Snapshot) {
         let previous = self.current.get();
+        self.in_use.hand_on(&previous, &snapshot);
         let now: Vec<_> = snapshot.upstreams.values().cloned().collect();
         self.current.publish(snapshot);
         for upstream in previous.upstreams.values() {
@@ -307,12 +313,31 @@ impl Control {
         }
     }
 
+    /// Until another process has taken over: then what it keeps counts.
+    async fn keep_in_use(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(KEEP_EVERY).await;
+            if self.turn().await.is_err() {
+                return;
+            }
+            let control = self.clone();
+            let _ = tokio::task::spawn_blocking(move || control.in_use.keep(&control.current.get())).await;
+        }
+    }
+
+    /// At the end, and when another process begins in the place of this one. Blocks.
+    pub fn keep_last(&self) {
+        self.in_use.keep(&self.current.get());
+    }
+
     /// Starts the background work and the admin API.
     pub fn start(self: Arc<Self>, admin: std::os::unix::net::UnixListener) -> std::io::Result<()> {
         admin.set_nonblocking(true)?;
         let listener = tokio::net::UnixListener::from_std(admin)?;
         let control = self.clone();
         tokio::spawn(async move { control.keep_resolved().await });
+        let control = self.clone();
+        tokio::spawn(async move { control.keep_in_use().await });
         tokio::spawn(admin::serve(listener, self));
         Ok(())
     }

@@ -14,9 +14,11 @@ mod limits;
 mod local;
 mod phases;
 mod plugins;
+mod preview;
 mod route;
 
 pub use app::App;
 pub use phases::Edge;
 pub use plugins::Attached;
+pub use preview::preview;
 pub use route::{Pattern, Routes, Site};

@@ -193,7 +193,8 @@ impl Edge {
             local::text(session, ctx, local::NO_SITE, 404, "No site is configured for this host.\n".into()).await?;
             return Ok(true);
         }
-        ctx.facts = Some(plugins::facts(host.as_str(), true));
+        let handshake = ctx.connection.as_ref().and_then(|connection| connection.handshake.get());
+        ctx.facts = Some(plugins::facts(host, handshake.map(|handshake| handshake.validity)));
         let decision = plugins::on_request(ctx, session.req_header_mut());
         local::decided(session, ctx, decision).await
     }

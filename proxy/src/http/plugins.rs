@@ -8,12 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use contract::{Hostname, Validity};
 use http::header::{HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::ctx::{Ctx, Trace};
 use super::route::Pattern;
 use crate::observe::plugin_fault;
+use crate::tls::HEALTH;
 use crate::wasm::{
     Action, Binding, Edit, Fault, Header, Hooks, RequestFacts, RequestView, ResponseView, Sample, Shadow, Tenant,
     rollout_bucket,
@@ -117,13 +119,14 @@ impl ResponseView for Response<'_> {
 }
 
 /// The facts of a request, the same for all its plugins and phases.
-pub(super) fn facts(host: &str, secure: bool) -> RequestFacts {
-    let (rollout_bucket, tenant) = domain_of(host);
+pub(super) fn facts(host: &Hostname, certificate: Option<Validity>) -> RequestFacts {
+    let (rollout_bucket, tenant) = domain_of(host.as_str());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     RequestFacts {
         now_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-        https: secure,
-        ip_host: host.parse::<IpAddr>().is_ok(),
+        https: certificate.is_some(),
+        ip_host: host.as_str().parse::<IpAddr>().is_ok(),
+        standing: HEALTH.of(host, certificate, now.as_secs()),
         rollout_bucket,
         tenant,
     }
@@ -316,7 +319,7 @@ mod tests {
     fn a_registered_domain_is_one_bucket() {
         assert_eq!(registrable_domain("www.shop.example.co.uk"), "example.co.uk");
         assert_eq!(registrable_domain("shop.example"), "shop.example");
-        let bucket = |host| facts(host, true).rollout_bucket;
+        let bucket = |host| facts(&Hostname::parse(host).unwrap(), None).rollout_bucket;
         assert_eq!(bucket("www.example.com"), bucket("example.com"));
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use contract::bundle::{ChainError, sha256};
 use contract::sealed::{EdgeKey, Expected, OpenError, Sealed, open};
-use contract::{Bundle, Hostname};
+use contract::{Bundle, Hostname, Validity};
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509Ref};
@@ -73,14 +73,17 @@ impl Opener {
         if bundle.domain != *domain {
             return Err(CertificateError::OtherDomain(bundle.domain.clone(), domain.clone()));
         }
-        let (mut pairs, mut ready, mut not_after) = (Vec::new(), Vec::new(), u64::MAX);
+        let (mut pairs, mut ready) = (Vec::new(), Vec::new());
+        let mut validity = Validity { not_before: 0, not_after: u64::MAX };
         for (chain, sealed) in bundle.certificates() {
             let opened = self.open_one(&chain?, sealed, domain, now)?;
             pairs.push(opened.pair);
             ready.push((opened.leaf, opened.key));
-            not_after = not_after.min(opened.not_after);
+            if opened.validity.not_after < validity.not_after {
+                validity = opened.validity;
+            }
         }
-        Ok(Certificate::new(ready, Warm::new(pairs, not_after, bundle.revision, checked_at)))
+        Ok(Certificate::new(ready, Warm::new(pairs, validity, bundle.revision, checked_at)))
     }
 
     fn open_one(
@@ -104,9 +107,9 @@ impl Opener {
         if !key.public_eq(&public) {
             return Err(CertificateError::KeyMismatch);
         }
-        let not_after = unix_seconds(leaf.not_after()).ok_or(CertificateError::Malformed)?;
+        let validity = validity(&leaf)?;
         let pair = Pair::new(der, &key, &pkcs8, shared).map_err(|_| CertificateError::KeyMalformed)?;
-        Ok(Opened { pair, leaf, key, not_after })
+        Ok(Opened { pair, leaf, key, validity })
     }
 }
 
@@ -115,7 +118,7 @@ struct Opened {
     pair: Pair,
     leaf: X509,
     key: PKey<Private>,
-    not_after: u64,
+    validity: Validity,
 }
 
 /// A certificate that an operator keeps in files, such as the default one: its chain, leaf first, and its key.
@@ -135,8 +138,8 @@ pub fn from_pem(chain: &str, key: &str, now: u64) -> Result<Certificate, Certifi
     }
     let pkcs8 = Zeroizing::new(key.private_key_to_pkcs8().map_err(|_| CertificateError::KeyMalformed)?);
     let pair = Pair::new(&der, &key, &pkcs8, shared).map_err(|_| CertificateError::KeyMalformed)?;
-    let not_after = unix_seconds(leaf.not_after()).ok_or(CertificateError::Malformed)?;
-    Ok(Certificate::new(vec![(leaf.clone(), key)], Warm::new(vec![pair], not_after, 0, now)))
+    let validity = validity(leaf)?;
+    Ok(Certificate::new(vec![(leaf.clone(), key)], Warm::new(vec![pair], validity, 0, now)))
 }
 
 fn check_names(leaf: &X509Ref, domain: &Hostname) -> Result<(), CertificateError> {
@@ -171,6 +174,12 @@ fn check_validity(leaf: &X509Ref, now: u64) -> Result<(), CertificateError> {
         return Err(CertificateError::NotYetValid(leaf.not_before().to_string()));
     }
     Ok(())
+}
+
+fn validity(leaf: &X509Ref) -> Result<Validity, CertificateError> {
+    let [not_before, not_after] =
+        [leaf.not_before(), leaf.not_after()].map(|time| unix_seconds(time).ok_or(CertificateError::Malformed));
+    Ok(Validity { not_before: not_before?, not_after: not_after? })
 }
 
 fn unix_seconds(time: &Asn1TimeRef) -> Option<u64> {

@@ -88,7 +88,10 @@ pub(crate) fn opened(domain: &str, revision: u64) -> Certificate {
     let leaf = certificate(&key, &[domain], elapsed - 3600, elapsed + 3600);
     let pkcs8 = key.private_key_to_pkcs8().unwrap();
     let pair = Pair::new(&leaf.to_der().unwrap(), &key, &pkcs8, Chains::default().share(&[]).unwrap()).unwrap();
-    Certificate::new(vec![(leaf, key)], Warm::new(vec![pair], now + 3600, revision, now))
+    Certificate::new(
+        vec![(leaf, key)],
+        Warm::new(vec![pair], Validity { not_before: now, not_after: now + 3600 }, revision, now),
+    )
 }
 
 /// A certificate authority of this name, in DER.
@@ -111,7 +114,7 @@ pub(crate) fn authority(common_name: &str) -> Vec<u8> {
 #[test]
 fn loads_what_covers_the_name() {
     let loaded = load(&bundle("a.example", &["b.example", "a.example"], -10, 86_400), "a.example").unwrap();
-    assert_eq!(loaded.not_after, NOW + 86_400);
+    assert_eq!(loaded.validity.not_after, NOW + 86_400);
     assert!(load(&bundle("a.b.example", &["*.b.example"], -10, 10), "a.b.example").is_ok());
 }
 

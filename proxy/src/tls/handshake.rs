@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use contract::Hostname;
 use contract::tickets::KeyName;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
@@ -19,9 +18,11 @@ use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::tls::SslStream;
 
 use super::choice::{Choice, Refusal, Served, Sources, WAITS_MAX};
+use super::health::HEALTH;
 use super::miss::Miss;
 use super::table::Tier;
 use super::tickets::{Found, Protection, Protects, Tickets};
+use super::unfinished::{Unfinished, unfinished};
 use super::{ffi, hello};
 use crate::connection::{Connection, Handshake};
 use crate::observe::{METRICS, TOP};
@@ -77,43 +78,6 @@ enum Ticket {
     KnownKey,
 }
 
-/// A handshake that came to nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum Unfinished {
-    #[error("{0}")]
-    Refused(String, &'static str),
-    #[error("what came is not TLS")]
-    NotTls,
-    #[error("the client and this server could not agree, or the client broke off: {0}")]
-    Protocol(String),
-    #[error("not finished within {0:?}")]
-    TimedOut(Duration),
-    #[error("{0}: a TLS-ALPN-01 challenge was answered; there is no request on such a connection")]
-    ChallengeAnswered(Hostname),
-    #[error("OpenSSL: {0}")]
-    Internal(#[from] ErrorStack),
-}
-
-impl Unfinished {
-    /// Label of the counter.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Refused(_, reason) => reason,
-            Self::NotTls => "not_tls",
-            Self::Protocol(_) => "protocol",
-            Self::TimedOut(_) => "timed_out",
-            Self::ChallengeAnswered(_) => "challenge_answered",
-            Self::Internal(_) => "internal",
-        }
-    }
-}
-
-impl From<&Refusal> for Unfinished {
-    fn from(refusal: &Refusal) -> Self {
-        Self::Refused(refusal.to_string(), refusal.reason())
-    }
-}
-
 impl Terminator {
     pub fn new(sources: Sources, tickets: Arc<Tickets>, timeouts: Timeouts) -> Result<Self, ErrorStack> {
         let state = Ssl::new_ex_index::<Arc<State>>()?;
@@ -166,8 +130,9 @@ impl Terminator {
                 if let Some(name) = &served.name {
                     let _ = connection.sni.set(name.clone());
                     TOP.handshake(name.as_str());
+                    HEALTH.passed(name, super::now());
                 }
-                let _ = connection.handshake.set(agreed(stream.ssl(), served.tier.label()));
+                let _ = connection.handshake.set(agreed(stream.ssl(), served));
                 Ok(stream)
             }
             (Ok(()), Some(Choice::Prove(name, _))) => Err(Unfinished::ChallengeAnswered(name.clone())),
@@ -177,7 +142,15 @@ impl Terminator {
                 }
                 Err(refusal.into())
             }
-            (Err(error), _) => Err(unfinished(&error)),
+            (Err(error), choice) => {
+                let unfinished = unfinished(&error);
+                if let (Unfinished::CertificateRefused(_), Some(Choice::Serve(Served { name: Some(name), .. }))) =
+                    (&unfinished, choice)
+                {
+                    HEALTH.failed(name, connection.client.0.ip(), super::now());
+                }
+                Err(unfinished)
+            }
             (Ok(()), _) => Err(Unfinished::Protocol("no certificate was chosen".into())),
         }
     }
@@ -203,13 +176,14 @@ impl Terminator {
     }
 }
 
-fn agreed(ssl: &SslRef, tier: &'static str) -> Handshake {
+fn agreed(ssl: &SslRef, served: &Served) -> Handshake {
     Handshake {
         version: ssl.version_str(),
         cipher: ssl.current_cipher().map_or("", |cipher| cipher.name()),
         group: group(ssl),
         resumed: ssl.session_reused(),
-        tier,
+        tier: served.tier.label(),
+        validity: served.certificate.validity,
     }
 }
 
@@ -378,18 +352,5 @@ impl Protects for HandshakeTickets {
         state.ticket.store(ticket as u8, Ordering::Relaxed);
         let (key, renew) = key?;
         Some((key.protection(&state.purpose()?).ok()?, renew))
-    }
-}
-
-fn unfinished(error: &openssl::ssl::Error) -> Unfinished {
-    let reasons = error.ssl_error().map(|stack| stack.errors()).unwrap_or_default();
-    let reason = reasons.first().and_then(|e| e.reason()).unwrap_or("the connection ended");
-    match reason {
-        "wrong version number"
-        | "http request"
-        | "https proxy request"
-        | "packet length too long"
-        | "record layer failure" => Unfinished::NotTls,
-        _ => Unfinished::Protocol(reason.to_owned()),
     }
 }

@@ -19,7 +19,7 @@ use super::certificate::tests::authority;
 use super::chains::Chains;
 use super::table::{Capacity, Found, Table, Tier};
 use super::warm::{Certificate, Pair, Warm};
-use contract::Hostname;
+use contract::{Hostname, Validity};
 
 const PARSED: usize = 5000;
 const LEAVES: usize = 64;
@@ -80,7 +80,9 @@ impl Made {
     fn opened(&self, chains: &Chains, intermediates: &[Vec<u8>]) -> Certificate {
         let pair = Pair::new(&self.der, &self.key, &self.pkcs8, chains.share(intermediates).unwrap()).unwrap();
         let now = super::now();
-        Arc::new(Warm::new(vec![pair], now + 90 * 86_400, 1, now)).parse().unwrap()
+        Arc::new(Warm::new(vec![pair], Validity { not_before: now, not_after: now + 90 * 86_400 }, 1, now))
+            .parse()
+            .unwrap()
     }
 }
 

@@ -10,22 +10,26 @@ mod chains;
 mod choice;
 mod ffi;
 mod handshake;
+mod health;
 mod hello;
 mod known;
 mod miss;
 mod pool;
 mod table;
 mod tickets;
+mod unfinished;
 mod warm;
 
 pub use certificate::{CertificateError, Opener, from_pem};
 pub use choice::{Fallback, NamePolicy, Sources};
-pub use handshake::{Terminator, Timeouts, Unfinished};
+pub use handshake::{Terminator, Timeouts};
+pub use health::{HEALTH, Standing, Unwell};
 pub use known::Known;
 pub use miss::{Miss, Misses};
 pub use pool::Pool;
 pub use table::{Capacity, Size, Table, Tier};
 pub use tickets::{NotTurned, Tickets};
+pub use unfinished::Unfinished;
 pub use warm::{Certificate, Warm};
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use contract::Hostname;
+use contract::{Hostname, Validity};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -113,7 +113,7 @@ impl Table {
 
     pub fn find(&self, name: &Hostname, now: u64) -> Found {
         if let Some(warm) = self.warm.get(name) {
-            if warm.not_after > now
+            if warm.validity.not_after > now
                 && let Some((certificate, tier)) = self.parse(name, &warm)
             {
                 // Either way: a check that lies in the future was dated by a clock that was wrong.
@@ -204,6 +204,11 @@ impl Table {
 
     pub fn revision(&self, name: &Hostname) -> Option<u64> {
         self.warm.peek(name).map(|warm| warm.revision)
+    }
+
+    /// Of what is served for this name, if it is in memory.
+    pub fn validity(&self, name: &Hostname) -> Option<Validity> {
+        self.warm.peek(name).map(|warm| warm.validity)
     }
 
     #[cfg(test)]

@@ -6,6 +6,7 @@ use std::mem::size_of;
 use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
+use contract::Validity;
 use openssl::bn::{BigNum, BigNumContext};
 use openssl::ec::{EcGroup, EcKey, EcPoint, PointConversionForm};
 use openssl::error::ErrorStack;
@@ -57,8 +58,8 @@ impl KeyForm {
 /// All that is kept of a name. Its keys are wiped when it is dropped.
 pub struct Warm {
     pairs: Box<[Pair]>,
-    /// Unix seconds; the first of its certificates' ends.
-    pub not_after: u64,
+    /// Of the one of its certificates that ends first.
+    pub validity: Validity,
     pub revision: u64,
     /// Unix seconds; when it was last known to be the current one.
     pub checked_at: u64,
@@ -146,8 +147,8 @@ fn p256_key(scalar: &[u8], point: &[u8]) -> Result<PKey<Private>, ErrorStack> {
 }
 
 impl Warm {
-    pub(super) fn new(pairs: Vec<Pair>, not_after: u64, revision: u64, checked_at: u64) -> Self {
-        Self { pairs: pairs.into_boxed_slice(), not_after, revision, checked_at }
+    pub(super) fn new(pairs: Vec<Pair>, validity: Validity, revision: u64, checked_at: u64) -> Self {
+        Self { pairs: pairs.into_boxed_slice(), validity, revision, checked_at }
     }
 
     /// What it holds in memory, in bytes.
@@ -203,7 +204,7 @@ impl std::fmt::Debug for Warm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Warm")
             .field("revision", &self.revision)
-            .field("not_after", &self.not_after)
+            .field("not_after", &self.validity.not_after)
             .finish_non_exhaustive()
     }
 }

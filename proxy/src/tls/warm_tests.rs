@@ -57,6 +57,6 @@ fn a_p256_key_takes_its_scalar_and_no_more() {
 fn debug_shows_no_key() {
     let key = ec(Nid::X9_62_PRIME256V1);
     let pair = pair(&key);
-    let certificate = Arc::new(Warm::new(vec![pair], 7, 1, 0)).parse().unwrap();
+    let certificate = Arc::new(Warm::new(vec![pair], Validity { not_before: 0, not_after: 7 }, 1, 0)).parse().unwrap();
     assert_eq!(format!("{certificate:?}"), "Certificate(Warm { revision: 1, not_after: 7, .. })");
 }

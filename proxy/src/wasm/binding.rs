@@ -1,16 +1,21 @@
 //! A plugin with a configuration: what routes and listeners hold, and what a request calls.
 
+mod about; // what a call is about
 mod answers; // those that may be given again
+mod facts; // as guests are told
+mod fields; // what of a message a plugin asks for
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use self::about::{About, about_request};
 use self::answers::Hook;
+use self::facts::guest_facts;
+use self::fields::{Field, wants};
 use super::component::Plugin;
 use super::count;
-use super::dataset::{Subject, Wanted};
 use super::dice;
 use super::engine::Inner;
 use super::guest::{connection, control, http};
@@ -18,14 +23,18 @@ use super::instance::Instance;
 use super::limits::Budget;
 use super::memo::{Answer, Shapes};
 use super::peer;
-use super::planning::{Named, Tables};
+use super::planning::{Furnished, Named, Tables};
+use super::rates::Rates;
+use super::rules::Rules;
 use super::shelf::Place;
 use super::terms::{Isolation, Role, Terms};
+use super::trace;
 use super::types::{
     Action, Class, Diagnostic, Edit, Expectation, Fault, Hooks, Outcome, RequestFacts, RequestView, ResponseView, Seen,
     Tenant, Usage,
 };
 use super::verify;
+use crate::tls::now;
 
 /// Larger than what is accepted of edits, since lists and records take room of their own.
 const OUTPUT_BYTES_MAX: usize = 4 * verify::OUTPUT_BYTES_MAX;
@@ -45,6 +54,8 @@ pub struct Binding {
     place: Place,
     /// What answers depend on that may be given again, by hook.
     shapes: [Shapes; 2],
+    /// What the policy counts.
+    rates: Arc<Rates>,
     asks_always: AtomicBool,
 }
 
@@ -58,22 +69,8 @@ struct Planned {
     datasets: Vec<Named>,
     warnings: Vec<Diagnostic>,
     budget: Budget,
-}
-
-/// A header field that the plugin asked for, by lower-case name.
-enum Field {
-    Request(String),
-    Response(String),
-    /// What is found in the first of these datasets that has something.
-    Found(Vec<usize>),
-}
-
-/// What a call is about.
-#[derive(Clone, Copy)]
-enum About<'a> {
-    Request(&'a dyn RequestView),
-    Response(&'a dyn RequestView, &'a dyn ResponseView),
-    Connection { peer: IpAddr, client: Option<IpAddr> },
+    /// When each of its rules decided last.
+    rules: Rules,
 }
 
 impl Binding {
@@ -84,8 +81,8 @@ impl Binding {
         tables: &Tables,
         terms: Terms,
     ) -> Result<Self, BindError> {
-        let (plan, datasets) = match plugin.plan(host, config_json, tables)? {
-            (Ok(plan), datasets) => (plan, datasets),
+        let (plan, Furnished { datasets, rules }) = match plugin.plan(host, config_json, tables)? {
+            (Ok(plan), furnished) => (plan, furnished),
             (Err(diagnostics), _) => return Err(BindError::Diagnostics(verify::refusal(diagnostics)?)),
         };
         verify::compiled(&plan.compiled)?;
@@ -98,6 +95,7 @@ impl Binding {
             datasets,
             warnings: verify::warnings(plan.warnings)?,
             budget: budget(host, plugin.class()),
+            rules: Rules::new(rules, now()),
         };
         let binding = Self::on(Arc::new(planned), terms);
         // A configuration that its own policy can't start with is refused now, not at the first request.
@@ -111,6 +109,7 @@ impl Binding {
             terms,
             place: Place::new(),
             shapes: Default::default(),
+            rates: Arc::new(Rates::new()),
             // A shadow is there to be looked at, call by call.
             asks_always: AtomicBool::new(terms.role == Role::Shadow),
         }
@@ -141,24 +140,30 @@ impl Binding {
     }
 
     pub fn on_request(&self, facts: &RequestFacts, request: &dyn RequestView) -> Result<Action, Fault> {
+        trace::call(self, "request", || about_request(request), || self.action(facts, request))
+    }
+
+    fn action(&self, facts: &RequestFacts, request: &dyn RequestView) -> Result<Action, Fault> {
         let about = About::Request(request);
         let found = self.planned.hooks.found_only.then(|| self.wanted(about));
         if found.as_ref().is_some_and(|wanted| !self.found_something(wanted)) {
             count::passed();
             return Ok(Action::Next);
         }
-        if let Some(Answer::Action(action)) = self.remembered(Hook::Request, facts, about) {
+        if let Some(Answer::Action(action, rule)) = self.remembered(Hook::Request, facts, about) {
+            self.decided(rule, facts);
             return Ok(action);
         }
         let wanted = found.unwrap_or_else(|| self.wanted(about));
-        let http::Verdict { action, memo } = self.with_instance(facts.tenant, |instance| {
+        let http::Verdict { action, memo, rule } = self.with_instance(facts.tenant, |instance| {
             instance.call_http(|policy, store, this| {
                 let (host, path, query) = (request.host(), request.path(), request.query());
                 policy.call_on_request(store, this, guest_facts(facts), host, path, query, &wanted)
             })
         })?;
         let action = verify::action(action)?;
-        self.remember(Hook::Request, facts, about, memo, || Answer::Action(action.clone()));
+        self.decided(rule, facts);
+        self.remember(Hook::Request, facts, about, memo, || Answer::Action(action.clone(), rule));
         Ok(action)
     }
 
@@ -168,24 +173,58 @@ impl Binding {
         request: &dyn RequestView,
         response: &dyn ResponseView,
     ) -> Result<Rc<[Edit]>, Fault> {
+        let about = || format!("{} {}", response.status(), about_request(request));
+        trace::call(self, "response", about, || self.edits(facts, request, response))
+    }
+
+    fn edits(
+        &self,
+        facts: &RequestFacts,
+        request: &dyn RequestView,
+        response: &dyn ResponseView,
+    ) -> Result<Rc<[Edit]>, Fault> {
         let about = About::Response(request, response);
         if let Some(Answer::Edits(edits)) = self.remembered(Hook::Response, facts, about) {
             return Ok(edits);
         }
-        let wanted = self.wanted(about);
+        let (edits, memo) = self.changes(facts, request, response)?;
+        let edits: Rc<[Edit]> = edits.into();
+        self.remember(Hook::Response, facts, about, memo, || Answer::Edits(edits.clone()));
+        Ok(edits)
+    }
+
+    /// The same, whatever was answered before: for questions about other times than now.
+    pub fn ask_on_response(
+        &self,
+        facts: &RequestFacts,
+        request: &dyn RequestView,
+        response: &dyn ResponseView,
+    ) -> Result<Vec<Edit>, Fault> {
+        Ok(self.changes(facts, request, response)?.0)
+    }
+
+    fn changes(
+        &self,
+        facts: &RequestFacts,
+        request: &dyn RequestView,
+        response: &dyn ResponseView,
+    ) -> Result<(Vec<Edit>, Option<http::Memo>), Fault> {
+        let wanted = self.wanted(About::Response(request, response));
         let http::Changes { edits, memo } = self.with_instance(facts.tenant, |instance| {
             instance.call_http(|policy, store, this| {
                 let (host, path, status) = (request.host(), request.path(), response.status());
                 policy.call_on_response(store, this, guest_facts(facts), host, path, status, &wanted)
             })
         })?;
-        let edits: Rc<[Edit]> = verify::edits(edits)?.into();
-        self.remember(Hook::Response, facts, about, memo, || Answer::Edits(edits.clone()));
-        Ok(edits)
+        Ok((verify::edits(edits)?, memo))
     }
 
     /// How the first bytes from this peer are to be read.
     pub fn expect(&self, listener: &str, dialled: SocketAddr) -> Result<Expectation, Fault> {
+        trace::call(self, "expect", || format!("{dialled} on {listener}"), || self.expectation(listener, dialled))
+    }
+
+    fn expectation(&self, listener: &str, dialled: SocketAddr) -> Result<Expectation, Fault> {
         let wanted = self.owned(About::Connection { peer: dialled.ip(), client: None });
         let expectation = self.with_instance(Tenant::default(), |instance| {
             instance.call_connection(|policy, store, this| {
@@ -202,6 +241,16 @@ impl Binding {
 
     /// What becomes of the connection, once what was expected has been seen.
     pub fn judge(&self, listener: &str, peer: SocketAddr, seen: Seen<'_>) -> Result<Outcome, Fault> {
+        let header = || seen.map_or_else(|| "no header".to_owned(), |header| format!("a {:?} header", header.version));
+        trace::call(
+            self,
+            "judge",
+            || format!("{peer} on {listener} with {}", header()),
+            || self.outcome(listener, peer, seen),
+        )
+    }
+
+    fn outcome(&self, listener: &str, peer: SocketAddr, seen: Seen<'_>) -> Result<Outcome, Fault> {
         let client = seen.and_then(|header| header.source).unwrap_or(peer);
         let wanted = self.owned(About::Connection { peer: peer.ip(), client: Some(client.ip()) });
         let outcome = self.with_instance(Tenant::default(), |instance| {
@@ -222,9 +271,26 @@ impl Binding {
         self.start().map(drop)
     }
 
-    /// Of all datasets, which no instance holds.
+    /// Of all datasets and rules, which no instance holds.
     pub fn dataset_bytes(&self) -> usize {
-        self.planned.datasets.iter().map(|(_, dataset)| dataset.bytes()).sum()
+        self.planned.datasets.iter().map(|(_, dataset)| dataset.bytes()).sum::<usize>() + self.planned.rules.bytes()
+    }
+
+    /// When each of its rules decided last.
+    pub fn rules(&self) -> &Rules {
+        &self.planned.rules
+    }
+
+    /// For tools: what was counted counts no more.
+    pub fn forget_rates(&self) {
+        self.rates.forget();
+    }
+
+    fn decided(&self, rule: Option<u32>, facts: &RequestFacts) {
+        // What a shadow says is applied to nobody.
+        if let (Some(rule), Role::Live) = (rule, self.terms.role) {
+            self.planned.rules.used(rule, facts.now_ms / 1000);
+        }
     }
 
     pub fn dataset_entries(&self) -> usize {
@@ -256,7 +322,7 @@ impl Binding {
             Isolation::Tenant => dice::within(&host.settings.tenant_uses),
             _ => u32::MAX,
         };
-        Instance::start(host, plugin, self.terms.role, uses, *budget, compiled)
+        Instance::start(host, plugin, self.terms.role, uses, *budget, compiled, self.rates.clone())
     }
 
     fn wanted<'a>(&'a self, about: About<'a>) -> Vec<Option<&'a [u8]>> {
@@ -285,25 +351,6 @@ impl Binding {
     }
 }
 
-impl<'a> About<'a> {
-    fn subject(self, subject: Subject) -> Option<Wanted<'a>> {
-        match (self, subject) {
-            (Self::Request(request) | Self::Response(request, _), Subject::Host) => {
-                Some(Wanted::Name { host: request.host(), path: "" })
-            }
-            (Self::Request(request) | Self::Response(request, _), Subject::Path) => {
-                Some(Wanted::Name { host: "", path: request.path() })
-            }
-            (Self::Request(request) | Self::Response(request, _), Subject::Route) => {
-                Some(Wanted::Name { host: request.host(), path: request.path() })
-            }
-            (Self::Connection { peer, .. }, Subject::Peer) => Some(Wanted::Address(peer)),
-            (Self::Connection { client, .. }, Subject::Client) => client.map(Wanted::Address),
-            _ => None,
-        }
-    }
-}
-
 fn budget(host: &Inner, class: Class) -> Budget {
     let settings = &host.settings;
     Budget {
@@ -324,35 +371,6 @@ fn hooks(class: Class, hooks: control::Hooks) -> Hooks {
         request: wanted(control::Hooks::REQUEST),
         response: wanted(control::Hooks::RESPONSE),
         found_only: wanted(control::Hooks::FOUND_ONLY),
-    }
-}
-
-fn wants(class: Class, fields: Vec<control::Field>, datasets: &[Named]) -> Result<Vec<Field>, Fault> {
-    verify::wants_count(fields.len())?;
-    let place = |name: String| match datasets.iter().position(|(known, _)| *known == name) {
-        Some(place) => Ok(place),
-        None => Err(Fault::Output(format!("plan wants a dataset `{}` that it has not made", verify::shown(&name, 64)))),
-    };
-    let field = |field| match field {
-        control::Field::Found(names) => {
-            verify::found(&names)?;
-            Ok(Field::Found(names.into_iter().map(place).collect::<Result<_, _>>()?))
-        }
-        _ if class == Class::Connection => {
-            Err(Fault::Output("plan of a connection plugin wants a header field; there is none".to_owned()))
-        }
-        control::Field::RequestHeader(name) => verify::name(name).map(Field::Request),
-        control::Field::ResponseHeader(name) => verify::name(name).map(Field::Response),
-    };
-    fields.into_iter().map(field).collect()
-}
-
-fn guest_facts(facts: &RequestFacts) -> http::Facts {
-    http::Facts {
-        now_ms: facts.now_ms,
-        scheme: if facts.https { http::Scheme::Https } else { http::Scheme::Http },
-        ip_literal_host: facts.ip_host,
-        rollout_bucket: facts.rollout_bucket,
     }
 }
 

@@ -10,11 +10,13 @@ use super::engine::Inner;
 use super::guest::{COMPATIBLE_VERSIONS, PACKAGE, VERSION, connection, control, http};
 use super::instance::fault;
 use super::limits::{self, State};
-use super::planning::{Named, Planning, Tables};
+use super::planning::{Furnished, Planning, Tables};
 use super::types::{Class, Digest, Fault};
 use super::verify::shown;
 
 pub const COMPONENT_BYTES_MAX: usize = 16 << 20;
+/// Interfaces of the package that a component may import; which of them its class has, linking tells.
+const IMPORTS: [&str; 5] = ["log", "datasets", "rates", "rules", "types"];
 const NAME_BYTES_MAX: usize = 64;
 const SCHEMA_BYTES_MAX: usize = 64 << 10;
 
@@ -41,7 +43,7 @@ pub enum LoadError {
     #[error("component exports both connection and http-policy; a plugin is of one class")]
     TwoClasses,
     #[error(
-        "component imports {0}, which is not granted; a plugin may import {PACKAGE}/log and {PACKAGE}/datasets only"
+        "component imports {0}, which is not granted; a plugin may import log, datasets, rates and rules of {PACKAGE} only"
     )]
     Import(String),
     #[error(
@@ -142,14 +144,15 @@ impl Plugin {
     }
 
     /// Runs `plan` in an instance of its own. Datasets come along where it accepts.
-    pub(super) fn plan(&self, host: &Inner, config: &str, tables: &Tables) -> Result<(Planned, Vec<Named>), Fault> {
+    pub(super) fn plan(&self, host: &Inner, config: &str, tables: &Tables) -> Result<(Planned, Furnished), Fault> {
         let mut store = limits::store(host, self.shared_name(), host.plan_budget(tables.bytes()));
         let guest = self.control.instantiate(&mut store).map_err(|error| Fault::Unavailable(explained(&error)))?;
         store.data_mut().planning = Some(Box::new(Planning::new(tables)));
         limits::start_call(&mut store);
         let planned = guest.latchkey_edge_control().call_plan(&mut store, config.as_bytes());
         let planned = planned.map_err(|error| fault(&store, &error))?;
-        let made = store.data_mut().planning.take().map_or_else(|| Ok(Vec::new()), |planning| planning.made());
+        let made =
+            store.data_mut().planning.take().map_or_else(|| Ok(Furnished::default()), |planning| planning.made());
         Ok((planned, made.map_err(Fault::Output)?))
     }
 }
@@ -202,9 +205,7 @@ fn class(host: &Inner, component: &Component) -> Result<Class, LoadError> {
     if let Some(other) = exports.iter().chain(&imports).find(|item| item.is_ours() && !item.is_compatible()) {
         return Err(LoadError::Version { found: shown(other.version, NAME_BYTES_MAX) });
     }
-    if let Some(import) =
-        imports.iter().find(|item| !(item.is_ours() && matches!(item.name, "log" | "datasets" | "types")))
-    {
+    if let Some(import) = imports.iter().find(|item| !(item.is_ours() && IMPORTS.contains(&item.name))) {
         return Err(LoadError::Import(shown(import.full, 2 * NAME_BYTES_MAX)));
     }
     let exported = |name: &str| exports.iter().any(|item| item.is_ours() && item.name == name);

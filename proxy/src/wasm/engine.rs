@@ -235,6 +235,8 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     guest::control::latchkey::edge::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     guest::control::latchkey::edge::datasets::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    guest::control::latchkey::edge::rates::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    guest::control::latchkey::edge::rules::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     linker.instance(guest::TYPES)?;
     Ok(linker)
 }

@@ -14,8 +14,8 @@ pub(super) const TYPES: &str = "latchkey:edge/types@0.2.0";
 pub(super) mod control {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package latchkey:host; world control { import latchkey:edge/log@0.2.0; import latchkey:edge/datasets@0.2.0; export latchkey:edge/control@0.2.0; }",
-        imports: { "latchkey:edge/datasets": trappable },
+        inline: "package latchkey:host; world control { import latchkey:edge/log@0.2.0; import latchkey:edge/datasets@0.2.0; import latchkey:edge/rates@0.2.0; import latchkey:edge/rules@0.2.0; export latchkey:edge/control@0.2.0; }",
+        imports: { "latchkey:edge/datasets": trappable, "latchkey:edge/rates": trappable, "latchkey:edge/rules": trappable },
         with: {
             "latchkey:edge/datasets.dataset": crate::wasm::planning::Made,
             "latchkey:edge/datasets.table": crate::wasm::planning::Opened,

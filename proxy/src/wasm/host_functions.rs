@@ -1,6 +1,9 @@
-//! What guests may call: the log.
+//! What guests may call: the log, and what counts how often something happens.
+
+use wasmtime::error::format_err;
 
 use super::guest::control::latchkey::edge::log::{Host, Level};
+use super::guest::control::latchkey::edge::rates;
 use super::limits::State;
 use super::verify::shown;
 
@@ -31,5 +34,12 @@ impl Host for State {
             Level::Warn => tracing::warn!(plugin, "{message}"),
             Level::Error => tracing::error!(plugin, "{message}"),
         }
+    }
+}
+
+impl rates::Host for State {
+    fn take(&mut self, key: Vec<u8>, rate: rates::Rate) -> wasmtime::Result<bool> {
+        let Some(rates) = &self.rates else { return Err(format_err!("rates are for what serves, not for `plan`")) };
+        Ok(rates.take(&key, rate.per_minute, rate.burst))
     }
 }

@@ -1,5 +1,7 @@
 //! One instance of a plugin with one configuration in it.
 
+use std::sync::Arc;
+
 use wasmtime::component::ResourceAny;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
@@ -7,6 +9,7 @@ use super::component::{Plugin, PolicyPre};
 use super::engine::Inner;
 use super::guest::{connection, http};
 use super::limits::{self, Budget, DeadlineExceeded, State};
+use super::rates::Rates;
 use super::terms::Role;
 use super::types::{self, Fault, Usage};
 use super::verify::shown;
@@ -35,12 +38,14 @@ impl Instance {
         uses: u32,
         budget: Budget,
         compiled: &[u8],
+        rates: Arc<Rates>,
     ) -> Result<Self, Fault> {
         let name = match role {
             Role::Live => plugin.shared_name(),
             Role::Shadow => plugin.name_as_shadow(),
         };
         let mut store = limits::store(host, name, budget);
+        store.data_mut().rates = Some(rates);
         let guest = match &plugin.policy {
             PolicyPre::Connection(pre) => pre.instantiate(&mut store).map(Guest::Connection),
             PolicyPre::Http(pre) => pre.instantiate(&mut store).map(Guest::Http),

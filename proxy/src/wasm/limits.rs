@@ -9,6 +9,7 @@ use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use super::clock::{Clock, TICK};
 use super::engine::Inner;
 use super::planning::Planning;
+use super::rates::Rates;
 use super::types::Usage;
 
 /// Most bytes of log messages that one call may write, so that a plugin can't flood the log.
@@ -33,6 +34,8 @@ pub(super) struct State {
     pub log_bytes_left: usize,
     /// While `plan` runs: what it may read and make.
     pub planning: Option<Box<Planning>>,
+    /// While it serves: what its binding counts.
+    pub rates: Option<Arc<Rates>>,
     clock: Clock,
     budget: Budget,
     memory_bytes: usize,
@@ -52,6 +55,7 @@ pub(super) fn store(host: &Inner, plugin: Arc<str>, budget: Budget) -> Store<Sta
         plugin,
         log_bytes_left: 0,
         planning: None,
+        rates: None,
         clock,
         budget,
         memory_bytes: 0,

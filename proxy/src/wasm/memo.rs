@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use hashbrown::DefaultHashBuilder;
 
 use super::types::{Action, Edit, Header, Tenant};
+use crate::tls::{Standing, Unwell};
 
-/// What an answer depends on, besides the binding, the hook, the scheme and whether the host is an IP address.
+/// What an answer depends on, besides the binding, the hook, how the visitor came, and how the site's certificate stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Parts(u8);
 
@@ -63,7 +64,8 @@ impl Shapes {
 
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
-    Action(Action),
+    /// And which rule decided.
+    Action(Action, Option<u32>),
     Edits(Rc<[Edit]>),
 }
 
@@ -115,6 +117,22 @@ impl Key {
     /// Its answers are for nobody else.
     pub(super) fn tenant(&mut self, Tenant(tenant): Tenant) {
         self.0.extend_from_slice(&tenant.to_le_bytes());
+    }
+
+    /// Counts always: few answers do not depend on it, and it seldom changes.
+    pub(super) fn standing(&mut self, standing: Standing) {
+        let (kind, unwell) = match standing {
+            Standing::None => (0, None),
+            Standing::Healthy => (1, None),
+            Standing::RenewalFailing(unwell) => (2, Some(unwell)),
+            Standing::Ending(unwell) => (3, Some(unwell)),
+            Standing::HandshakeErrors(unwell) => (4, Some(unwell)),
+        };
+        self.0.push(kind);
+        if let Some(Unwell { since, ends }) = unwell {
+            self.0.extend_from_slice(&since.to_le_bytes());
+            self.0.extend_from_slice(&ends.to_le_bytes());
+        }
     }
 
     pub(super) fn number(&mut self, number: u16) {
@@ -184,10 +202,10 @@ impl Entry {
 impl Answer {
     fn bytes(&self) -> usize {
         match self {
-            Self::Action(Action::Next | Action::Deny(_)) => 0,
-            Self::Action(Action::Edit(edits)) => of_edits(edits),
-            Self::Action(Action::Redirect { location, edits, .. }) => location.len() + of_edits(edits),
-            Self::Action(Action::Respond { headers, body, .. }) => {
+            Self::Action(Action::Next | Action::Deny(_), _) => 0,
+            Self::Action(Action::Edit(edits), _) => of_edits(edits),
+            Self::Action(Action::Redirect { location, edits, .. }, _) => location.len() + of_edits(edits),
+            Self::Action(Action::Respond { headers, body, .. }, _) => {
                 let of_header = |header: &Header| size_of::<Header>() + header.name.len() + header.value.len();
                 body.len() + headers.iter().map(of_header).sum::<usize>()
             }
@@ -219,7 +237,7 @@ mod tests {
 
     fn deny(key: &Key, now_ms: u64) -> Option<u16> {
         match look(key, now_ms) {
-            Some(Answer::Action(Action::Deny(status))) => Some(status),
+            Some(Answer::Action(Action::Deny(status), _)) => Some(status),
             None => None,
             other => panic!("{other:?}"),
         }
@@ -227,21 +245,21 @@ mod tests {
 
     #[test]
     fn an_answer_holds_until_its_time_is_over() {
-        keep(&key(&["/a"]), 1000, 500, &Answer::Action(Action::Deny(403)));
+        keep(&key(&["/a"]), 1000, 500, &Answer::Action(Action::Deny(403), None));
         assert_eq!(deny(&key(&["/a"]), 1499), Some(403));
         assert_eq!(deny(&key(&["/a"]), 1500), None);
         assert_eq!(deny(&key(&["/b"]), 1000), None);
-        keep(&key(&["/c"]), 0, u32::MAX, &Answer::Action(Action::Deny(403)));
+        keep(&key(&["/c"]), 0, u32::MAX, &Answer::Action(Action::Deny(403), None));
         assert_eq!(deny(&key(&["/c"]), KEPT_MS_MAX), None, "at most for a day");
     }
 
     #[test]
     fn parts_are_never_taken_for_each_other() {
-        keep(&key(&["ab", "c"]), 0, 500, &Answer::Action(Action::Deny(400)));
+        keep(&key(&["ab", "c"]), 0, 500, &Answer::Action(Action::Deny(400), None));
         assert_eq!((deny(&key(&["a", "bc"]), 0), deny(&key(&["abc"]), 0)), (None, None));
         let mut absent = key(&[]);
         absent.text(None);
-        keep(&absent, 0, 500, &Answer::Action(Action::Deny(401)));
+        keep(&absent, 0, 500, &Answer::Action(Action::Deny(401), None));
         assert_eq!((deny(&key(&[""]), 0), deny(&absent, 0)), (None, Some(401)));
     }
 
@@ -249,10 +267,11 @@ mod tests {
     fn keeps_no_long_keys_and_no_large_answers() {
         let (fits, long) = ("x".repeat(KEY_BYTES_MAX - 15), "x".repeat(KEY_BYTES_MAX - 14));
         for (path, kept) in [(fits, Some(400)), (long, None), ("x".repeat(9000), None)] {
-            keep(&key(&[&path]), 0, 500, &Answer::Action(Action::Deny(400)));
+            keep(&key(&[&path]), 0, 500, &Answer::Action(Action::Deny(400), None));
             assert_eq!(deny(&key(&[&path]), 0), kept, "{} bytes", path.len());
         }
-        let respond = |bytes| Answer::Action(Action::Respond { status: 200, headers: vec![], body: vec![0; bytes] });
+        let respond =
+            |bytes| Answer::Action(Action::Respond { status: 200, headers: vec![], body: vec![0; bytes] }, None);
         keep(&key(&["/fits"]), 0, 500, &respond(ANSWER_BYTES_MAX));
         keep(&key(&["/large"]), 0, 500, &respond(ANSWER_BYTES_MAX + 1));
         assert!(look(&key(&["/fits"]), 0).is_some() && look(&key(&["/large"]), 0).is_none());
@@ -260,7 +279,8 @@ mod tests {
 
     #[test]
     fn stays_within_its_bytes() {
-        let answer = Answer::Action(Action::Respond { status: 200, headers: vec![], body: vec![0; ANSWER_BYTES_MAX] });
+        let answer =
+            Answer::Action(Action::Respond { status: 200, headers: vec![], body: vec![0; ANSWER_BYTES_MAX] }, None);
         for number in 0..20_000 {
             keep(&key(&[&format!("/{number}")]), 0, 500, &answer);
             let (bytes, held): (usize, usize) =

@@ -28,9 +28,12 @@ mod limits; // time, memory, output
 mod memo; // answers that may be given again
 mod peer; // a connection, as plugins are told of it
 mod planning; // what `plan` reads and makes: tables, datasets
+mod rates; // how often something may happen
+mod rules; // which rules are in use
 mod shadow; // a binding beside a live one: compared, never applied
 mod shelf; // idle instances, per thread
 mod terms; // how a binding's instances are used
+mod trace; // a line for each call, for authors
 mod types; // values that cross to the other rooms
 mod verify; // checks of all that guests return
 
@@ -43,6 +46,7 @@ pub use component::{COMPONENT_BYTES_MAX, Interfaces, LoadError, Plugin};
 pub use count::Answers;
 pub use engine::{Compile, Host, HostError, Settings};
 pub use planning::Tables;
+pub use rules::{History, Rules, Unused};
 pub use shadow::{Sample, Shadow};
 pub use terms::{Isolation, Role, Terms};
 pub use types::*;

@@ -9,8 +9,9 @@ use wasmtime::component::Resource;
 use wasmtime::error::format_err;
 
 use super::dataset::{Dataset, ENTRIES_MAX, Kind, Refused, Subject};
-use super::guest::control::latchkey::edge::datasets as wit;
+use super::guest::control::latchkey::edge::{datasets as wit, rules as rules_wit};
 use super::limits::State;
+use super::rules::RULES_MAX;
 use super::verify::shown;
 
 const DATASETS_MAX: usize = 16;
@@ -37,6 +38,13 @@ impl Tables {
 /// A dataset by the name that the plan has for it.
 pub(super) type Named = (String, Dataset);
 
+/// What a plan has made beside its answer.
+#[derive(Default)]
+pub(super) struct Furnished {
+    pub(super) datasets: Vec<Named>,
+    pub(super) rules: Vec<u64>,
+}
+
 /// Stands for a dataset in the guest's hands.
 #[allow(unreachable_pub)] // generated code re-exports it
 pub struct Made;
@@ -49,22 +57,32 @@ pub(super) struct Planning {
     tables: Tables,
     opened: Vec<BufReader<File>>,
     made: Vec<Named>,
+    /// Ids of the policy's rules.
+    rules: Vec<u64>,
     /// What is added is checked against the limit once in a while.
     unchecked_bytes: usize,
 }
 
 impl Planning {
     pub(super) fn new(tables: &Tables) -> Self {
-        Self { tables: tables.clone(), opened: Vec::new(), made: Vec::new(), unchecked_bytes: 0 }
+        Self { tables: tables.clone(), opened: Vec::new(), made: Vec::new(), rules: Vec::new(), unchecked_bytes: 0 }
     }
 
-    /// All that was made, ready for look-ups.
-    pub(super) fn made(mut self) -> Result<Vec<Named>, String> {
+    fn declare(&mut self, ids: &[u64]) -> Result<(), String> {
+        if self.rules.len() + ids.len() > RULES_MAX {
+            return Err(format!("more than {RULES_MAX} rules are declared"));
+        }
+        self.rules.extend_from_slice(ids);
+        Ok(())
+    }
+
+    /// All that was made, ready for look-ups, and the rules that were declared.
+    pub(super) fn made(mut self) -> Result<Furnished, String> {
         for (name, dataset) in &mut self.made {
             dataset.ready().map_err(|says| format!("dataset `{}`: {says}", shown(name, NAME_BYTES_MAX)))?;
             dataset.shrink();
         }
-        Ok(self.made)
+        Ok(Furnished { datasets: self.made, rules: self.rules })
     }
 
     fn make(&mut self, name: String, kind: Kind, subject: Subject) -> Result<u32, String> {
@@ -176,6 +194,12 @@ impl State {
             return Err(format_err!("datasets and tables are for `plan` only"));
         };
         act(planning).map_err(|says| format_err!("{says}"))
+    }
+}
+
+impl rules_wit::Host for State {
+    fn declare(&mut self, ids: Vec<u64>) -> wasmtime::Result<()> {
+        self.planning(|planning| planning.declare(&ids))
     }
 }
 

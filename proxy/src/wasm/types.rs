@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::tls::Standing;
+
 /// SHA-256 of a component, shown as `sha256:<hex>`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(pub(super) [u8; 32]);
@@ -91,6 +93,8 @@ pub struct RequestFacts {
     pub https: bool,
     /// The host is an IP address.
     pub ip_host: bool,
+    /// Of the site's certificate.
+    pub standing: Standing,
     /// 0 to 9999: see [`rollout_bucket`].
     pub rollout_bucket: u16,
     pub tenant: Tenant,
@@ -172,13 +176,25 @@ pub struct Header {
     pub value: Vec<u8>,
 }
 
-/// A change to header fields. Names are lower case.
+/// A change to header fields. Names are lower case. Shown as `set name: value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     Set { name: String, value: Vec<u8> },
     Append { name: String, value: Vec<u8> },
     SetIfAbsent { name: String, value: Vec<u8> },
     Remove { name: String },
+}
+
+impl fmt::Display for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (what, name, value) = match self {
+            Self::Set { name, value } => ("set", name, value),
+            Self::Append { name, value } => ("append", name, value),
+            Self::SetIfAbsent { name, value } => ("set-if-absent", name, value),
+            Self::Remove { name } => return write!(f, "remove {name}"),
+        };
+        write!(f, "{what} {name}: {}", String::from_utf8_lossy(value))
+    }
 }
 
 /// How the first bytes of a connection are to be read.

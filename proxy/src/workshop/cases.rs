@@ -53,6 +53,9 @@ pub(super) struct Case {
     /// 0 to 9999. Default: the one of the request's host.
     #[deserr(default)]
     pub rollout_bucket: Option<u16>,
+    /// How the site's certificate stands at `now`. Default: `healthy`.
+    #[deserr(default = Certificate::Healthy)]
+    pub certificate: Certificate,
     /// An HTTP plugin is asked about it.
     #[deserr(default)]
     pub request: Option<Request>,
@@ -87,6 +90,18 @@ pub(super) struct Request {
 pub(super) enum Scheme {
     Http,
     Https,
+}
+
+/// Unwell is since a day; a certificate whose renewal fails has 20 days left, one that is about to end 2 days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults, rename_all = lowercase)]
+pub(super) enum Certificate {
+    Healthy,
+    #[deserr(rename = "renewal_failing")]
+    RenewalFailing,
+    Ending,
+    #[deserr(rename = "handshake_errors")]
+    HandshakeErrors,
 }
 
 #[derive(Debug, Deserr)]
@@ -128,6 +143,13 @@ pub(super) struct ProxyHeader {
     /// A CRC32C was there, and right. Default: false.
     #[deserr(default)]
     pub checked: bool,
+    /// The private endpoint that the client came through. Default: none.
+    #[deserr(default)]
+    pub aws_vpce_id: Option<String>,
+    #[deserr(default)]
+    pub azure_link_id: Option<u32>,
+    #[deserr(default)]
+    pub gcp_psc_id: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::cases::{Case, Connection, HeaderVersion, Request, Response, Scheme};
+use super::cases::{Case, Certificate, Connection, HeaderVersion, Request, Response, Scheme};
 use crate::accept::header::{Header as ProxyHeader, Tlvs, Version};
+use crate::tls::{Standing, Unwell};
 use crate::wasm::{
     Action, Binding, Diagnostic, Edit, Expectation, Fault, Header, Outcome as Judgement, RequestFacts, RequestView,
     ResponseView, Tenant, Usage, rollout_bucket,
@@ -70,7 +71,20 @@ fn facts(case: &Case, request: &Request) -> RequestFacts {
         https: request.scheme == Scheme::Https,
         ip_host: request.host.parse::<std::net::IpAddr>().is_ok(),
         tenant: Tenant::of(registrable(&request.host)),
+        standing: standing(case, request),
         rollout_bucket: case.rollout_bucket.unwrap_or_else(|| rollout_bucket(registrable(&request.host))),
+    }
+}
+
+fn standing(case: &Case, request: &Request) -> Standing {
+    let days = |days: u64| days * 86_400;
+    let unwell = |left| Unwell { since: case.now.saturating_sub(days(1)), ends: case.now.saturating_add(days(left)) };
+    match case.certificate {
+        _ if request.scheme == Scheme::Http => Standing::None,
+        Certificate::Healthy => Standing::Healthy,
+        Certificate::RenewalFailing => Standing::RenewalFailing(unwell(20)),
+        Certificate::Ending => Standing::Ending(unwell(2)),
+        Certificate::HandshakeErrors => Standing::HandshakeErrors(unwell(60)),
     }
 }
 
@@ -144,7 +158,13 @@ fn proxy_header(connection: &Connection) -> ProxyHeader {
         source: header.and_then(|header| header.client),
         destination: None,
         local: header.is_some_and(|header| header.local),
-        tlvs: Tlvs { checked: header.is_some_and(|header| header.checked), ..Tlvs::default() },
+        tlvs: Tlvs {
+            checked: header.is_some_and(|header| header.checked),
+            aws_vpce_id: header.and_then(|header| header.aws_vpce_id.clone()),
+            azure_link_id: header.and_then(|header| header.azure_link_id),
+            gcp_psc_id: header.and_then(|header| header.gcp_psc_id),
+            ..Tlvs::default()
+        },
     }
 }
 
@@ -192,15 +212,8 @@ fn decided(action: Action, outcome: &mut Outcome) {
     }
 }
 
-/// `set x-a: 1`
 fn edited(edit: &Edit) -> Value {
-    let words = match edit {
-        Edit::Set { name, value } => format!("set {name}: {}", text(value)),
-        Edit::Append { name, value } => format!("append {name}: {}", text(value)),
-        Edit::SetIfAbsent { name, value } => format!("set-if-absent {name}: {}", text(value)),
-        Edit::Remove { name } => format!("remove {name}"),
-    };
-    words.into()
+    edit.to_string().into()
 }
 
 fn text(bytes: &[u8]) -> String {

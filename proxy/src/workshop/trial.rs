@@ -84,6 +84,8 @@ impl Trial {
             Err(error) => refused(error, &mut found),
             Ok(binding) => {
                 warned(&binding, &mut found);
+                // Each case for itself.
+                binding.forget_rates();
                 match outcome::ask(&binding, case) {
                     Ok((out, usage)) => {
                         found.extend(out);

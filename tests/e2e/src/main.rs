@@ -24,6 +24,8 @@ mod fuzz;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod hsts;
+#[cfg(test)]
 mod map_rules;
 #[cfg(test)]
 mod mtls;

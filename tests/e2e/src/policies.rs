@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
+use support::edge::Edge;
 use support::fleet::Plan;
 use support::program;
 
@@ -152,4 +153,55 @@ async fn failed_calls_are_grouped_by_their_cause() {
     assert!(shown.contains("3 × trap in request of hostile"), "{shown}");
     let none = world.fleet.edge.admin.get("/v1/plugins/hsts/crashes").await.unwrap().json().unwrap();
     assert_eq!(none, json!({"crashes": [], "beyond": 0}));
+}
+
+#[tokio::test]
+async fn rules_that_answer_nobody_are_found_also_after_a_restart_and_a_new_table() {
+    let mut world = World::start(Plan::default()).await;
+    world.issue("shop.example").await;
+    let push = async |world: &World, text: &str| {
+        let digest = format!("sha256:{}", support::certservice::hex(&contract::bundle::sha256(text.as_bytes())));
+        let reply = world.fleet.edge.admin.put(&format!("/v1/tables/{digest}"), text.as_bytes()).await.unwrap();
+        assert!(matches!(reply.status, 200 | 201), "{}", reply.text());
+        digest
+    };
+    let rules = json!([{"from": "/a", "to": "/b"}, {"from": "/c", "to": "/d"}]);
+    let config = json!({"rules": rules, "table": "moved"});
+    let apply = async |world: &World, digest: &str, config: &Value| {
+        let mut document = world.config();
+        document["tables"] = json!({"moved": {"digest": digest}});
+        document["sites"][0]["plugins"] = json!([{"plugin": "redirects", "tables": ["moved"], "config": config}]);
+        world.fleet.edge.apply(&document).await.unwrap();
+    };
+    let first = push(&world, "from,to\n/t1,/x\n/t2,/y\n").await;
+    apply(&world, &first, &config).await;
+    for path in ["/a", "/t2", "/a"] {
+        assert_eq!(world.sent("shop.example", path).await.0, 301, "{path}");
+    }
+    // Places and times of what is not newer than now; what was never used has no time.
+    let used = async |world: &World| -> Vec<(u64, bool)> {
+        let told = world.fleet.edge.admin.get("/v1/plugins/redirects/rules?unused_days=0").await.unwrap();
+        let told = told.json().unwrap();
+        let rules = told["bindings"][0]["unused"].as_array().unwrap();
+        rules.iter().map(|rule| (rule["rule"].as_u64().unwrap(), rule["last_at"].is_u64())).collect()
+    };
+    // Rules of the configuration, then the table by its lines.
+    assert_eq!(used(&world).await, [(0, true), (1, false), (4, false), (5, true)]);
+    let second = push(&world, "from,to\n/new,/z\n/t1,/x\n/t2,/elsewhere\n").await;
+    apply(&world, &second, &config).await;
+    let after = [(0, true), (1, false), (4, false), (5, false), (6, true)];
+    assert_eq!(used(&world).await, after, "a rule is known by what it is for");
+    world.fleet.edge.process.stop().await.unwrap();
+    world.fleet.edge = Edge::start(&world.fleet.edge_setup).await.unwrap();
+    assert_eq!(used(&world).await, after, "after a restart");
+
+    let mut command = Command::new(program::own("latchkey").unwrap());
+    command.args(["redirects", "unused", "--days", "0"]);
+    command.env("LATCHKEY_ADMIN", format!("unix:{}", world.fleet.edge_setup.admin_socket().display()));
+    let shown = stdout(&output(command).await);
+    assert!(shown.contains("rule 1, /c: never since") && shown.contains("table moved, line 4: last at"), "{shown}");
+    let none = world.fleet.edge.admin.get("/v1/plugins/redirects/rules?unused_days=1").await.unwrap().json().unwrap();
+    assert_eq!((&none["bindings"][0]["unused"], &none["bindings"][0]["rules"]), (&json!([]), &json!(5)), "{none:#}");
+    let bad = world.fleet.edge.admin.get("/v1/plugins/redirects/rules?unused_days=x").await.unwrap();
+    assert!(bad.status == 400 && bad.text().contains("invalid_unused_days"), "{}", bad.text());
 }

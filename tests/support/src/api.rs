@@ -36,6 +36,11 @@ impl Api {
         Ok(Self { client, base: base.into(), token: token.map(str::to_owned) })
     }
 
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self }
+    }
+
     pub async fn get(&self, path: &str) -> Result<Reply> {
         self.send(Method::GET, path, &[], Vec::new()).await
     }

@@ -1,7 +1,7 @@
 //! A certificate authority of a test's own, for servers that are not the fleet's and for certificates that the fleet must
 //! refuse.
 
-use openssl::asn1::Asn1Time;
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
@@ -32,8 +32,14 @@ impl Authority {
 
     /// A certificate for a host name or an IP address, valid for a day.
     pub fn issue(&self, name: &str) -> Result<Issued> {
+        self.issue_between(name, Asn1Time::days_from_now(0)?.as_ref(), Asn1Time::days_from_now(1)?.as_ref())
+    }
+
+    pub fn issue_between(&self, name: &str, not_before: &Asn1TimeRef, not_after: &Asn1TimeRef) -> Result<Issued> {
         let key = PKey::ec_gen("prime256v1")?;
         let mut certificate = unsigned(name, &key)?;
+        certificate.set_not_before(not_before)?;
+        certificate.set_not_after(not_after)?;
         certificate.set_issuer_name(self.certificate.subject_name())?;
         let mut names = SubjectAlternativeName::new();
         let is_address = name.parse::<std::net::IpAddr>().is_ok();

@@ -21,6 +21,8 @@ pub struct Setup {
     pub redis_settings: String,
     /// An RSA certificate beside the ECDSA one.
     pub rsa: bool,
+    /// On a Unix socket instead of its address: private keys are not taken in clear.
+    pub on_socket: bool,
     /// More sections of the boot file.
     pub settings: String,
     edge_token: String,
@@ -44,6 +46,7 @@ impl Setup {
             redis_url: None,
             redis_settings: String::new(),
             rsa: false,
+            on_socket: false,
             settings: String::new(),
             edge_token: random_token()?,
             operator_token: random_token()?,
@@ -53,8 +56,22 @@ impl Setup {
         Ok(setup)
     }
 
+    /// Where it listens, as its clients name it.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        if self.on_socket { self.listen() } else { format!("http://{}", self.address) }
+    }
+
+    fn listen(&self) -> String {
+        if self.on_socket { format!("unix:{}", self.socket().display()) } else { self.address.to_string() }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("certservice.sock")
+    }
+
+    fn api(&self, token: &str) -> Result<Api> {
+        let api = if self.on_socket { Api::unix(&self.socket())? } else { Api::http(&self.url(), None)? };
+        Ok(api.with_token(token))
     }
 
     pub fn edge_token_file(&self) -> PathBuf {
@@ -88,7 +105,7 @@ impl Setup {
         let mut text = format!(
             "data_dir = {:?}\n[listen]\naddress = \"{}\"\n[edges]\nprivate_keys_in_reach = true\npublic_keys = [{}]\n",
             self.data_folder(),
-            self.address,
+            self.listen(),
             quoted.join(", ")
         );
         for (role, token) in [("edge", &self.edge_token), ("operator", &self.operator_token)] {
@@ -135,8 +152,8 @@ impl CertService {
         let mut process = Process::start("certservice", &program, &setup.folder, |command| {
             command.arg("--config").arg(&boot_file);
         })?;
-        let operator = Api::http(&setup.url(), Some(&setup.operator_token))?;
-        let edge = Api::http(&setup.url(), Some(&setup.edge_token))?;
+        let operator = setup.api(&setup.operator_token)?;
+        let edge = setup.api(&setup.edge_token)?;
         process.until_ready(async || operator.get("/readyz").await?.expect(200)).await?;
         Ok(Self { process, edge, operator })
     }

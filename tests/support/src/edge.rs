@@ -35,6 +35,8 @@ pub struct Setup {
     pub within: Vec<String>,
     /// Where the admin socket is, if not in the data folder.
     pub admin: Option<PathBuf>,
+    /// What it logs, as RUST_LOG has it.
+    pub log: Option<&'static str>,
     /// Signs the plugins that are pushed. Its public key stands beside it, and is trusted.
     pub plugin_key: PathBuf,
 }
@@ -80,6 +82,7 @@ impl Setup {
             certservice: None,
             token_file: certservice.edge_token_file(),
             verify_key: certservice.verify_key(),
+            log: None,
             plugin_key: plugin_key_file,
         })
     }
@@ -144,6 +147,7 @@ impl Edge {
                 command.args(&setup.within[1..]).arg(&program);
             }
             command.arg("--config").arg(&boot_file);
+            command.envs(setup.log.map(|log| ("RUST_LOG", log)));
         })?;
         let admin = Api::unix(&setup.admin_socket())?;
         process.until_ready(async || admin.get("/healthz").await?.expect(200)).await?;

@@ -28,6 +28,10 @@ pub struct Plan {
     pub tls_alpn: bool,
     /// Another edge, with a key of its own and no configuration.
     pub second_edge: bool,
+    /// CertService listens on a Unix socket, so that it takes private keys.
+    pub certservice_on_socket: bool,
+    /// What the edge logs, as RUST_LOG has it; none: as this process.
+    pub edge_log: Option<&'static str>,
     /// More sections of CertService's boot file.
     pub certservice_settings: &'static str,
 }
@@ -76,9 +80,11 @@ impl Fleet {
         certservice_setup.redis_url = redis.as_ref().map(|redis| redis.url.clone());
         certservice_setup.store_url = mariadb.as_ref().map(|mariadb| mariadb.url.clone());
         certservice_setup.rsa = plan.rsa;
+        certservice_setup.on_socket = plan.certservice_on_socket;
         let certservice = CertService::start(&certservice_setup).await?;
 
-        let edge_setup = edge::Setup::new(path, key, &certservice_setup, https, http)?;
+        let mut edge_setup = edge::Setup::new(path, key, &certservice_setup, https, http)?;
+        edge_setup.log = plan.edge_log;
         let edge = Edge::start(&edge_setup).await?;
         let second_edge = match (second_folder, second_key) {
             (Some(folder), Some(key)) => {

@@ -53,16 +53,15 @@ fn name(value: &Value<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use latchkey_sdk::http::{Scheme, check};
+    use latchkey_sdk::http::check;
 
     use super::*;
 
     #[test]
     fn refuses_only_without_the_header() {
         let (plan, _) = check::<RequireHeader>(r#"{"header": "X-Edge-Key"}"#).expect("is accepted");
-        let facts = Facts { now_ms: 0, scheme: Scheme::Https, ip_literal_host: false, rollout_bucket: 0 };
         let asked = |wanted: &[Option<Vec<u8>>]| {
-            plan.policy.on_request(&facts, &Request { host: "shop.example", path: "/", query: None, wanted })
+            plan.policy.on_request(&Facts::EXAMPLE, &Request { host: "shop.example", path: "/", query: None, wanted })
         };
         assert_eq!(asked(&[Some(b"any".to_vec())]).action, Action::Next);
         assert_eq!(asked(&[None]).action, Action::Deny(403));

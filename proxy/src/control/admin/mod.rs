@@ -1,6 +1,8 @@
 //! The admin API, on a Unix socket that only its owner opens.
 
 mod config;
+mod preview;
+mod rules;
 mod shadow;
 mod tables;
 mod top;
@@ -50,6 +52,11 @@ pub(super) async fn serve(listener: UnixListener, control: Arc<Control>) {
         .route("/v1/plugins/{plugin}/crashes", get(crashes))
         .route("/v1/plugins/{plugin}/shadow", get(shadow::get).put(shadow::put).delete(shadow::delete))
         .route("/v1/plugins/{plugin}/shadow/promote", post(shadow::promote))
+        .route("/v1/plugins/{plugin}/rules", get(rules::get))
+        .route(
+            "/v1/plugins/{plugin}/preview",
+            post(preview::post).layer(DefaultBodyLimit::max(preview::BODY_BYTES_MAX)),
+        )
         .route("/v1/plugins/{plugin}", put(put_plugin).layer(DefaultBodyLimit::max(COMPONENT_BYTES_MAX)))
         .route("/v1/tables", get(tables::list))
         .route("/v1/tables/{digest}", put(tables::put).delete(tables::delete))

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{About, Binding};
+use super::Binding;
+use super::about::About;
 use crate::wasm::count;
 use crate::wasm::guest::http;
 use crate::wasm::memo::{self, Answer, Key, Parts, Shapes};
@@ -82,6 +83,7 @@ impl Binding {
         if self.terms.isolation == Isolation::Tenant {
             key.tenant(facts.tenant);
         }
+        key.standing(facts.standing);
         if shape.has(Parts::BUCKET) {
             key.number(facts.rollout_bucket);
         }

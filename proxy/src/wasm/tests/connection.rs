@@ -64,3 +64,18 @@ fn a_bad_network_is_refused_with_its_place() {
     let at: Vec<_> = faults.iter().filter_map(|fault| fault.split(':').next()).collect();
     assert_eq!(at, ["/trusted/0", "/header", "/deny/0"]);
 }
+
+#[test]
+fn connections_are_counted_by_client_over_all_instances() {
+    let binding = bind("proxy-policy", r#"{"trusted": ["10.0.0.0/8"], "rate": {"per_minute": 1, "burst": 3}}"#);
+    let admitted = |client: &str, tries: usize| {
+        let judged = |_: &usize| binding.judge("https", at(TRUSTED), Some(&header(Some(client)))).expect("answers");
+        (0..tries).filter(|n| judged(n) != Outcome::Reset).count()
+    };
+    assert_eq!(admitted(CLIENT, 5), 3);
+    let elsewhere = std::thread::scope(|scope| scope.spawn(|| admitted(CLIENT, 5)).join().expect("ends"));
+    assert_eq!(elsewhere, 0, "an instance of another thread counts with them");
+    assert_eq!(admitted("192.0.2.8:1", 5), 3);
+    binding.forget_rates();
+    assert_eq!(admitted(CLIENT, 5), 3);
+}

@@ -236,3 +236,50 @@ fn a_shadow_that_fails_again_and_again_is_not_asked_any_more() {
     assert_eq!((report.shadow.faults["trap"], report.crashes.len()), (1000, 1));
     assert!(report.stopped.is_some());
 }
+
+#[test]
+fn an_answer_for_a_certificate_that_is_well_is_not_given_for_one_that_is_not() {
+    let config = r#"{"stages": [{"from": "2020-01-01", "percent": 100, "max_age": 300},
+                                {"from": "2023-11-10", "percent": 100, "max_age": 31536000}]}"#;
+    let binding = bind("hsts", config);
+    let now = FACTS.now_ms / 1000;
+    let age = |standing| {
+        let edits = binding.on_response(&RequestFacts { standing, ..FACTS }, &get("/"), &get("/")).expect("answers");
+        edits.iter().map(ToString::to_string).collect::<Vec<_>>().concat()
+    };
+    let sent = |age: u64| format!("set strict-transport-security: max-age={age}");
+    let unwell = |since: u64, left: u64| Unwell { since: now - since, ends: now + left };
+    let day = 86_400;
+    assert_eq!(age(Standing::Healthy), sent(31_536_000));
+    assert_eq!(age(Standing::RenewalFailing(unwell(10 * day, 20 * day))), sent(300));
+    assert_eq!(age(Standing::RenewalFailing(unwell(day, 20 * day))), sent(31_536_000), "the stage had begun");
+    assert_eq!(age(Standing::HandshakeErrors(unwell(10 * day, 60 * day))), sent(300));
+    assert_eq!(age(Standing::Ending(unwell(day, 2 * day))), sent(2 * day));
+    assert_eq!(age(Standing::Ending(unwell(day, day))), sent(day), "of another certificate");
+    assert_eq!(age(Standing::None), "");
+    assert_eq!(age(Standing::Healthy), sent(31_536_000), "again");
+}
+
+#[test]
+fn rules_that_decide_are_known_also_where_no_call_is_made() {
+    let binding = bind("redirects", r#"{"rules": [{"from": "/a", "to": "/x"}, {"from": "/b", "to": "/y"}]}"#);
+    let used = |at: u64| -> Vec<u32> {
+        binding.rules().unused_since(at).filter(|unused| unused.last.is_some()).map(|unused| unused.rule).collect()
+    };
+    let ask = |path: &'static str, now_ms: u64| {
+        assert!(matches!(
+            binding.on_request(&RequestFacts { now_ms, ..FACTS }, &get(path)),
+            Ok(Action::Redirect { .. } | Action::Next)
+        ));
+    };
+    let later = u64::from(u32::MAX) * 20;
+    assert_eq!((binding.rules().count(), used(later)), (2, vec![]));
+    ask("/b", FACTS.now_ms);
+    ask("/c", FACTS.now_ms);
+    assert_eq!(used(later), [1]);
+    // The same answer, 59 seconds later, from memory.
+    let minute = FACTS.now_ms / 60_000;
+    ask("/b", FACTS.now_ms + 59_000);
+    assert_eq!(used((minute + 1) * 60), [1]);
+    assert_eq!(used(minute * 60), [0u32; 0], "it has decided since");
+}

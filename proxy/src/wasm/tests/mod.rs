@@ -14,6 +14,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use super::*;
+use crate::tls::{Standing, Unwell};
 
 /// Compiling is slow, so all tests share one host and each component is loaded once. Calls have more instructions and time
 /// than by default, so that a guest that eats memory meets that limit first, on a slow machine too.
@@ -27,8 +28,14 @@ static HOST: LazyLock<Host> = LazyLock::new(|| {
     Host::new(settings).expect("the engine starts")
 });
 
-const FACTS: RequestFacts =
-    RequestFacts { now_ms: 1_700_000_000_000, https: true, ip_host: false, rollout_bucket: 2500, tenant: Tenant(1) };
+const FACTS: RequestFacts = RequestFacts {
+    now_ms: 1_700_000_000_000,
+    https: true,
+    ip_host: false,
+    standing: Standing::Healthy,
+    rollout_bucket: 2500,
+    tenant: Tenant(1),
+};
 
 fn guest(name: &str) -> Vec<u8> {
     let built = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../plugins/built"));

@@ -131,3 +131,39 @@ async fn what_a_real_balancer_says_is_read_and_verified() {
         assert!(said.contains(part), "{part}\n{said}");
     }
 }
+
+#[tokio::test]
+async fn connections_are_counted_by_the_client_that_the_header_names() {
+    let world = world(json!({"trusted": ["127.0.0.2/32"], "rate": {"per_minute": 1, "burst": 4}})).await;
+    let https = world.fleet.edge_setup.https;
+    let header = |client: &str| proxy_header::v2(client.parse().unwrap(), https);
+    // One on each listener.
+    is_served(&world, header("203.0.113.7:1000"), "203.0.113.7").await;
+    is_served(&world, header("203.0.113.7:1001"), "203.0.113.7").await;
+    is_refused(&world, header("203.0.113.7:1002"), "policy").await;
+    is_served(&world, header("203.0.113.8:1000"), "203.0.113.8").await;
+    // An IPv6 network is one client.
+    is_served(&world, header("[2001:db8::1]:1000"), "2001:db8::1").await;
+    is_served(&world, header("[2001:db8::2]:1000"), "2001:db8::2").await;
+    is_refused(&world, header("[2001:db8::3]:1000"), "policy").await;
+    // A balancer that checks our health is not counted.
+    for _ in 0..6 {
+        is_served(&world, proxy_header::v2_local(), "127.0.0.2").await;
+    }
+    assert_eq!(world.metric("latchkey_plugin_faults_total", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn only_listed_private_endpoints_and_versions_are_let_in() {
+    let endpoints = ["aws:vpce-08d2bf15fac5001c9", "azure:33555234", "gcp:13426798"];
+    let world = world(json!({"trusted": ["127.0.0.2/32"], "endpoints": endpoints, "version": "v2"})).await;
+    let https = world.fleet.edge_setup.https;
+    let header = |kind: u8, value: &[u8]| proxy_header::v2_with(client(), https, &proxy_header::tlv(kind, value));
+    is_served(&world, header(0xea, b"\x01vpce-08d2bf15fac5001c9"), crate::world::CLIENT_IP).await;
+    is_served(&world, header(0xee, b"\x01\x22\x03\x00\x02"), crate::world::CLIENT_IP).await;
+    is_served(&world, header(0xe0, &13_426_798_u64.to_be_bytes()), crate::world::CLIENT_IP).await;
+    is_refused(&world, header(0xea, b"\x01vpce-0000"), "policy").await;
+    is_refused(&world, world.v2(), "policy").await;
+    is_refused(&world, world.v1(), "policy").await;
+    is_served(&world, proxy_header::v2_local(), "127.0.0.2").await;
+}
