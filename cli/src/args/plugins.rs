@@ -73,9 +73,17 @@ pub struct RunArgs {
     /// Its configuration (JSON). Default: config.json of the folder, `{}` where there is none.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// A table that the configuration names.
+    #[arg(long = "table", value_name = "NAME=FILE", value_parser = named_file)]
+    pub tables: Vec<(String, PathBuf)>,
     /// Where requests go that it lets pass, such as http://127.0.0.1:3000. Default: a server that tells what it saw.
     #[arg(long, value_name = "URL")]
     pub upstream: Option<String>,
+}
+
+fn named_file(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, file) = text.split_once('=').ok_or("NAME=FILE is expected")?;
+    Ok((name.to_owned(), file.into()))
 }
 
 #[derive(Debug, clap::Args)]

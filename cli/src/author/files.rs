@@ -23,6 +23,8 @@ pub(super) const SDK: &[(&str, &str)] = of_repository![
     "wit/control.wit",
     "wit/datasets.wit",
     "wit/http.wit",
+    "wit/rates.wit",
+    "wit/rules.wit",
     "wit/types.wit",
     "wit/worlds.wit",
     "plugins/README.md",
@@ -37,6 +39,8 @@ pub(super) const SDK: &[(&str, &str)] = of_repository![
     "plugins/sdk/src/http.rs",
     "plugins/sdk/src/lib.rs",
     "plugins/sdk/src/log.rs",
+    "plugins/sdk/src/rates.rs",
+    "plugins/sdk/src/rules.rs",
     "plugins/wrap/Cargo.toml",
     "plugins/wrap/src/main.rs",
 ];

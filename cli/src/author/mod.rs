@@ -1,11 +1,14 @@
 //! Starts a plugin of the user's own, and compiles it. Everything that it takes but the compiler is in this program.
 
 mod files;
+mod run;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Failure;
+
+pub(crate) use self::run::run;
 
 const NAME_BYTES_MAX: usize = 64;
 /// The SDK's part of a plugin's folder.

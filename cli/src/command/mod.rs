@@ -20,6 +20,8 @@ mod top;
 
 use clap::CommandFactory;
 
+pub(crate) use self::table::push_file;
+
 use crate::args::{Args, BudgetAction, Command, EdgeAction, ImportAction};
 use crate::{Failure, demo};
 

@@ -51,6 +51,7 @@ pub(super) async fn run(args: &AdminArgs, action: PluginAction, json: bool) -> R
             }
             Ok(())
         }
+        PluginAction::Run(run) => author::run(&run).await,
         PluginAction::Inspect(passed) => by_proxy("inspect", passed, json),
         PluginAction::Check(passed) => by_proxy("check", passed, json),
         PluginAction::Test(passed) => by_proxy("test", passed, json),

@@ -23,13 +23,19 @@ pub(super) async fn run(args: &AdminArgs, action: TableAction, json: bool) -> Re
     }
 }
 
-/// Read twice rather than held in memory: it may be large.
-async fn push(admin: &Admin, path: &Path, json: bool) -> Result<(), Failure> {
+/// Uploads a table: its digest, and whether the proxy did not have it yet. Read twice rather than held in memory: it may be
+/// large.
+pub(crate) async fn push_file(admin: &Admin, path: &Path) -> Result<(String, bool), Failure> {
     let failed = |error| Failure::File { file: path.to_owned(), error };
     let mut file = File::open(path).map_err(failed)?;
     let digest = digest(&mut file).map_err(failed)?;
     file.rewind().map_err(failed)?;
     let new = admin.push_table(file, &digest).await?;
+    Ok((digest, new))
+}
+
+async fn push(admin: &Admin, path: &Path, json: bool) -> Result<(), Failure> {
+    let (digest, new) = push_file(admin, path).await?;
     match (json, new) {
         (true, _) => println!("{}", json!({"digest": digest, "new": new})),
         (false, true) => println!("{digest}"),

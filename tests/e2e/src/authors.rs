@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use serde_json::json;
 use support::fleet::Plan;
 use support::folder::Folder;
+use support::process::{Process, Signal};
 use support::program;
+use support::visitor::Visitor;
 
 use crate::world::{World, guest, output, repository, stderr, stdout};
 
@@ -56,7 +59,7 @@ async fn the_tutorial_leads_to_a_plugin_that_serves() {
 
 #[tokio::test]
 async fn cases_of_the_first_party_plugins_hold() {
-    for name in ["hsts", "redirects", "proxy-policy"] {
+    for name in ["hsts", "redirects", "proxy-policy", "examples/blocklist"] {
         let tested = plugin(&repository().join("plugins").join(name), &["test", "cases.toml", "--json"]).await;
         assert!(tested.status.success(), "{name}: {}{}", stdout(&tested), stderr(&tested));
         let told: serde_json::Value = serde_json::from_slice(&tested.stdout).unwrap();
@@ -64,6 +67,89 @@ async fn cases_of_the_first_party_plugins_hold() {
         let measured = cases.iter().filter(|case| case["used"]["instructions"].as_u64() > Some(100)).count();
         assert!(cases.len() >= 6 && measured >= 5, "{name}: {told:#}");
     }
+}
+
+#[tokio::test]
+async fn a_plugin_in_c_decides_as_its_cases_say() {
+    let component = guest_in_c().display().to_string();
+    let folder = repository().join("plugins/examples/maintenance-c");
+    let tested = plugin(&folder, &["test", "cases.toml", "--plugin", &component]).await;
+    assert!(tested.status.success(), "{}{}", stdout(&tested), stderr(&tested));
+    let inspected = stdout(&plugin(&folder, &["inspect", &component]).await);
+    assert!(inspected.contains("latchkey:edge/http-policy@0.2.0") && !inspected.contains("wasi:"), "{inspected}");
+
+    let world = World::start(Plan::default()).await;
+    world.issue("shop.example").await;
+    let digest = world.fleet.edge.push(&guest_in_c()).await.unwrap();
+    let mut document = world.config();
+    document["plugins"]["maintenance"] = json!({"digest": digest});
+    document["sites"][0]["plugins"] = json!([{"plugin": "maintenance", "config": {"until": 99_999_999_999_u64}}]);
+    world.fleet.edge.apply(&document).await.unwrap();
+    let answer = world.https("shop.example").await.get("shop.example", "/").await.unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (503, "Back soon.\n"));
+    assert!(answer.header("retry-after").is_some_and(|seconds| seconds.parse::<u64>().is_ok()));
+}
+
+/// Compiled by clang.
+fn guest_in_c() -> PathBuf {
+    let file = repository().join("plugins/built/maintenance.wasm");
+    assert!(file.is_file(), "{} is missing: run plugins/build-c.sh", file.display());
+    file
+}
+
+/// Components as they were built when their version of wit/ was released, each with its cases.
+#[tokio::test]
+async fn components_of_every_released_wit_version_still_load_and_answer() {
+    let kept = repository().join("tests/kept");
+    let mut tried = 0;
+    for version in std::fs::read_dir(&kept).unwrap() {
+        let folder = version.unwrap().path();
+        for file in std::fs::read_dir(&folder).unwrap() {
+            let cases = file.unwrap().path();
+            if cases.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
+            let tested = plugin(&folder, &["test", &cases.display().to_string()]).await;
+            assert!(tested.status.success(), "{}: {}{}", cases.display(), stdout(&tested), stderr(&tested));
+            tried += 1;
+        }
+    }
+    assert!(tried >= 3, "{tried} in {}", kept.display());
+}
+
+#[tokio::test]
+async fn a_running_plugin_is_reloaded_when_its_files_are_saved_and_tells_its_calls() {
+    let folder = Folder::new().unwrap();
+    let component = folder.path().join("mine.wasm");
+    std::fs::copy(guest("require-header"), &component).unwrap();
+    let config = folder.write("config.json", r#"{"header": "x-key", "status": 401}"#).unwrap();
+    let mut runs = Process::start("run", &program::own("latchkey").unwrap(), folder.path(), |command| {
+        command.args(["plugin", "run", "--plugin"]).arg(&component).arg("--config").arg(&config);
+    })
+    .unwrap();
+    let told = runs.says(&["curl --cacert", "https://plugin.localhost:"]).await.unwrap();
+    let (_, root) = told.split_once("--cacert ").unwrap();
+    let (root, url) = root.split_once(' ').unwrap();
+    let port: u16 = url.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap();
+    let visitor = Visitor::to(([127, 0, 0, 1], port).into());
+    let visitor = visitor.trusting(&std::fs::read_to_string(root).unwrap()).unwrap();
+    let get = async || visitor.https("plugin.localhost").await.unwrap().get("plugin.localhost", "/a?b").await.unwrap();
+    assert_eq!(get().await.status, 401);
+    let call = runs.says(&["require-header request plugin.localhost/a?b → deny 401", " instructions, "]).await.unwrap();
+    assert!(call.contains("µs"), "{call}");
+
+    std::fs::write(&config, r#"{"header": "x-key", "status": 200}"#).unwrap();
+    runs.says(&["not in force; what was before stays"]).await.unwrap();
+    assert!(runs.log().contains("/status: 200 is out of range"), "{}", runs.log());
+    assert_eq!(get().await.status, 401);
+    std::fs::write(&config, r#"{"header": "x-key", "status": 402}"#).unwrap();
+    runs.says(&["in force: require-header", "revision 2"]).await.unwrap();
+    assert_eq!(get().await.status, 402);
+    runs.says(&["→ deny 402"]).await.unwrap();
+    runs.signal(Signal::INT);
+    assert!(runs.ended().await.unwrap().success(), "{}", runs.log());
+    let nowhere = plugin(folder.path(), &["run"]).await;
+    assert!(stderr(&nowhere).contains("latchkey plugin new"), "{}", stderr(&nowhere));
 }
 
 #[tokio::test]
