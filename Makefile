@@ -25,6 +25,7 @@ demo: ## real requests through every part, explained; then it stays up. ONCE=1 s
 
 test: setup-test lint plugins deny ## everything: lint, unit and end-to-end tests, licences
 	cargo build --locked --workspace --bins
+	plugins/build-c.sh
 	cd plugins && cargo test --locked --quiet
 	tests/with-mariadb.sh cargo test --locked --workspace
 
