@@ -12,6 +12,7 @@ pub mod challenge;
 pub mod dns;
 pub mod issue;
 pub mod seal;
+pub mod keys;
 pub mod store;
 
 pub mod notify;

@@ -5,11 +5,11 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use contract::sealed::Recipient;
 use contract::signed::SigningKey;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify as Wake, watch};
 use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
 use crate::admin::{Api, Links, Progress, Server, router};
 use crate::config::{Config, Listen};
@@ -17,6 +17,7 @@ use crate::dns::Zones;
 use crate::doctor::Doctor;
 use crate::intake::Rules;
 use crate::issue::Issuer;
+use crate::keys::{self, Keys};
 use crate::notify::Notify;
 use crate::observe::Metrics;
 use crate::order::{Hands, Pace, Plan, Runner, ask_windows};
@@ -44,10 +45,12 @@ impl Service {
     /// Opens everything and binds the socket; fails where an operator has to act. CAs and Redis may be down.
     pub async fn build(config: Config) -> Result<Self, String> {
         secret_file::make_folder(&config.data_dir)?;
-        let (signing_key, links) = signing_key(&config.data_dir)?;
+        let (signing_key, pem) = signing_key(&config.data_dir)?;
         let signing_key = Arc::new(signing_key);
         let metrics = Arc::new(Metrics::new().map_err(|error| error.to_string())?);
         let store = Store::open(&config.store).await.map_err(|error| error.to_string())?;
+        let keys = Keys::new(store.clone(), pem.as_bytes(), config.edges.clone());
+        keys.begin().await.map_err(|error| format!("[edges] public_keys: {error}"))?;
         let notify = Notify::new(config.redis.as_ref(), store.clone(), signing_key.clone(), metrics.clone())?;
         let checks = checks(&config, signing_key.kid())?;
         let mut issuers = HashMap::new();
@@ -55,17 +58,16 @@ impl Service {
             let opened = Issuer::open(issuer, &config.data_dir);
             issuers.insert(issuer.name.clone(), opened.map_err(|says| format!("issuer `{}`: {says}", issuer.name))?);
         }
-        let doctor = Doctor::new(&config, store.clone(), notify.clone(), checks.clone())?;
-        let progress = Progress::new(config.edges.iter().map(Recipient::kid));
+        let doctor = Doctor::new(&config, store.clone(), keys.clone(), notify.clone(), checks.clone())?;
         let tickets = Turning {
             store: store.clone(),
             notify: notify.clone(),
-            edges: config.edges.clone(),
+            keys: keys.clone(),
             metrics: metrics.clone(),
             pace: config.tickets,
         };
         let zones = Zones::open(&config.dns, checks.clone())?;
-        let hands = Hands::new(issuers, config.edges, notify.clone(), checks.clone(), zones);
+        let hands = Hands::new(issuers, keys.clone(), notify.clone(), checks.clone(), zones);
         let pace = Pace {
             retry_seconds_min: config.issuance.retry_seconds_min,
             retry_seconds_max: config.issuance.retry_seconds_max,
@@ -106,9 +108,10 @@ impl Service {
             confidential: matches!(config.listen, Listen::Unix(_) | Listen::Tcp { tls: Some(_), .. }),
             rules,
             doctor,
-            links,
+            links: Links::new(pem.as_bytes()),
+            keys,
             listed: Arc::new(Wake::new()),
-            progress,
+            progress: Progress::default(),
             checks,
             limits,
             ms_per_order,
@@ -154,6 +157,8 @@ impl Service {
         background.spawn(renew::run(store.clone(), self.planner, hurry, wake));
         background.spawn(intake::run(store.clone(), self.api.rules.clone(), self.api.listed.clone(), wake_orders));
         background.spawn(self.tickets.run());
+        let (notify, metrics) = (self.api.notify.clone(), self.api.metrics.clone());
+        background.spawn(keys::tidy(self.api.keys.clone(), notify, metrics));
         self.senders.into_iter().for_each(|sender| drop(background.spawn(sender.run())));
         background.spawn(self.api.notify.clone().sweep());
         let ended = tokio::select! {
@@ -176,9 +181,9 @@ fn checks(config: &Config, kid: &str) -> Result<Checks, String> {
     Ok(Checks::new(precheck, needs))
 }
 
-/// What every edge believes CertService by, made on first start; and links to the pages of domains, which nobody without it
-/// can make.
-fn signing_key(data_dir: &Path) -> Result<(SigningKey, Links), String> {
+/// What every edge believes CertService by, made on first start, and its text: what nobody without it can make is derived
+/// from that.
+fn signing_key(data_dir: &Path) -> Result<(SigningKey, Zeroizing<String>), String> {
     let (private, public) = (data_dir.join("signing.pem"), data_dir.join("signing.pub"));
     if !private.exists() {
         let (_, pem) = SigningKey::generate().map_err(|error| format!("making the signing key failed: {error}"))?;
@@ -188,7 +193,7 @@ fn signing_key(data_dir: &Path) -> Result<(SigningKey, Links), String> {
     let key = SigningKey::from_pem(&pem).map_err(|error| format!("{}: {error}", private.display()))?;
     // Written each time: it may have been lost, or belong to an older key.
     secret_file::write_public(&public, &key.public_pem())?;
-    Ok((key, Links::new(pem.as_bytes())))
+    Ok((key, pem))
 }
 
 /// Keeps private keys out of core dumps.

@@ -1,4 +1,5 @@
 mod certservice;
+mod keys;
 mod pki;
 mod plugins;
 mod shadow;
@@ -8,14 +9,16 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use self::certservice::seconds;
-pub use self::certservice::{AuditAction, BudgetAction, CertAction, DomainAction, EdgeAction, ImportAction, IssueArgs};
+pub use self::certservice::{
+    AuditAction, BudgetAction, CertAction, CertServiceArgs, DomainAction, EdgeAction, ImportAction, IssueArgs,
+};
+pub use self::keys::KeysAction;
 pub use self::pki::{PkiAction, PkiArgs, Role};
 pub use self::plugins::{HstsAction, HstsArgs, PluginAction, RedirectsAction, RunArgs, TableAction, ToProxy};
 pub use self::shadow::{Change, ShadowAction};
 use crate::client::Target;
 pub use crate::import::Format;
 
-const CERTSERVICE: &str = "unix:/run/latchkey/certservice.sock";
 const ADMIN: &str = "unix:/run/latchkey/proxy.sock";
 
 /// The operator's command for Latchkey: domains and their certificates, a proxy's configuration and plugins.
@@ -92,6 +95,13 @@ pub enum Command {
         certservice: CertServiceArgs,
         #[command(subcommand)]
         action: EdgeAction,
+    },
+    /// The edge keys: to which private keys are sealed, and what is sealed to which.
+    Keys {
+        #[command(flatten)]
+        certservice: CertServiceArgs,
+        #[command(subcommand)]
+        action: KeysAction,
     },
     /// A private CA for CertService's API: client certificates with roles, its server certificate, revocation.
     Pki {
@@ -178,34 +188,6 @@ pub enum By {
     Handshakes,
     /// Names that nobody registered, by registered domain
     UnknownSni,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct CertServiceArgs {
-    /// CertService's API: unix:/path, https://host:port, or http://host:port on loopback [default: unix:/run/latchkey/certservice.sock]
-    #[arg(long, global = true, env = "LATCHKEY_CERTSERVICE", value_name = "WHERE")]
-    pub certservice: Option<Target>,
-    /// Bearer token, where CertService asks for one. Prefer --token-file: other users can read command lines.
-    #[arg(long, global = true, env = "LATCHKEY_TOKEN", hide_env_values = true, hide = true, value_name = "TOKEN")]
-    pub token: Option<String>,
-    /// File with the bearer token, where CertService asks for one. Without it: the variable LATCHKEY_TOKEN.
-    #[arg(long, global = true, env = "LATCHKEY_TOKEN_FILE", value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
-    /// Root certificate (PEM) of CertService's https address, where it is not a public one.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
-    /// Client certificate (PEM), where CertService takes them; with --key-file.
-    #[arg(long, global = true, env = "LATCHKEY_CERT_FILE", value_name = "FILE", requires = "key_file")]
-    pub cert_file: Option<PathBuf>,
-    /// Its private key (PEM).
-    #[arg(long, global = true, env = "LATCHKEY_KEY_FILE", value_name = "FILE", requires = "cert_file")]
-    pub key_file: Option<PathBuf>,
-}
-
-impl CertServiceArgs {
-    pub fn target(&self) -> Target {
-        self.certservice.clone().unwrap_or_else(|| Target::Unix(CERTSERVICE.trim_start_matches("unix:").into()))
-    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -25,3 +25,4 @@ pub mod serve;
 mod life;
 pub mod handover;
 pub mod workshop;
+pub mod rewrap;

@@ -49,6 +49,8 @@ enum Command {
         #[arg(long, default_value = "2048")]
         bits: keygen::Bits,
     },
+    /// Wrap what this edge opens for other edge keys, and try what others have wrapped for it; no certificate is issued anew
+    Rewrap(proxy::rewrap::Arguments),
     /// Replace the running process by a new one, of the program and boot file that are there now; no request fails
     Upgrade {
         /// Boot file of the running process: its data_dir says where that is found
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
         Some(Command::Keygen { out, bits }) => keygen::run(&out, bits),
+        Some(Command::Rewrap(arguments)) => no_core_files().and_then(|()| proxy::rewrap::run(&arguments)),
         Some(Command::Upgrade { config }) => upgrade(&config),
         Some(Command::CompilePlugin { seconds_max, mib_max, memory_bytes }) => {
             let done = compile_standard_input(CompileLimits { seconds_max, mib_max }, memory_bytes);
@@ -116,10 +119,7 @@ fn told_as_it_is(done: Result<(), String>) -> ExitCode {
 
 fn serve(arguments: &Arguments) -> Result<(), String> {
     start_log(arguments.log_format, "info");
-    // A core file would hold opened private keys.
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(rustix::process::Resource::Core, none)
-        .map_err(|error| format!("core files can't be turned off: {error}"))?;
+    no_core_files()?;
     raise_descriptors();
     let config = Config::read(&arguments.config).map_err(|error| error.to_string())?;
     if arguments.check {
@@ -128,6 +128,13 @@ fn serve(arguments: &Arguments) -> Result<(), String> {
     }
     let successor = arguments.take_over.then(Successor::greet).transpose().map_err(|error| error.to_string())?;
     proxy::serve::run(config, successor).map_err(|error| error.to_string())
+}
+
+/// They would hold opened private keys.
+fn no_core_files() -> Result<(), String> {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none)
+        .map_err(|error| format!("core files can't be turned off: {error}"))
 }
 
 /// As many open files as may be: a connection takes one, and one to its upstream.

@@ -2,12 +2,17 @@
 
 mod certificate;
 mod forecast;
+mod keys;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::certificate::{BringCertificate, CertificateInfo, CertificatePage};
 pub use self::forecast::{
     Budget, BudgetPage, EndingCertificate, Forecast, IssuerBudgets, IssuerForecast, Outage, PlannedDay,
+};
+pub use self::keys::{
+    AddKey, Custody, EdgeKeyInfo, KeyCustody, KeyPage, KeyState, PROOF_HEADER, PoolCustody, REWRAP_MAX, RetiredKey,
+    RewrapItem, RewrapOutcome, RewrapPage, RewrapRefusal, Rewrapped, RewrappedBundle,
 };
 use crate::Hostname;
 

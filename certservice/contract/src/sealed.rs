@@ -4,6 +4,8 @@
 //! the certificate it belongs to are the JWE's additional authenticated data, so a key moved to another domain or
 //! another certificate does not open. The keys of session tickets are sealed in the same way, each bound to its name.
 //!
+//! An edge that opens one can wrap its content key for further edge keys ([`rewrap`]): nothing else of it changes.
+//!
 //! CertService has [`seal`] (the `rsa` and `aes-gcm` crates, public keys only). The edge has [`open`] (OpenSSL: the
 //! `rsa` crate's private-key operations leak time, RUSTSEC-2023-0071).
 
@@ -12,11 +14,15 @@
 
 #[cfg(feature = "open")]
 mod opening;
+#[cfg(feature = "open")]
+mod rewrapping;
 #[cfg(feature = "seal")]
 mod sealing;
 
 #[cfg(feature = "open")]
 pub use self::opening::{EdgeKey, Expected, KeyError, OpenError, open, open_ticket_key};
+#[cfg(feature = "open")]
+pub use self::rewrapping::{WrapKey, prove, rewrap};
 #[cfg(feature = "seal")]
 pub use self::sealing::{Recipient, RecipientError, SealError, seal, seal_ticket_key};
 use base64::Engine;
@@ -48,12 +54,14 @@ pub struct Sealed {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SealedRecipient {
     pub header: RecipientHeader,
     pub encrypted_key: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RecipientHeader {
     pub kid: String,

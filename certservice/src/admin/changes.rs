@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use contract::api::{CHANGES_MAX, ChangePage};
+use contract::sealed::Recipient;
 use http::{HeaderMap, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,9 +46,11 @@ pub(super) async fn list(
     })?;
     if let Some(edge) = headers.get(EDGE_HEADER) {
         let edge = String::from_utf8_lossy(edge.as_bytes());
-        if !api.progress.saw(&edge, since, clock::now()) {
+        let active = api.keys.active().await?;
+        let kids: Vec<_> = active.iter().map(Recipient::kid).collect();
+        if !api.progress.saw(&kids, &edge, since, clock::now()) {
             let says = format!(
-                "{EDGE_HEADER} is `{}`, which is no key ID of [edges] public_keys; list the edge's public key there",
+                "{EDGE_HEADER} is `{}`, which is the key ID of no active edge key; add its public key: `latchkey keys add`, or [edges] public_keys",
                 quoted(&edge)
             );
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "unknown_edge", "Unknown edge", says));

@@ -77,7 +77,7 @@ pub(super) async fn tls_challenge(State(api): State<Arc<Api>>, Path(name): Path<
     }
 }
 
-fn signed<T: Payload>(api: &Api, payload: &T) -> Result<String, ApiError> {
+pub(super) fn signed<T: Payload>(api: &Api, payload: &T) -> Result<String, ApiError> {
     sign(payload, &api.signing_key).map_err(|error| {
         tracing::error!(%error, "signing failed");
         let says = "signing failed; see CertService's log";

@@ -10,6 +10,7 @@ mod edges;
 mod events;
 mod forecast;
 mod health;
+mod keys;
 mod listen;
 mod own;
 mod page;
@@ -17,6 +18,7 @@ mod lists;
 mod openapi;
 mod problem;
 mod progress;
+mod rewrap;
 mod routes;
 mod tls;
 mod verbs;
@@ -42,6 +44,7 @@ use crate::budget::Limits;
 use crate::config::{ClientCertificate, Token};
 use crate::doctor::Doctor;
 use crate::intake::Rules;
+use crate::keys::Keys;
 use crate::notify::Notify;
 use crate::observe::Metrics;
 use crate::order::Hands;
@@ -65,6 +68,7 @@ pub struct Api {
     pub confidential: bool,
     pub rules: Rules,
     pub progress: Progress,
+    pub keys: Keys,
     pub checks: Checks,
     pub links: Links,
     pub doctor: Doctor,

@@ -96,7 +96,7 @@ async fn serve(
     own: Own,
     now: u64,
 ) -> Result<Response, ApiError> {
-    let (bundle, shown) = api.hands.seal_own(&name, &own).map_err(|failure| {
+    let (bundle, shown) = api.hands.seal_own(&name, &own).await.map_err(|failure| {
         tracing::error!(domain = %name, says = failure.says, "a certificate that was brought along can't be sealed");
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error", failure.says)
     })?;

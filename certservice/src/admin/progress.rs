@@ -7,9 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// As many as there are edge keys in the boot file: nobody else is taken down.
+/// As many as there are edge keys: nobody else is taken down.
+#[derive(Default)]
 pub struct Progress {
-    edges: Mutex<BTreeMap<String, Option<Seen>>>,
+    edges: Mutex<BTreeMap<String, Seen>>,
 }
 
 #[derive(Clone, Copy)]
@@ -32,31 +33,26 @@ pub struct Edge {
 }
 
 impl Progress {
-    /// Of edges with these key IDs.
-    pub fn new<'a>(edges: impl IntoIterator<Item = &'a str>) -> Self {
-        let never_seen = |edge: &str| (edge.to_owned(), None);
-        Self { edges: Mutex::new(edges.into_iter().map(never_seen).collect()) }
-    }
-
-    /// An edge has applied all changes up to `cursor`; `false` if there is no such edge.
-    pub fn saw(&self, edge: &str, cursor: u64, now: u64) -> bool {
+    /// An edge has applied all changes up to `cursor`; `false` if there is no such edge among `known`, the key IDs that are
+    /// active. What is no longer is forgotten.
+    pub fn saw(&self, known: &[&str], edge: &str, cursor: u64, now: u64) -> bool {
         let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(seen) = edges.get_mut(edge) else {
-            return false;
-        };
-        *seen = Some(Seen { cursor, at: now });
-        true
+        edges.retain(|seen, _| known.contains(&seen.as_str()));
+        let is_known = known.contains(&edge);
+        if is_known {
+            edges.insert(edge.to_owned(), Seen { cursor, at: now });
+        }
+        is_known
     }
 
     /// Those that were seen since the start; `head` is the cursor of the newest change.
     pub fn list(&self, head: u64) -> Vec<Edge> {
         let edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = edges.iter().filter_map(|(edge, seen)| Some((edge, (*seen)?)));
-        let shown = seen.map(|(edge, Seen { cursor, at })| Edge {
+        let shown = edges.iter().map(|(edge, Seen { cursor, at })| Edge {
             edge: edge.clone(),
-            cursor,
-            behind: head.saturating_sub(cursor),
-            seen_at: at,
+            cursor: *cursor,
+            behind: head.saturating_sub(*cursor),
+            seen_at: *at,
         });
         shown.collect()
     }
@@ -73,9 +69,11 @@ mod tests {
 
     #[test]
     fn edges_are_shown_as_they_were_seen_last() {
-        let progress = Progress::new(["b", "a", "never"]);
+        let (progress, known) = (Progress::default(), ["b", "a", "never"]);
         assert_eq!((progress.list(9), progress.behind_max(9)), (vec![], 0));
-        assert!(progress.saw("b", 2, 100) && progress.saw("a", 9, 101) && progress.saw("b", 5, 102));
+        assert!(
+            progress.saw(&known, "b", 2, 100) && progress.saw(&known, "a", 9, 101) && progress.saw(&known, "b", 5, 102)
+        );
         let edge = |edge: &str, cursor, behind, seen_at| Edge { edge: edge.into(), cursor, behind, seen_at };
         assert_eq!(progress.list(9), [edge("a", 9, 0, 101), edge("b", 5, 4, 102)]);
         assert_eq!(progress.behind_max(9), 4);
@@ -85,8 +83,10 @@ mod tests {
 
     #[test]
     fn nobody_else_is_taken_down() {
-        let progress = Progress::new(["a"]);
-        assert!((0..2000).all(|n| !progress.saw(&format!("made-up-{n}"), 1, 1)));
+        let progress = Progress::default();
+        assert!(progress.saw(&["a", "b"], "b", 1, 1));
+        assert!((0..2000).all(|n| !progress.saw(&["a"], &format!("made-up-{n}"), 1, 1)));
+        // Nor is a key that was retired.
         assert_eq!(progress.list(9), []);
     }
 }

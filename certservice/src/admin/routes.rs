@@ -10,7 +10,8 @@ use serde_json::json;
 use super::access::Allowed::{self, *};
 use super::openapi::{About, route};
 use super::{
-    Api, audit, budgets, changes, doctor, domains, edges, events, forecast, health, lists, own, page, verbs, webhooks,
+    Api, audit, budgets, changes, doctor, domains, edges, events, forecast, health, keys, lists, own, page, rewrap,
+    verbs, webhooks,
 };
 
 pub(super) struct Route {
@@ -30,7 +31,7 @@ impl Route {
 }
 
 pub(super) fn routes() -> Vec<Route> {
-    [domain_routes(), edge_routes(), operator_routes()].into_iter().flatten().collect()
+    [domain_routes(), edge_routes(), key_routes(), operator_routes()].into_iter().flatten().collect()
 }
 
 fn domain_routes() -> Vec<Route> {
@@ -145,6 +146,47 @@ fn edge_routes() -> Vec<Route> {
             .header("latchkey-edge", json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"}), "the edge's key ID")
             .json::<ChangePage>(200)
             .errors(&[400]),
+    ]
+}
+
+fn key_routes() -> Vec<Route> {
+    let kid = || json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"});
+    vec![
+        route("GET", "/v1/keys", See, get(keys::list))
+            .says("To which edge keys is sealed, and was")
+            .json::<KeyPage>(200)
+            .errors(&[]),
+        route("POST", "/v1/keys", Operator, post(keys::add))
+            .says("An edge key that is sealed to from here on; again is no other")
+            .query("dry_run", json!({"type": "boolean"}), "only say what would become of it")
+            .takes::<AddKey>()
+            .json::<EdgeKeyInfo>(200)
+            .json::<EdgeKeyInfo>(201)
+            .errors(&[400, 408, 409, 413]),
+        route("DELETE", "/v1/keys/{kid}", Operator, delete(keys::retire))
+            .says("Nothing is sealed to it any more; refused while there are bundles that no other key opens")
+            .query("force", json!({"type": "boolean"}), "also where bundles become unreadable")
+            .query("dry_run", json!({"type": "boolean"}), "only say what would become of it")
+            .json::<RetiredKey>(200)
+            .errors(&[400, 404, 409]),
+        route("GET", "/v1/custody", See, get(keys::custody))
+            .says("Which bundles are sealed to which edge keys")
+            .json::<Custody>(200)
+            .errors(&[]),
+        route("GET", "/v1/rewrap", Edge, get(rewrap::offer))
+            .says("Bundles that an edge key opens and that want something of its edge")
+            .query("kid", kid(), "of the edge's own key; required")
+            .query("to", json!({"type": "string"}), "key IDs that bundles are to be wrapped for, with commas")
+            .query("after", json!({"type": "string"}), "`next` of the page before")
+            .query("limit", whole(1, REWRAP_MAX as u64), "default 32")
+            .json::<RewrapPage>(200)
+            .errors(&[400, 404, 500]),
+        route("POST", "/v1/rewrap", Edge, post(rewrap::take))
+            .says("New entries of bundles, and whether those that there are open")
+            .header(PROOF_HEADER, json!({"type": "string"}), "HMAC of the body under the challenge's secret; required")
+            .takes::<Rewrapped>()
+            .json::<RewrapOutcome>(200)
+            .errors(&[400, 403, 404, 408, 413]),
     ]
 }
 

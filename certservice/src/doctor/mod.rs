@@ -7,11 +7,12 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use contract::api::{DoctorCheck, DoctorReport};
+use contract::api::{DoctorCheck, DoctorReport, KeyState};
 
 use self::outside::Ca;
 use crate::clock;
 use crate::config::{Config, IssuerKind};
+use crate::keys::Keys;
 use crate::notify::Notify;
 use crate::precheck::Checks;
 use crate::store::{Store, StoreError};
@@ -34,7 +35,7 @@ pub struct Doctor {
     cas: Vec<Ca>,
     /// Where customers' domains point to.
     addresses: Vec<IpAddr>,
-    edge_keys: usize,
+    keys: Keys,
     rotation_seconds: u64,
 }
 
@@ -45,7 +46,7 @@ fn found(id: impl Into<String>, ok: Option<bool>, says: impl Into<String>, fix: 
 }
 
 impl Doctor {
-    pub fn new(config: &Config, store: Store, notify: Notify, checks: Checks) -> Result<Self, String> {
+    pub fn new(config: &Config, store: Store, keys: Keys, notify: Notify, checks: Checks) -> Result<Self, String> {
         let mut cas = Vec::new();
         for issuer in &config.issuers {
             if let IssuerKind::Acme(acme) = &issuer.kind {
@@ -59,7 +60,7 @@ impl Doctor {
             data_dir: config.data_dir.clone(),
             cas,
             addresses: config.precheck.targets.addresses.clone(),
-            edge_keys: config.edges.len(),
+            keys,
             rotation_seconds: config.tickets.rotation_seconds,
         })
     }
@@ -73,6 +74,7 @@ impl Doctor {
         checks.extend(cas);
         checks.extend(ports);
         checks.push(self.keys().await);
+        checks.push(self.custody().await);
         checks.push(self.certificates().await);
         let passed = checks.iter().all(|check| check.ok != Some(false));
         DoctorReport { checked_at: clock::now(), passed, checks }
@@ -157,7 +159,7 @@ impl Doctor {
     }
 
     async fn keys(&self) -> DoctorCheck {
-        let edges = self.edge_keys;
+        let edges = self.keys.active().await.map_or(0, |active| active.len());
         let fix = "see CertService's log for why session ticket keys are not turned";
         match self.store.ticket_keys().await {
             Ok(Some(keys)) => {
@@ -173,6 +175,25 @@ impl Doctor {
             Ok(None) => found("keys", None, format!("sealed to {edges} edge keys; no session ticket keys yet"), fix),
             Err(_) => found("keys", None, "the database did not answer", fix),
         }
+    }
+
+    /// Whether the edges can open what they are to serve, and no edge key was tampered with.
+    async fn custody(&self) -> DoctorCheck {
+        let fix = "`latchkey keys custody` has the numbers: re-wrap what an edge key lacks (`latchkey keys rewrap` on an edge), \
+                   retire altered keys and add them anew";
+        let Ok(custody) = self.keys.custody().await else {
+            return found("custody", None, "the database did not answer", fix);
+        };
+        let of = |state| custody.keys.iter().filter(move |key| key.state == state);
+        let lacking = of(KeyState::Active).map(|key| key.missing + key.unconfirmed).max().unwrap_or(0);
+        let altered = of(KeyState::Altered).count();
+        let ok = lacking == 0 && custody.unreadable == 0 && altered == 0;
+        let says = format!(
+            "of {} bundles {} can be opened by no edge; the edge key that lacks most lacks {lacking}; {altered} edge keys in \
+             the database are not what was written",
+            custody.bundles, custody.unreadable
+        );
+        found("custody", Some(ok), says, fix)
     }
 
     async fn certificates(&self) -> DoctorCheck {

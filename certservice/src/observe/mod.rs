@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use contract::api::IssuerBudgets;
+use contract::api::{Custody, IssuerBudgets, KeyState};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -40,6 +40,7 @@ pub struct Metrics {
     counted_at: AtomicU64,
     changes_head: IntGauge,
     edges_behind_max: IntGauge,
+    custody: IntGaugeVec,
 }
 
 impl Metrics {
@@ -122,6 +123,14 @@ impl Metrics {
                 "latchkey_edges_behind_max",
                 "Changes that the edge which is furthest behind has not applied",
             )?,
+            custody: IntGaugeVec::new(
+                Opts::new(
+                    "latchkey_certservice_custody_bundles",
+                    "Bundles by what their edge keys lack: `missing` and `unconfirmed` of the active key that lacks most, \
+                     `unreadable` by any, `uncounted`",
+                ),
+                &["what"],
+            )?,
         };
         metrics.registry.register(Box::new(metrics.orders.clone()))?;
         metrics.registry.register(Box::new(metrics.passed_over.clone()))?;
@@ -142,6 +151,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.soonest_end_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.changes_head.clone()))?;
         metrics.registry.register(Box::new(metrics.edges_behind_max.clone()))?;
+        metrics.registry.register(Box::new(metrics.custody.clone()))?;
         Ok(metrics)
     }
 
@@ -183,6 +193,19 @@ impl Metrics {
         self.own_certificates.reset();
         for (code, count) in by_code {
             self.own_certificates.with_label_values(&[code]).set(signed(*count));
+        }
+    }
+
+    /// Which bundles the edges can open.
+    pub fn custody(&self, custody: &Custody) {
+        let active = || custody.keys.iter().filter(|key| key.state == KeyState::Active);
+        for (what, count) in [
+            ("missing", active().map(|key| key.missing).max().unwrap_or(0)),
+            ("unconfirmed", active().map(|key| key.unconfirmed).max().unwrap_or(0)),
+            ("unreadable", custody.unreadable),
+            ("uncounted", custody.uncounted),
+        ] {
+            self.custody.with_label_values(&[what]).set(signed(count));
         }
     }
 

@@ -14,6 +14,7 @@ use crate::dns::Zones;
 use crate::issue::{
     self, Chain, Csr, Failure, Finalized, Issuer, NewCertificate, OrderState, Own, PrivateKey, Reason, Suggestion, Then,
 };
+use crate::keys::Keys;
 use crate::notify::Notify;
 use crate::precheck::Checks;
 use crate::store::OWN;
@@ -29,24 +30,18 @@ const REVOKE_SECONDS_MAX: u64 = 45;
 /// What an order is worked on with.
 pub struct Hands {
     pub issuers: HashMap<String, Issuer>,
-    pub edges: Vec<Recipient>,
+    pub keys: Keys,
     pub notify: Notify,
     pub checks: Checks,
     pub zones: Zones,
     /// Keys whose certificate has not come yet, so that it can be sealed into the bundle's binding. A restart loses
     /// them, and the sealed copy in the order is used.
-    keys: Mutex<HashMap<Hostname, Arc<PrivateKey>>>,
+    made: Mutex<HashMap<Hostname, Arc<PrivateKey>>>,
 }
 
 impl Hands {
-    pub fn new(
-        issuers: HashMap<String, Issuer>,
-        edges: Vec<Recipient>,
-        notify: Notify,
-        checks: Checks,
-        zones: Zones,
-    ) -> Self {
-        Self { issuers, edges, notify, checks, zones, keys: Mutex::new(HashMap::new()) }
+    pub fn new(issuers: HashMap<String, Issuer>, keys: Keys, notify: Notify, checks: Checks, zones: Zones) -> Self {
+        Self { issuers, keys, notify, checks, zones, made: Mutex::new(HashMap::new()) }
     }
 
     /// Takes answers out of DNS, which nobody waits for.
@@ -86,7 +81,7 @@ impl Hands {
     }
 
     /// A certificate that was brought along, sealed to the edges.
-    pub fn seal_own(&self, domain: &Hostname, own: &Own) -> Result<(Bundle, CertificateInfo), Failure> {
+    pub async fn seal_own(&self, domain: &Hostname, own: &Own) -> Result<(Bundle, CertificateInfo), Failure> {
         let Own { chain, key, facts } = own;
         let bundle = Bundle {
             domain: domain.clone(),
@@ -95,16 +90,22 @@ impl Hands {
             not_before: facts.not_before,
             not_after: facts.not_after,
             x5c: Bundle::encode_chain(chain.iter().map(Vec::as_slice)),
-            key: seal::to_certificate(key, facts, domain, &self.edges)?,
+            key: seal::to_certificate(key, facts, domain, &self.edges().await?)?,
             rsa: None,
         };
         let shown = facts.shown(&bundle);
         Ok((bundle, shown))
     }
 
+    /// To whom is sealed now.
+    async fn edges(&self) -> Result<Vec<Recipient>, Failure> {
+        let unread = |error| Failure::ours(format!("the edge keys can't be read: {error}"), Then::Retry { after: 0 });
+        self.keys.active().await.map_err(unread)
+    }
+
     /// Forgets the key of an order that is over.
     pub fn forget(&self, domain: &Hostname) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(domain);
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).remove(domain);
     }
 
     fn issuer(&self, job: &Job) -> Result<&Issuer, Failure> {
@@ -176,8 +177,8 @@ impl Hands {
         let made = tokio::task::spawn_blocking(move || issue::new_key(&domain, kind)).await;
         let ended = |_| Failure::ours("making a key was broken off", Then::Retry { after: 0 });
         let (key, csr) = made.map_err(ended)??;
-        let sealed = seal::before_issuance(&key, &csr, &job.domain, &self.edges)?;
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealed = seal::before_issuance(&key, &csr, &job.domain, &self.edges().await?)?;
+        let mut keys = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.len() < KEYS_MAX || keys.contains_key(&job.domain) {
             keys.insert(job.domain.clone(), Arc::new(key));
         }
@@ -188,22 +189,22 @@ impl Hands {
         let csr = Csr::from_der(key.csr.clone())?;
         match self.issuer(job)?.finalize(order, &csr, &job.domain, clock::now()).await? {
             Finalized::Accepted => Ok(Event::Accepted),
-            Finalized::Issued(chain) => self.certified(job, &csr, key, chain),
+            Finalized::Issued(chain) => self.certified(job, &csr, key, chain).await,
         }
     }
 
     async fn fetch(&self, job: &Job, order: &str, key: SealedKey) -> Result<Event, Failure> {
         match self.issuer(job)?.certificate(order).await? {
-            Some(chain) => self.certified(job, &Csr::from_der(key.csr.clone())?, key, chain),
+            Some(chain) => self.certified(job, &Csr::from_der(key.csr.clone())?, key, chain).await,
             None => Ok(Event::Pending),
         }
     }
 
-    fn certified(&self, job: &Job, csr: &Csr, key: SealedKey, chain: Chain) -> Result<Event, Failure> {
+    async fn certified(&self, job: &Job, csr: &Csr, key: SealedKey, chain: Chain) -> Result<Event, Failure> {
         let facts = issue::check(&chain, &job.domain, csr, clock::now())?;
-        let in_memory = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&job.domain).cloned();
+        let in_memory = self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&job.domain).cloned();
         let sealed = match in_memory.filter(|key| key.public_key_sha256() == csr.public_key_sha256()) {
-            Some(key) => seal::to_certificate(&key, &facts, &job.domain, &self.edges)?,
+            Some(key) => seal::to_certificate(&key, &facts, &job.domain, &self.edges().await?)?,
             None => key.sealed,
         };
         let x5c = Bundle::encode_chain(chain.iter().map(Vec::as_slice));

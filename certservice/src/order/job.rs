@@ -361,7 +361,7 @@ impl Step {
 }
 
 impl Status {
-    pub(super) fn working(code: &str, says: &str) -> Self {
+    pub(crate) fn working(code: &str, says: &str) -> Self {
         Self { state: State::Working, code: code.into(), says: says.into(), who: Who::Nobody, steps: Vec::new() }
     }
 

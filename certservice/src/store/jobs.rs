@@ -10,8 +10,10 @@ use super::budgets::spend;
 use super::changes::{ANNOUNCE, next_cursor};
 use super::domains::{TENANT, word};
 use super::journal::{OURSELVES, Told, tell};
+use super::keys::replace_bundle;
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write, writing};
 use crate::budget::{Shortage, Spend};
+use crate::keys::KeySet;
 use crate::order::{Job, Lane, PAUSE_SECONDS_MAX, Stage, Status};
 
 /// An order as it was read; writing it fails if somebody else wrote it meanwhile.
@@ -62,7 +64,6 @@ const SHOW: &str = "UPDATE domains SET state = ?, code = ?, says = ?, who = ?, s
 const GOES_TO: &str = "UPDATE domains SET issuer = ? WHERE name = ? AND certificate IS NULL";
 const SHOW_CERTIFICATE: &str = "UPDATE domains SET issuer = ?, certificate = ?, renew_at = ?, urgent_at = ?, began_at = ?, ends_at = ?, \
     ari_id = ?, ari_at = ?, warn_at = NULL WHERE name = ?";
-pub(super) const REPLACE_BUNDLE: &str = "REPLACE INTO bundles (domain, body) VALUES (?, ?)";
 pub(super) const FORGET_ANSWERS: &str = "DELETE FROM challenges WHERE domain = ?";
 const ANSWER: &str = "INSERT INTO challenges (domain, token, key_authorization, expires_at) VALUES (?, ?, ?, ?)";
 
@@ -257,6 +258,7 @@ impl Store {
         let issued = Issued {
             revision: to_sql(bundle.revision),
             bundle: write("the bundle", name, bundle)?,
+            keys: KeySet::of(bundle),
             shown: write("the certificate", name, shown)?,
             began_at: to_sql(bundle.not_before),
             ends_at: to_sql(bundle.not_after),
@@ -287,8 +289,8 @@ impl Store {
                 .execute(&mut *transaction).await?.rows_affected();
             check(written, &job.domain)?;
             sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
-            if let Some(Issued { revision, bundle, shown, began_at, ends_at, next, .. }) = issued {
-                sqlx::query(REPLACE_BUNDLE).bind(name).bind(bundle).execute(&mut *transaction).await?;
+            if let Some(Issued { revision, bundle, keys, shown, began_at, ends_at, next, .. }) = issued {
+                replace_bundle!(transaction, name, bundle, keys);
                 sqlx::query(SHOW_CERTIFICATE)
                     .bind(&job.issuer).bind(shown).bind(to_sql(next.renew_at)).bind(to_sql(next.urgent_at))
                     .bind(began_at).bind(ends_at)
@@ -309,6 +311,8 @@ impl Store {
 struct Issued<'a> {
     revision: i64,
     bundle: String,
+    /// Those that it is sealed to.
+    keys: KeySet,
     shown: String,
     began_at: i64,
     ends_at: i64,

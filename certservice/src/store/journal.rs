@@ -17,7 +17,7 @@ pub struct Told<'a> {
 }
 
 /// Who works on orders.
-pub(super) const OURSELVES: &str = "certservice";
+pub const OURSELVES: &str = "certservice";
 
 pub(super) const NEXT: &str = "UPDATE journal_head SET seq = seq + 1 WHERE id = 1";
 pub(super) const HEAD: &str = "SELECT seq, hash FROM journal_head WHERE id = 1";

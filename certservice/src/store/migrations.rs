@@ -11,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 11] = [
+const MIGRATIONS: [Migration; 12] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -66,6 +66,11 @@ const MIGRATIONS: [Migration; 11] = [
         version: 11,
         sqlite: include_str!("migrations/0011.sqlite.sql"),
         mysql: include_str!("migrations/0011.mysql.sql"),
+    },
+    Migration {
+        version: 12,
+        sqlite: include_str!("migrations/0012.sqlite.sql"),
+        mysql: include_str!("migrations/0012.mysql.sql"),
     },
 ];
 

@@ -5,11 +5,13 @@ use contract::{Bundle, Hostname};
 
 use super::changes::{ANNOUNCE, LAST_REVISION, next_cursor};
 use super::domains::{INSERT, NAMES, RELATED, TENANT, insert_job, word};
-use super::jobs::{FORGET_ANSWERS, REPLACE_BUNDLE, shown_as};
+use super::jobs::{FORGET_ANSWERS, shown_as};
 use super::journal::{OURSELVES, Told, tell};
+use super::keys::replace_bundle;
 use super::{Store, StoreError, again, from_sql, in_transaction, on, to_sql, write};
 use crate::budget::registered_domain;
 use crate::intake::related;
+use crate::keys::KeySet;
 use crate::order::{Job, Status};
 
 /// What such a certificate has for an issuer; no other is called so.
@@ -101,8 +103,7 @@ impl Store {
             let shown = CertificateInfo { revision, ..upload.shown.clone() };
             sqlx::query(REMOVE_JOB).bind(name).execute(&mut *transaction).await?;
             sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
-            sqlx::query(REPLACE_BUNDLE).bind(name).bind(write("the bundle", name, &bundle)?)
-                .execute(&mut *transaction).await?;
+            replace_bundle!(transaction, name, write("the bundle", name, &bundle)?, KeySet::of(&bundle));
             sqlx::query(SERVE)
                 .bind(OWN).bind(&state).bind(&status.code).bind(&status.says).bind(&who).bind(&steps)
                 .bind(write("the certificate", name, &shown)?)

@@ -3,6 +3,7 @@
 mod budgets;
 mod changes;
 mod journal;
+mod keys;
 mod lists;
 mod migrations;
 mod own;

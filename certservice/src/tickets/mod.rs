@@ -13,6 +13,7 @@ use contract::sealed::Recipient;
 
 pub use self::schedule::Pace;
 use crate::clock;
+use crate::keys::Keys;
 use crate::notify::Notify;
 use crate::observe::Metrics;
 use crate::seal;
@@ -25,7 +26,7 @@ const LOOK_SECONDS_AFTER_FAILURE: u64 = 5;
 pub struct Turning {
     pub store: Store,
     pub notify: Notify,
-    pub edges: Vec<Recipient>,
+    pub keys: Keys,
     pub metrics: Arc<Metrics>,
     pub pace: Pace,
 }
@@ -57,7 +58,8 @@ impl Turning {
     /// Makes what is due, and sees to it that Redis has what is in force.
     async fn look(&self, now: u64) -> Result<(), TurnError> {
         let stored = self.store.ticket_keys().await?;
-        let keys = match self.turned(stored.as_ref(), now)? {
+        let edges = self.keys.active().await?;
+        let keys = match self.turned(stored.as_ref(), &edges, now)? {
             None => stored,
             Some(new) => {
                 let before = stored.as_ref().map_or(0, |keys| keys.revision);
@@ -78,16 +80,19 @@ impl Turning {
         Ok(())
     }
 
-    fn turned(&self, stored: Option<&TicketKeys>, now: u64) -> Result<Option<TicketKeys>, TurnError> {
-        let kids: Vec<_> = self.edges.iter().map(Recipient::kid).collect();
+    fn turned(
+        &self,
+        stored: Option<&TicketKeys>,
+        edges: &[Recipient],
+        now: u64,
+    ) -> Result<Option<TicketKeys>, TurnError> {
+        let kids: Vec<_> = edges.iter().map(Recipient::kid).collect();
         let Some(plan) = schedule::next(stored, &self.pace, &kids, now) else {
             return Ok(None);
         };
         let mut keys = plan.keep;
         for time in plan.make {
-            keys.push(
-                seal::new_ticket_key(time.encrypts_from, time.accepts_until, &self.edges).map_err(TurnError::Seal)?,
-            );
+            keys.push(seal::new_ticket_key(time.encrypts_from, time.accepts_until, edges).map_err(TurnError::Seal)?);
         }
         Ok(Some(TicketKeys { revision: plan.revision, lifetime_seconds: self.pace.lifetime_seconds, keys }))
     }

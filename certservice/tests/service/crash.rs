@@ -8,6 +8,7 @@ use std::time::Duration;
 use certservice::config::Config;
 use certservice::dns::Zones;
 use certservice::issue::Issuer;
+use certservice::keys::Keys;
 use certservice::notify::Notify;
 use certservice::observe::Metrics;
 use certservice::order::{Event, Hands, Job, Pace, Plan, Recorded, Runner, Stage, Step};
@@ -76,7 +77,9 @@ impl Life {
         let precheck = Precheck::open(precheck.resolver, precheck.targets, precheck.ports, zones, KID).unwrap();
         let checks = Checks::new(precheck, looked);
         let zones = Zones::open(&config.dns, checks.clone()).unwrap();
-        let hands = Hands::new(issuers, config.edges, notify, checks, zones);
+        let keys = Keys::new(store.clone(), b"secret", config.edges);
+        keys.begin().await.unwrap();
+        let hands = Hands::new(issuers, keys, notify, checks, zones);
         let pace = Pace {
             retry_seconds_min: 1,
             retry_seconds_max: 1,

@@ -13,6 +13,7 @@ mod http;
 mod imports;
 mod internal;
 mod issuers;
+mod keys;
 mod kills;
 mod openapi;
 mod own;

@@ -88,7 +88,7 @@ fn the_running_server_answers_as_the_document_says() {
     wait_for("the API", || TcpStream::connect(&address).ok());
     let put = exchange(TcpStream::connect(&address).unwrap(), "PUT", "/v1/domains/shop.example", Some(APP), b"");
     assert_eq!(put.status, 201, "{put:?}");
-    let edges = "^/v1/(bundles|challenges|ticket-keys|changes)";
+    let edges = "^/v1/(bundles|challenges|ticket-keys|changes|rewrap)";
     let run = |token: &str, seconds: &str, choice: &[&str]| {
         let home = PathBuf::from(std::env::var_os("HOME").unwrap());
         let mut command = Command::new(home.join(".cache/latchkey/venv/bin/st"));

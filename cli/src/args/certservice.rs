@@ -6,6 +6,38 @@ use clap::{Parser, Subcommand};
 use contract::Hostname;
 use contract::api::{RevokeReason, State};
 
+use crate::client::Target;
+
+const CERTSERVICE: &str = "unix:/run/latchkey/certservice.sock";
+
+#[derive(Debug, clap::Args)]
+pub struct CertServiceArgs {
+    /// CertService's API: unix:/path, https://host:port, or http://host:port on loopback [default: unix:/run/latchkey/certservice.sock]
+    #[arg(long, global = true, env = "LATCHKEY_CERTSERVICE", value_name = "WHERE")]
+    pub certservice: Option<Target>,
+    /// Bearer token, where CertService asks for one. Prefer --token-file: other users can read command lines.
+    #[arg(long, global = true, env = "LATCHKEY_TOKEN", hide_env_values = true, hide = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// File with the bearer token, where CertService asks for one. Without it: the variable LATCHKEY_TOKEN.
+    #[arg(long, global = true, env = "LATCHKEY_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Root certificate (PEM) of CertService's https address, where it is not a public one.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate (PEM), where CertService takes them; with --key-file.
+    #[arg(long, global = true, env = "LATCHKEY_CERT_FILE", value_name = "FILE", requires = "key_file")]
+    pub cert_file: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, global = true, env = "LATCHKEY_KEY_FILE", value_name = "FILE", requires = "cert_file")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl CertServiceArgs {
+    pub fn target(&self) -> Target {
+        self.certservice.clone().unwrap_or_else(|| Target::Unix(CERTSERVICE.trim_start_matches("unix:").into()))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum DomainAction {
     /// Register a domain, such as shop.example or '*.shop.example': a certificate is ordered for it.

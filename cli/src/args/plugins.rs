@@ -88,7 +88,7 @@ fn named_file(text: &str) -> Result<(String, PathBuf), String> {
 
 #[derive(Debug, clap::Args)]
 pub struct ToProxy {
-    /// Those of `latchkey-proxy plugin …`; --help shows them.
+    /// Those of `latchkey-proxy`; --help shows them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub arguments: Vec<std::ffi::OsString>,
 }

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use contract::Hostname;
 use contract::api::{
-    BringCertificate, BudgetPage, CertificatePage, CheckReport, DoctorReport, Domain, DomainList, DomainPage, Forecast,
-    PutDomain, RevokeDomain, RevokeReason,
+    AddKey, BringCertificate, BudgetPage, CertificatePage, CheckReport, Custody, DoctorReport, Domain, DomainList,
+    DomainPage, EdgeKeyInfo, Forecast, KeyPage, PutDomain, RetiredKey, RevokeDomain, RevokeReason,
 };
 use contract::journal::Page;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -197,6 +197,37 @@ impl CertService {
     pub async fn edges(&self) -> Result<Vec<Edge>, ClientError> {
         let answer: Edges = self.target.json(self.client.get(self.target.url("/v1/edges"))).await?;
         Ok(answer.edges)
+    }
+
+    /// To which edge keys is sealed, and was.
+    pub async fn keys(&self) -> Result<Vec<EdgeKeyInfo>, ClientError> {
+        let page: KeyPage = self.target.json(self.client.get(self.target.url("/v1/keys"))).await?;
+        Ok(page.keys)
+    }
+
+    /// An edge key that is sealed to from here on, and whether it is new.
+    pub async fn add_key(
+        &self,
+        pool: &str,
+        public_key: &str,
+        dry_run: bool,
+    ) -> Result<(EdgeKeyInfo, bool), ClientError> {
+        let known = self.keys().await?;
+        let body = AddKey { pool: pool.to_owned(), public_key: public_key.to_owned() };
+        let url = self.target.url(&format!("/v1/keys?dry_run={dry_run}"));
+        let key: EdgeKeyInfo = self.target.json(self.client.post(url).json(&body)).await?;
+        let new = known.iter().all(|known| known.kid != key.kid);
+        Ok((key, new))
+    }
+
+    pub async fn retire_key(&self, kid: &str, force: bool, dry_run: bool) -> Result<RetiredKey, ClientError> {
+        let url = self.target.url(&format!("/v1/keys/{kid}?force={force}&dry_run={dry_run}"));
+        self.target.json(self.client.delete(url)).await
+    }
+
+    /// Which bundles are sealed to which edge keys.
+    pub async fn custody(&self) -> Result<Custody, ClientError> {
+        self.target.json(self.client.get(self.target.url("/v1/custody"))).await
     }
 
     /// An error that says why, where it is not ready.

@@ -10,6 +10,7 @@ mod edge;
 mod forecast;
 mod hsts;
 mod issue;
+mod keys;
 mod pki;
 mod plugin;
 mod redirects;
@@ -45,6 +46,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         Command::Plugin { admin, action } => plugin::run(&admin, action, args.json).await,
         Command::Shadow { admin, action } => shadow::run(&admin, action, args.json).await,
         Command::Table { admin, action } => table::run(&admin, action, args.json).await,
+        Command::Keys { certservice, action } => keys::run(&certservice, action, args.json).await,
         Command::Pki { pki, action } => pki::run(&pki.dir, action, args.json),
         Command::Redirects { admin, action } => redirects::run(&admin, action, args.json).await,
         Command::Status { admin, certservice } => status::run(&admin, &certservice, args.json).await,

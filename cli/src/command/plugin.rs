@@ -52,10 +52,10 @@ pub(super) async fn run(args: &AdminArgs, action: PluginAction, json: bool) -> R
             Ok(())
         }
         PluginAction::Run(run) => author::run(&run).await,
-        PluginAction::Inspect(passed) => by_proxy("inspect", passed, json),
-        PluginAction::Check(passed) => by_proxy("check", passed, json),
-        PluginAction::Test(passed) => by_proxy("test", passed, json),
-        PluginAction::Bench(passed) => by_proxy("bench", passed, json),
+        PluginAction::Inspect(passed) => by_proxy(&["plugin", "inspect"], passed, json),
+        PluginAction::Check(passed) => by_proxy(&["plugin", "check"], passed, json),
+        PluginAction::Test(passed) => by_proxy(&["plugin", "test"], passed, json),
+        PluginAction::Bench(passed) => by_proxy(&["plugin", "bench"], passed, json),
     }
 }
 
@@ -79,9 +79,9 @@ async fn crashes(admin: &Admin, name: &str, json: bool) -> Result<(), Failure> {
 }
 
 /// Plugins are run by the program that runs them in production, not by another build of its code.
-fn by_proxy(tool: &str, ToProxy { arguments }: ToProxy, json: bool) -> Result<(), Failure> {
+pub(super) fn by_proxy(words: &[&str], ToProxy { arguments }: ToProxy, json: bool) -> Result<(), Failure> {
     let mut proxy = Command::new(support::program::own("latchkey-proxy")?);
-    proxy.args(["plugin", tool]).args(arguments).args(json.then_some("--json"));
+    proxy.args(words).args(arguments).args(json.then_some("--json"));
     // Returns only where it fails.
     let error = proxy.exec();
     Err(Failure::File { file: proxy.get_program().into(), error })

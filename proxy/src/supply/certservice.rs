@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use contract::Hostname;
-use contract::api::{ChangePage, Problem};
+use contract::api::{ChangePage, PROOF_HEADER, Problem, REWRAP_MAX, RewrapOutcome, RewrapPage};
 use contract::signed::TOKEN_BYTES_MAX;
 use reqwest::{Certificate, Client, Identity, RequestBuilder, Response, StatusCode};
 use zeroize::Zeroizing;
@@ -14,6 +14,8 @@ use super::SupplyError;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest page of changes: 10,000 of the longest names.
 const CHANGES_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest page of bundles.
+const REWRAP_BYTES_MAX: usize = REWRAP_MAX * (TOKEN_BYTES_MAX + 1024);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct CertServiceConfig {
@@ -96,6 +98,32 @@ impl CertService {
             .map_err(|error| SupplyError::Rejected(format!("the feed of changes does not parse: {error}")))
     }
 
+    /// Bundles that want something of the edge key `kid`.
+    pub(crate) async fn rewrap_page(&self, kid: &str, to: &[&str], after: &str) -> Result<RewrapPage, SupplyError> {
+        let path = format!("/v1/rewrap?kid={kid}&to={}&after={after}", to.join(","));
+        self.json(self.request(&path)).await
+    }
+
+    /// What became of them, with the proof that it comes from who has the key.
+    pub(crate) async fn rewrapped(&self, body: &[u8], proof: &str) -> Result<RewrapOutcome, SupplyError> {
+        let post = self.authorized(self.client.post(format!("{}/v1/rewrap", self.base)));
+        self.json(post.header(PROOF_HEADER, proof).body(body.to_vec())).await
+    }
+
+    async fn json<T: serde::de::DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, SupplyError> {
+        let answer = request.send().await.map_err(|error| SupplyError::Unavailable(unavailable(error)))?;
+        match answer.status() {
+            StatusCode::OK => {}
+            status if status.is_client_error() => {
+                return Err(SupplyError::Rejected(refused(answer).await.to_string()));
+            }
+            _ => return Err(refused(answer).await),
+        }
+        let body = read(answer, REWRAP_BYTES_MAX).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| SupplyError::Rejected(format!("CertService's answer does not parse: {error}")))
+    }
+
     pub(super) async fn check(&self) -> Result<(), String> {
         match self.request("/healthz").send().await.map_err(unavailable)?.status() {
             // An edge may not read CertService's health: that it is told so is health enough.
@@ -106,7 +134,10 @@ impl CertService {
     }
 
     fn request(&self, path: &str) -> RequestBuilder {
-        let request = self.client.get(format!("{}{path}", self.base));
+        self.authorized(self.client.get(format!("{}{path}", self.base)))
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.token {
             Some(token) => request.bearer_auth(token.as_str()),
             None => request,

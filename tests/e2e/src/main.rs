@@ -18,6 +18,8 @@ mod command;
 #[cfg(test)]
 mod compiled;
 #[cfg(test)]
+mod edge_keys;
+#[cfg(test)]
 mod full_path;
 #[cfg(test)]
 mod fuzz;

@@ -99,6 +99,8 @@ const NEVER: &[(&str, &[&str], &str)] = &[
     ),
     ("certservice/src/intake/", &["crate::issue", "instant_acme", "sqlx", "reqwest"], "it asks no CA"),
     ("certservice/src/budget/", &["crate::issue", "crate::store", "sqlx", "await"], "it only reckons"),
+    ("certservice/src/keys/", &["crate::issue", "sqlx", "std::fs", "EdgeKey"], "it opens nothing"),
+    ("proxy/src/rewrap/", &["TcpListener", "UnixListener", "pingora", "openssl::"], "it serves nobody"),
     ("certservice/src/seal/", &["std::fs", "tracing", "crate::store", "static"], "it keeps no plaintext"),
     (
         "certservice/src/store/",

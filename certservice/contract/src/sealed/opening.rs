@@ -1,8 +1,8 @@
 //! The edge's side.
 
-use openssl::encrypt::Decrypter;
+use openssl::encrypt::{Decrypter, Encrypter};
 use openssl::hash::MessageDigest;
-use openssl::pkey::{Id, PKey, Private};
+use openssl::pkey::{Id, PKey, Private, Public};
 use openssl::rsa::Padding;
 use openssl::symm::{Cipher, decrypt_aead};
 use zeroize::Zeroizing;
@@ -20,6 +20,8 @@ pub struct EdgeKey {
 pub enum KeyError {
     #[error("not an RSA private key in PEM (`-----BEGIN PRIVATE KEY-----`)")]
     Malformed,
+    #[error("not an RSA public key in PEM (`-----BEGIN PUBLIC KEY-----`)")]
+    MalformedPublic,
     #[error("the RSA key is {0} bits, {min} to {max} are accepted", min = EDGE_KEY_BITS.start(), max = EDGE_KEY_BITS.end())]
     Size(u32),
 }
@@ -93,16 +95,32 @@ impl EdgeKey {
     }
 
     /// RFC 7518 section 4.3. About 1 ms of CPU for 3072 bits: belongs on a blocking pool.
-    fn unwrap(&self, encrypted_key: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let mut decrypter = Decrypter::new(&self.key).ok()?;
-        decrypter.set_rsa_padding(Padding::PKCS1_OAEP).ok()?;
-        decrypter.set_rsa_oaep_md(MessageDigest::sha256()).ok()?;
-        decrypter.set_rsa_mgf1_md(MessageDigest::sha256()).ok()?;
-        let mut out = Zeroizing::new(vec![0; decrypter.decrypt_len(encrypted_key).ok()?]);
-        let len = decrypter.decrypt(encrypted_key, &mut out).ok()?;
-        out.truncate(len);
-        Some(out)
+    pub(super) fn unwrap(&self, encrypted_key: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        unwrap(&self.key, encrypted_key).ok_or(OpenError::Broken)
     }
+}
+
+/// RFC 7518 section 4.3.
+pub(super) fn wrap(key: &PKey<Public>, secret: &[u8]) -> Option<Vec<u8>> {
+    let mut encrypter = Encrypter::new(key).ok()?;
+    encrypter.set_rsa_padding(Padding::PKCS1_OAEP).ok()?;
+    encrypter.set_rsa_oaep_md(MessageDigest::sha256()).ok()?;
+    encrypter.set_rsa_mgf1_md(MessageDigest::sha256()).ok()?;
+    let mut wrapped = vec![0; encrypter.encrypt_len(secret).ok()?];
+    let len = encrypter.encrypt(secret, &mut wrapped).ok()?;
+    wrapped.truncate(len);
+    Some(wrapped)
+}
+
+fn unwrap(key: &PKey<Private>, encrypted_key: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut decrypter = Decrypter::new(key).ok()?;
+    decrypter.set_rsa_padding(Padding::PKCS1_OAEP).ok()?;
+    decrypter.set_rsa_oaep_md(MessageDigest::sha256()).ok()?;
+    decrypter.set_rsa_mgf1_md(MessageDigest::sha256()).ok()?;
+    let mut out = Zeroizing::new(vec![0; decrypter.decrypt_len(encrypted_key).ok()?]);
+    let len = decrypter.decrypt(encrypted_key, &mut out).ok()?;
+    out.truncate(len);
+    Some(out)
 }
 
 impl std::fmt::Debug for EdgeKey {
@@ -140,6 +158,20 @@ fn opened(
     key: &EdgeKey,
     check_aad: impl FnOnce(&Aad) -> Result<(), OpenError>,
 ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    unlocked(sealed, key, check_aad).map(|unlocked| unlocked.content)
+}
+
+/// A content key that is known to be right, and what it opens.
+pub(super) struct Unlocked {
+    pub(super) content_key: Zeroizing<Vec<u8>>,
+    content: Zeroizing<Vec<u8>>,
+}
+
+pub(super) fn unlocked(
+    sealed: &Sealed,
+    key: &EdgeKey,
+    check_aad: impl FnOnce(&Aad) -> Result<(), OpenError>,
+) -> Result<Unlocked, OpenError> {
     let header: Protected = decode_json(&sealed.protected, "protected header")?;
     if header.alg != ALG || header.enc != ENC {
         return Err(OpenError::Algorithm(format!("{}/{}", header.alg, header.enc).chars().take(64).collect()));
@@ -162,10 +194,11 @@ fn opened(
     let encrypted_key = decode(&ours.encrypted_key, "encrypted_key")?;
 
     // One error for all that follows (RFC 7516 section 11.5).
-    let content_key = key.unwrap(&encrypted_key).filter(|k| k.len() == 32).ok_or(OpenError::Broken)?;
+    let content_key = Some(key.unwrap(&encrypted_key)?).filter(|k| k.len() == 32).ok_or(OpenError::Broken)?;
     let aad = format!("{}.{}", sealed.protected, sealed.aad);
     let content = decrypt_aead(Cipher::aes_256_gcm(), &content_key, Some(&iv), aad.as_bytes(), &ciphertext, &tag);
-    content.map(Zeroizing::new).map_err(|_| OpenError::Broken)
+    let content = content.map(Zeroizing::new).map_err(|_| OpenError::Broken)?;
+    Ok(Unlocked { content_key, content })
 }
 
 fn check_binding(aad: &Aad, expected: &Expected<'_>) -> Result<(), OpenError> {
@@ -184,7 +217,7 @@ fn check_binding(aad: &Aad, expected: &Expected<'_>) -> Result<(), OpenError> {
     bound.then_some(()).ok_or_else(|| OpenError::OtherCertificate(expected.domain.clone()))
 }
 
-fn decode(text: &str, what: &'static str) -> Result<Vec<u8>, OpenError> {
+pub(super) fn decode(text: &str, what: &'static str) -> Result<Vec<u8>, OpenError> {
     URL_SAFE_NO_PAD.decode(text).map_err(|_| OpenError::Malformed(what))
 }
 

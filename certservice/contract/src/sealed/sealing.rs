@@ -3,7 +3,7 @@
 use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce};
 use rand_core::{OsRng, RngCore};
-use rsa::pkcs8::DecodePublicKey;
+use rsa::pkcs8::{DecodePublicKey, EncodePublicKey, LineEnding};
 use rsa::traits::PublicKeyParts;
 use rsa::{Oaep, RsaPublicKey};
 use zeroize::Zeroizing;
@@ -61,6 +61,26 @@ impl Recipient {
     pub fn kid(&self) -> &str {
         &self.kid
     }
+
+    /// `-----BEGIN PUBLIC KEY-----`
+    pub fn public_pem(&self) -> Result<String, RecipientError> {
+        self.key.to_public_key_pem(LineEnding::LF).map_err(|_| RecipientError::Malformed)
+    }
+
+    pub fn bits(&self) -> u32 {
+        u32::try_from(self.key.n().bits()).unwrap_or(u32::MAX)
+    }
+
+    /// Length of what is wrapped for it, in bytes (RFC 8017 section 7.1.1).
+    pub fn wrapped_bytes(&self) -> usize {
+        self.key.size()
+    }
+
+    /// Wraps a secret that only who has the private half can use, in base64url.
+    pub fn wrap(&self, secret: &[u8; 32]) -> Result<String, SealError> {
+        let wrapped = self.key.encrypt(&mut OsRng, Oaep::new::<sha2::Sha256>(), secret);
+        wrapped.map(|wrapped| URL_SAFE_NO_PAD.encode(wrapped)).map_err(|_| SealError::Wrap(self.kid.clone()))
+    }
 }
 
 impl std::fmt::Debug for Recipient {
@@ -105,12 +125,8 @@ fn sealed(secret: &[u8], content_type: &str, aad: &Aad, recipients: &[Recipient]
     OsRng.try_fill_bytes(&mut iv).map_err(|_| SealError::Random)?;
 
     let wrap = |to: &Recipient| {
-        let wrapped = to.key.encrypt(&mut OsRng, Oaep::new::<sha2::Sha256>(), content_key.as_ref());
-        let wrapped = wrapped.map_err(|_| SealError::Wrap(to.kid.clone()))?;
-        Ok(SealedRecipient {
-            header: RecipientHeader { kid: to.kid.clone() },
-            encrypted_key: URL_SAFE_NO_PAD.encode(wrapped),
-        })
+        let encrypted_key = to.wrap(&content_key)?;
+        Ok(SealedRecipient { header: RecipientHeader { kid: to.kid.clone() }, encrypted_key })
     };
     let recipients = recipients.iter().map(wrap).collect::<Result<Vec<_>, SealError>>()?;
 

@@ -172,3 +172,58 @@ fn a_ticket_key_opens_under_its_name_only() {
     let of_certificate = sealed_for("a.example", &[&EDGE]);
     assert_eq!(open_ticket_key(&of_certificate, &EDGE, &one), Err(OpenError::OtherTicketKey));
 }
+
+fn wrap_key(key: &EdgeKey) -> WrapKey {
+    WrapKey::from_pem(key.public_pem().unwrap().as_bytes()).unwrap()
+}
+
+#[test]
+fn what_one_edge_opens_it_wraps_for_another_and_nothing_else_changes() {
+    let sealed = sealed_for("a.example", &[&EDGE]);
+    let entries = rewrap(&sealed, &EDGE, &[wrap_key(&OTHER), wrap_key(&EDGE)]).unwrap();
+    let kids: Vec<_> = entries.iter().map(|entry| entry.header.kid.as_str()).collect();
+    assert_eq!(kids, [OTHER.kid()], "none for those that it is sealed to already");
+    let mut more = sealed.clone();
+    more.recipients.extend(entries);
+    assert_eq!(open_for(&more, &OTHER, "a.example").unwrap(), KEY);
+    assert_eq!(open_for(&more, &EDGE, "a.example").unwrap(), KEY);
+    assert_eq!(Sealed { recipients: sealed.recipients.clone(), ..more }, sealed);
+}
+
+#[test]
+fn a_content_key_that_is_not_known_to_be_right_is_not_passed_on() {
+    let to = [wrap_key(&OTHER)];
+    let sealed = sealed_for("a.example", &[&EDGE]);
+    let other = sealed_for("a.example", &[&EDGE]);
+    let mixed = Sealed { recipients: other.recipients, ..sealed.clone() };
+    assert_eq!(rewrap(&mixed, &EDGE, &to), Err(OpenError::Broken));
+    let altered = Sealed { aad: sealed_for("b.example", &[&EDGE]).aad, ..sealed.clone() };
+    assert_eq!(rewrap(&altered, &EDGE, &to), Err(OpenError::Broken));
+    assert_eq!(rewrap(&sealed, &OTHER, &to), Err(OpenError::NotForUs(OTHER.kid().to_owned())));
+}
+
+#[test]
+fn only_who_has_the_key_proves_it_and_the_secret_stays_there() {
+    let (secret, body) = ([7; 32], b"what comes back");
+    let challenge = recipient(&EDGE).wrap(&secret).unwrap();
+    let proof = prove(&challenge, &EDGE, body).unwrap();
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
+    assert!(ring::hmac::verify(&key, body, &URL_SAFE_NO_PAD.decode(&proof).unwrap()).is_ok());
+    assert_ne!(prove(&challenge, &EDGE, b"another body").unwrap(), proof);
+    assert_eq!(prove(&challenge, &OTHER, body), Err(OpenError::Broken));
+    assert!(prove("%", &EDGE, body).is_err());
+    // A content key that is asked for in the guise of a challenge is not told either.
+    let sealed = sealed_for("a.example", &[&EDGE]);
+    let told = URL_SAFE_NO_PAD.decode(prove(&sealed.recipients[0].encrypted_key, &EDGE, body).unwrap()).unwrap();
+    let unlocked = super::opening::unlocked(&sealed, &EDGE, |_| Ok(())).unwrap_or_else(|_| unreachable!());
+    assert_ne!(told, *unlocked.content_key);
+}
+
+#[test]
+fn a_private_key_or_a_small_one_is_no_key_to_wrap_for() {
+    assert!(matches!(WrapKey::from_pem(EDGE.private_pem().unwrap().as_bytes()), Err(KeyError::MalformedPublic)));
+    assert!(matches!(WrapKey::from_pem(b"nonsense"), Err(KeyError::MalformedPublic)));
+    let small = openssl::rsa::Rsa::generate(1024).unwrap().public_key_to_pem().unwrap();
+    assert!(matches!(WrapKey::from_pem(&small), Err(KeyError::Size(1024))));
+    assert_eq!(wrap_key(&EDGE).kid(), EDGE.kid());
+}

@@ -53,6 +53,10 @@ async fn every_earlier_schema_is_brought_up_to_date() {
                 let listed: Vec<_> = listed.iter().map(|c| (c.cursor, c.domain.as_str(), c.revision)).collect();
                 assert_eq!(listed, [(1, "a.example", Some(1)), (2, "b.example", Some(2))]);
             }
+            // Counting by edge keys came with version 12; what was there before is counted in the background.
+            assert_eq!(store.bundles_by_key_set().await.unwrap(), (vec![], 2), "from {version}");
+            assert_eq!((store.count_bundles(10).await.unwrap(), store.count_bundles(10).await.unwrap()), (2, 0));
+            assert_eq!(store.bundles_by_key_set().await.unwrap(), (vec![(crate::keys::KeySet::default(), 2)], 0));
             let done = issued(&stored.job);
             store.finish(&stored, &done, &bundle("waits.example", 1), &shown(1), &soon(NOW)).await.unwrap();
             assert!(store.bundle(&name("waits.example")).await.unwrap().is_some());
