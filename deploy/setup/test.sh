@@ -10,6 +10,8 @@ pebble_go_min=24
 has mariadbd || want mariadb-server "CertService's store, besides SQLite"
 has haproxy || want haproxy "a real load balancer that sends PROXY v2"
 has named || want bind9 "a real name server that takes signed updates (RFC 2136)"
+[ -e /usr/lib/softhsm/libsofthsm2.so ] || want softhsm2 "a PKCS #11 token for an edge's private key"
+has pkcs11-tool || want opensc "makes keys in such a token"
 { has clang-19 || has clang; } || want clang-19 "a plugin written in C"
 ls /usr/bin/wasm-ld* >/dev/null 2>&1 || want lld-19 "links it"
 [ -f /usr/lib/wasm32-wasi/libc.a ] || want wasi-libc "its C library"

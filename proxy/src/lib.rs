@@ -18,6 +18,7 @@ pub mod wasm;
 pub mod upstream;
 
 pub mod supply;
+pub mod token;
 pub mod control;
 pub mod observe;
 mod workers;

@@ -48,6 +48,9 @@ enum Command {
         /// 4096. What it seals is worth stealing only until the certificate ends
         #[arg(long, default_value = "2048")]
         bits: keygen::Bits,
+        /// Make it in the token that this boot file names in [edge] pkcs11; only the public key is written
+        #[arg(long, value_name = "BOOT FILE")]
+        in_token: Option<PathBuf>,
     },
     /// Wrap what this edge opens for other edge keys, and try what others have wrapped for it; no certificate is issued anew
     Rewrap(proxy::rewrap::Arguments),
@@ -83,7 +86,8 @@ enum LogFormat {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
-        Some(Command::Keygen { out, bits }) => keygen::run(&out, bits),
+        Some(Command::Keygen { out, bits, in_token: None }) => keygen::run(&out, bits),
+        Some(Command::Keygen { out, bits, in_token: Some(config) }) => keygen::in_token(&config, &out, bits),
         Some(Command::Rewrap(arguments)) => no_core_files().and_then(|()| proxy::rewrap::run(&arguments)),
         Some(Command::Upgrade { config }) => upgrade(&config),
         Some(Command::CompilePlugin { seconds_max, mib_max, memory_bytes }) => {

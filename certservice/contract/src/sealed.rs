@@ -20,7 +20,7 @@ mod rewrapping;
 mod sealing;
 
 #[cfg(feature = "open")]
-pub use self::opening::{EdgeKey, Expected, KeyError, OpenError, open, open_ticket_key};
+pub use self::opening::{EdgeKey, Expected, KeyError, OpenError, Unwrap, open, open_ticket_key};
 #[cfg(feature = "open")]
 pub use self::rewrapping::{WrapKey, prove, rewrap};
 #[cfg(feature = "seal")]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use contract::document::Faults;
 use deserr::{Deserr, ValuePointerRef};
 
+use super::edge::Edge;
 use crate::handover::LISTENERS_MAX;
 
 #[derive(Debug, Deserr)]
@@ -96,13 +97,6 @@ impl Protocol {
             Self::Http => "http",
         }
     }
-}
-
-#[derive(Debug, Deserr)]
-#[deserr(error = Faults, deny_unknown_fields)]
-pub(super) struct Edge {
-    /// RSA private key in PEM, mode 0600. Made by `latchkey-proxy keygen`; leaves this host never.
-    pub key_file: String,
 }
 
 #[derive(Debug, Deserr)]

@@ -1,5 +1,6 @@
 //! The boot file, read, resolved and checked: what the rest of the code works with.
 
+mod edge;
 mod file;
 mod names;
 mod plugins;
@@ -13,6 +14,7 @@ use contract::document::{read_toml, render};
 use contract::sealed::EdgeKey;
 use contract::signed::VerifyKeys;
 
+pub use self::edge::token_settings;
 use self::file::File;
 pub use self::file::Protocol;
 pub use self::plugins::{Trust, TrustError};
@@ -76,17 +78,12 @@ pub enum ConfigError {
 
 impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: shown.clone(), error })?;
-        let file: File = read_toml(&text).map_err(|faults| ConfigError::Faults(render(&faults, &shown)))?;
-        Self::resolve(file)
+        Self::resolve(read_file(path)?)
     }
 
     fn resolve(file: File) -> Result<Self, ConfigError> {
         let data_dir = PathBuf::from(&file.data_dir);
-        let edge_key = EdgeKey::from_pem(read_private(&file.edge.key_file)?.as_bytes());
-        let edge_key =
-            edge_key.map_err(|e| ConfigError::Setting(format!("edge.key_file {}: {e}", file.edge.key_file)))?;
+        let edge_key = edge::key(&file.edge)?;
         let pems = file.certservice.verify_keys.iter().map(|path| read_text(path)).collect::<Result<Vec<_>, _>>()?;
         let verify_keys = VerifyKeys::from_pems(pems.iter().map(String::as_str));
         let verify_keys = verify_keys.map_err(|e| ConfigError::Setting(format!("certservice.verify_keys: {e}")))?;
@@ -122,6 +119,12 @@ impl Config {
             data_dir,
         })
     }
+}
+
+fn read_file(path: &Path) -> Result<File, ConfigError> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: shown.clone(), error })?;
+    read_toml(&text).map_err(|faults| ConfigError::Faults(render(&faults, &shown)))
 }
 
 impl From<file::Listener> for Listener {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use contract::api::{RewrapOutcome, RewrapPage, Rewrapped, RewrappedBundle};
-use contract::sealed::{EdgeKey, WrapKey, prove, rewrap};
+use contract::sealed::{EdgeKey, OpenError, WrapKey, prove, rewrap};
 use contract::signed::{VerifyKeys, verify};
 use contract::{Bundle, Hostname};
 use serde::Serialize;
@@ -131,7 +131,7 @@ impl Walk<'_> {
         let mut bundles = Vec::new();
         for item in &page.bundles {
             match verify::<Bundle>(&item.token, &self.verify_keys) {
-                Ok(bundle) => bundles.push(self.worked(&bundle, &item.version)),
+                Ok(bundle) => bundles.push(self.worked(&bundle, &item.version)?),
                 Err(error) => {
                     self.tally.unverified += 1;
                     eprintln!("a bundle is not taken: {error}");
@@ -147,16 +147,18 @@ impl Walk<'_> {
         Ok(outcome.outdated.len())
     }
 
-    fn worked(&self, bundle: &Bundle, version: &str) -> RewrappedBundle {
+    /// Nothing is said of a key that could not be asked: the walk ends.
+    fn worked(&self, bundle: &Bundle, version: &str) -> Result<RewrappedBundle, String> {
         let entries = bundle.certificates().map(|(_, sealed)| rewrap(sealed, &self.key, &self.to));
         let (opens, recipients) = match entries.collect::<Result<Vec<_>, _>>() {
             Ok(recipients) => (true, recipients),
+            Err(error @ OpenError::Unavailable(_)) => return Err(error.to_string()),
             Err(error) => {
                 eprintln!("{}: {error}", bundle.domain);
                 (false, Vec::new())
             }
         };
-        RewrappedBundle { name: bundle.domain.clone(), version: version.to_owned(), opens, recipients }
+        Ok(RewrappedBundle { name: bundle.domain.clone(), version: version.to_owned(), opens, recipients })
     }
 
     fn take(&mut self, outcome: &RewrapOutcome) {

@@ -50,6 +50,7 @@ impl CertificateError {
             Self::WrongName(..) => "wrong_name",
             Self::Expired(_) => "expired",
             Self::NotYetValid(_) => "not_yet_valid",
+            Self::Key(OpenError::Unavailable(_)) => "key_unavailable",
             Self::Key(_) => "key_does_not_open",
             Self::KeyMalformed | Self::KeyMismatch => "key_mismatch",
         }

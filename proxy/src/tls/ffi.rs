@@ -11,9 +11,11 @@ use openssl::cipher::Cipher;
 use openssl::cipher_ctx::CipherCtxRef;
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
+use openssl::hash::MessageDigest;
 use openssl::rand::rand_bytes;
 use openssl::ssl::{SslContext, SslContextBuilder, SslRef, SslSessionRef};
 use pingora::tls::ssl_sys;
+use zeroize::Zeroizing;
 
 use super::tickets::{Protection, Protects};
 
@@ -30,6 +32,17 @@ unsafe extern "C" {
     fn SSL_CTX_set_tlsext_ticket_key_evp_cb(
         context: *mut ssl_sys::SSL_CTX,
         callback: Option<TicketKeyCallback>,
+    ) -> c_int;
+    fn RSA_padding_check_PKCS1_OAEP_mgf1(
+        to: *mut c_uchar,
+        to_bytes: c_int,
+        padded: *const c_uchar,
+        padded_bytes: c_int,
+        modulus_bytes: c_int,
+        label: *const c_uchar,
+        label_bytes: c_int,
+        digest: *const ssl_sys::EVP_MD,
+        mgf1_digest: *const ssl_sys::EVP_MD,
     ) -> c_int;
     fn SSL_SESSION_set_timeout(session: *mut ssl_sys::SSL_SESSION, seconds: c_long) -> c_long;
     fn OSSL_PARAM_construct_utf8_string(key: *const c_char, text: *mut c_char, size: usize) -> ssl_sys::OSSL_PARAM;
@@ -48,6 +61,33 @@ pub(super) fn client_hello_extension(ssl: &SslRef, kind: u32) -> Option<&[u8]> {
     // SAFETY: OpenSSL says that `length` bytes stand there. They belong to the SSL object and are freed when its
     // handshake goes on, which takes an exclusive borrow of it: it can't happen while the returned slice borrows `ssl`.
     Some(unsafe { std::slice::from_raw_parts(bytes, length) })
+}
+
+/// What RSA-OAEP with SHA-256 (RFC 8017 section 7.1.2, no label) carries, of a block that somebody else has decrypted; in constant
+/// time. `None` where the padding is wrong.
+pub(crate) fn unpad_oaep_sha256(padded: &[u8], modulus_bytes: usize) -> Option<Zeroizing<Vec<u8>>> {
+    let (length, modulus) = (c_int::try_from(padded.len()).ok()?, c_int::try_from(modulus_bytes).ok()?);
+    let mut out = Zeroizing::new(vec![0; modulus_bytes]);
+    let digest = MessageDigest::sha256();
+    // SAFETY: OpenSSL writes at most `modulus` bytes to `out`, which has as many, and reads `length` bytes of `padded`. It
+    // refuses a `length` beyond `modulus`. The label is empty, and the digests live for ever.
+    let written = unsafe {
+        RSA_padding_check_PKCS1_OAEP_mgf1(
+            out.as_mut_ptr(),
+            modulus,
+            padded.as_ptr(),
+            length,
+            modulus,
+            std::ptr::null(),
+            0,
+            digest.as_ptr(),
+            digest.as_ptr(),
+        )
+    };
+    // What is wrong stays in OpenSSL's queue for this thread, where the next handshake would find it.
+    drop(ErrorStack::get());
+    out.truncate(usize::try_from(written).ok()?);
+    Some(out)
 }
 
 /// How long a new session may be resumed.

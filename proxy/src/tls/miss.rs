@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use contract::sealed::OpenError;
 use contract::{Challenge, Hostname};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -31,6 +32,8 @@ pub enum Miss {
     Rejected(String),
     #[error("not on disk, and neither Redis nor CertService answers: {0}")]
     Unavailable(String),
+    #[error("{0}")]
+    KeyUnavailable(String),
     #[error("{LOADS_MAX} other names are being loaded already")]
     Busy,
     #[error("{0} other keys wait to be opened already (tls.opens_queued_max)")]
@@ -47,6 +50,7 @@ impl Miss {
             Self::NotIssued => "not_issued",
             Self::Rejected(_) => "bundle_rejected",
             Self::Unavailable(_) => "sources_unavailable",
+            Self::KeyUnavailable(_) => "key_unavailable",
             Self::Busy => "loads_busy",
             Self::OpensBusy(_) => "opens_busy",
             Self::TimedOut(_) => "load_timed_out",
@@ -182,6 +186,13 @@ impl Misses {
                 }
                 Err(NotOpened::Busy(queued)) => {
                     miss = Miss::OpensBusy(queued);
+                    break;
+                }
+                // Nothing is wrong with the bundle: it is kept, and no other one would open.
+                Err(NotOpened::Refused(CertificateError::Key(error @ OpenError::Unavailable(_)))) => {
+                    METRICS.bundles_rejected.with_label_values(&["key_unavailable"]).inc();
+                    tracing::error!(%name, source = tier.label(), "{error}");
+                    miss = Miss::KeyUnavailable(error.to_string());
                     break;
                 }
                 Err(NotOpened::Refused(error)) => {

@@ -22,6 +22,7 @@ mod warm;
 
 pub use certificate::{CertificateError, Opener, from_pem};
 pub use choice::{Fallback, NamePolicy, Sources};
+pub(crate) use ffi::unpad_oaep_sha256;
 pub use handshake::{Terminator, Timeouts};
 pub use health::{HEALTH, Standing, Unwell};
 pub use known::Known;

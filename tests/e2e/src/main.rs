@@ -68,6 +68,8 @@ mod tampering;
 #[cfg(test)]
 mod ticket_keys;
 #[cfg(test)]
+mod token;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod upstreams;

@@ -8,7 +8,7 @@ const LINES_MAX: usize = 400;
 const MEMBERS: [&str; 4] = ["proxy/src", "certservice/src", "certservice/contract/src", "cli/src"];
 
 /// A third-party name, and the only places that may use it.
-const ONLY_IN: [(&str, &[&str]); 12] = [
+const ONLY_IN: [(&str, &[&str]); 13] = [
     (
         "pingora",
         &[
@@ -43,6 +43,7 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
     ("nix::", &["proxy/src/upstream/awaited.rs"]),
     ("Component::deserialize", &["proxy/src/wasm/precompiled.rs"]),
     ("aes_gcm", &["certservice/contract/src/sealed/"]),
+    ("cryptoki", &["proxy/src/token/"]),
 ];
 
 /// A room, what it must never name, and why.
@@ -193,6 +194,7 @@ fn the_readme_names_every_room() {
 fn the_docs_name_every_setting() {
     for (source, doc) in [
         ("proxy/src/config/file.rs", "docs/proxy.md"),
+        ("proxy/src/config/edge.rs", "docs/proxy.md"),
         ("certservice/src/config/file.rs", "docs/certservice.md"),
         ("proxy/src/control/document.rs", "docs/admin-api.md"),
         ("proxy/src/workshop/cases.rs", "docs/plugins.md"),

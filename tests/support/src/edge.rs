@@ -19,6 +19,8 @@ pub struct Setup {
     pub https: SocketAddr,
     pub http: SocketAddr,
     pub key: PathBuf,
+    /// Lines of `[edge]` in place of that.
+    pub edge: Option<String>,
     pub redis_url: Option<String>,
     /// More lines of `[redis]`.
     pub redis_settings: String,
@@ -72,6 +74,7 @@ impl Setup {
             https,
             http,
             key,
+            edge: None,
             redis_url: certservice.redis_url.clone(),
             redis_settings: certservice.redis_settings.clone(),
             listener_settings: String::new(),
@@ -111,7 +114,7 @@ impl Setup {
             "data_dir = {:?}\n\
              [[listeners]]\nname = \"https\"\naddress = \"{}\"\nprotocol = \"https\"\n{more}\n\
              [[listeners]]\nname = \"http\"\naddress = \"{}\"\nprotocol = \"http\"\nredirect_port = {}\n{more}\n\
-             [edge]\nkey_file = {:?}\n\
+             [edge]\n{edge}\n\
              [certservice]\n{certservice}\nverify_keys = [{:?}]\n{redis}\
              [admin]\nlisten = \"unix:{}\"\n\
              [plugins]\ntrusted_keys = [{:?}]\n{}",
@@ -119,11 +122,11 @@ impl Setup {
             self.https,
             self.http,
             self.https.port(),
-            self.key,
             self.verify_key,
             self.admin_socket().display(),
             public_key(&self.plugin_key),
             self.settings,
+            edge = self.edge.clone().unwrap_or_else(|| format!("key_file = {:?}", self.key)),
             more = self.listener_settings,
         )
     }

@@ -1,9 +1,10 @@
 //! The edge's side.
 
+use openssl::bn::BigNum;
 use openssl::encrypt::{Decrypter, Encrypter};
 use openssl::hash::MessageDigest;
 use openssl::pkey::{Id, PKey, Private, Public};
-use openssl::rsa::Padding;
+use openssl::rsa::{Padding, Rsa};
 use openssl::symm::{Cipher, decrypt_aead};
 use zeroize::Zeroizing;
 
@@ -13,13 +14,28 @@ use crate::tickets::TICKET_SECRET_BYTES;
 /// An edge's private key. Shows only its `kid`.
 pub struct EdgeKey {
     kid: String,
-    key: PKey<Private>,
+    public: PKey<Public>,
+    private: Place,
+}
+
+/// Where the private half is.
+enum Place {
+    Memory(PKey<Private>),
+    Elsewhere(Box<dyn Unwrap>),
+}
+
+/// Who holds a private key that never comes into this process, such as a token.
+pub trait Unwrap: Send + Sync {
+    /// RFC 7518 section 4.3, with SHA-256; `None` where it does not open. Who holds the key may be away: why.
+    fn unwrap(&self, encrypted_key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, String>;
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error("not an RSA private key in PEM (`-----BEGIN PRIVATE KEY-----`)")]
     Malformed,
+    #[error("the private key is not here to be written")]
+    Elsewhere,
     #[error("not an RSA public key in PEM (`-----BEGIN PUBLIC KEY-----`)")]
     MalformedPublic,
     #[error("the RSA key is {0} bits, {min} to {max} are accepted", min = EDGE_KEY_BITS.start(), max = EDGE_KEY_BITS.end())]
@@ -50,6 +66,8 @@ pub enum OpenError {
     OtherTicketKey,
     #[error("the key is not sealed to this edge's key {0}")]
     NotForUs(String),
+    #[error("this edge's key can't be used now: {0}")]
+    Unavailable(String),
     #[error("the sealed key does not open: it was altered, or sealed to another key under this one's kid")]
     Broken,
 }
@@ -69,34 +87,61 @@ impl EdgeKey {
         if key.id() != Id::RSA {
             return Err(KeyError::Malformed);
         }
-        if !EDGE_KEY_BITS.contains(&key.bits()) {
-            return Err(KeyError::Size(key.bits()));
-        }
         let rsa = key.rsa().map_err(|_| KeyError::Malformed)?;
-        let kid = rsa_thumbprint(&rsa.n().to_vec(), &rsa.e().to_vec());
-        Ok(Self { kid, key })
+        Self::with(&rsa.n().to_vec(), &rsa.e().to_vec(), Place::Memory(key))
+    }
+
+    /// A key whose private half is held by somebody else; modulus and exponent, big-endian.
+    pub fn elsewhere(modulus: &[u8], exponent: &[u8], holder: Box<dyn Unwrap>) -> Result<Self, KeyError> {
+        Self::with(modulus, exponent, Place::Elsewhere(holder))
+    }
+
+    fn with(modulus: &[u8], exponent: &[u8], private: Place) -> Result<Self, KeyError> {
+        let number = |bytes| BigNum::from_slice(bytes).map_err(|_| KeyError::Malformed);
+        let (modulus, exponent) = (number(modulus)?, number(exponent)?);
+        let kid = rsa_thumbprint(&modulus.to_vec(), &exponent.to_vec());
+        let public = Rsa::from_public_components(modulus, exponent).and_then(PKey::from_rsa);
+        let public = public.map_err(|_| KeyError::Malformed)?;
+        if !EDGE_KEY_BITS.contains(&public.bits()) {
+            return Err(KeyError::Size(public.bits()));
+        }
+        Ok(Self { kid, public, private })
     }
 
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
+    /// Whether it opens what is sealed to it.
+    pub fn try_out(&self) -> Result<(), OpenError> {
+        let mut secret = [0; 32];
+        openssl::rand::rand_bytes(&mut secret).map_err(|_| OpenError::Broken)?;
+        let wrapped = wrap(&self.public, &secret).ok_or(OpenError::Broken)?;
+        let opened = self.unwrap(&wrapped)?;
+        if *opened == secret { Ok(()) } else { Err(OpenError::Broken) }
+    }
+
     /// What CertService is given (`-----BEGIN PUBLIC KEY-----`).
     pub fn public_pem(&self) -> Result<String, KeyError> {
-        let pem = self.key.public_key_to_pem().map_err(|_| KeyError::Malformed)?;
+        let pem = self.public.public_key_to_pem().map_err(|_| KeyError::Malformed)?;
         String::from_utf8(pem).map_err(|_| KeyError::Malformed)
     }
 
-    /// PKCS #8 in PEM, to be written where only the edge reads it.
+    /// PKCS #8 in PEM, to be written where only the edge reads it; an error where it is not here.
     pub fn private_pem(&self) -> Result<Zeroizing<String>, KeyError> {
-        let pem = Zeroizing::new(self.key.private_key_to_pem_pkcs8().map_err(|_| KeyError::Malformed)?);
+        let Place::Memory(key) = &self.private else { return Err(KeyError::Elsewhere) };
+        let pem = Zeroizing::new(key.private_key_to_pem_pkcs8().map_err(|_| KeyError::Malformed)?);
         let text = std::str::from_utf8(&pem).map_err(|_| KeyError::Malformed)?;
         Ok(Zeroizing::new(text.to_owned()))
     }
 
     /// RFC 7518 section 4.3. About 1 ms of CPU for 3072 bits: belongs on a blocking pool.
     pub(super) fn unwrap(&self, encrypted_key: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        unwrap(&self.key, encrypted_key).ok_or(OpenError::Broken)
+        let unwrapped = match &self.private {
+            Place::Memory(key) => unwrap(key, encrypted_key),
+            Place::Elsewhere(holder) => holder.unwrap(encrypted_key).map_err(OpenError::Unavailable)?,
+        };
+        unwrapped.ok_or(OpenError::Broken)
     }
 }
 
