@@ -23,9 +23,9 @@ fail() {
 PATH=$PATH:/usr/sbin
 user=$(id -un)
 mariadb-install-db --no-defaults --user="$user" --datadir="$folder/data" --auth-root-authentication-method=normal \
-  --skip-test-db --force >"$folder/log" 2>&1 || fail "the database could not be made (is mariadb-server installed?)"
+  --tmpdir="$folder" --skip-test-db --force >"$folder/log" 2>&1 || fail "the database could not be made (is mariadb-server installed?)"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-mariadbd --no-defaults --user="$user" --datadir="$folder/data" --socket="$folder/socket" --pid-file="$folder/pid" \
+mariadbd --no-defaults --user="$user" --datadir="$folder/data" --socket="$folder/socket" --pid-file="$folder/pid" --tmpdir="$folder" \
   --bind-address=127.0.0.1 --port="$port" >>"$folder/log" 2>&1 &
 server=$!
 client() { mariadb --no-defaults --socket="$folder/socket" --user=root "$@"; }

@@ -18,12 +18,12 @@ impl MariaDb {
         let data = folder.join("mariadb");
         let socket = folder.join("mariadb.sock");
         let address = port::free()?;
-        initialise(&data)?;
+        initialise(&data, folder)?;
         let mut process = Process::start("mariadb", &program::other("mariadbd")?, folder, |command| {
             command.arg("--no-defaults").args(as_this_user()).arg("--skip-networking=0");
             command.args(["--bind-address=127.0.0.1", &format!("--port={}", address.port())]);
             command.arg(path_option("--datadir", &data)).arg(path_option("--socket", &socket));
-            command.arg(path_option("--pid-file", &folder.join("mariadb.pid")));
+            command.arg(path_option("--pid-file", &folder.join("mariadb.pid"))).arg(path_option("--tmpdir", folder));
         })?;
         let statements = format!(
             "CREATE DATABASE IF NOT EXISTS {DATABASE};
@@ -35,9 +35,11 @@ impl MariaDb {
     }
 }
 
-fn initialise(data: &Path) -> Result<()> {
+fn initialise(data: &Path, temporary: &Path) -> Result<()> {
     let mut command = Command::new(program::other("mariadb-install-db")?);
     command.arg("--no-defaults").args(as_this_user()).arg(path_option("--datadir", data));
+    // One that starts removes what it takes for leftovers there, and they would be those of another.
+    command.arg(path_option("--tmpdir", temporary));
     command.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--force"]);
     run(command)
 }
