@@ -29,7 +29,7 @@ test: setup-test lint plugins deny ## everything: lint, unit and end-to-end test
 	cd plugins && cargo test --locked --quiet
 	tests/with-mariadb.sh cargo test --locked --workspace
 
-bench: setup-bench plugins ## beside nginx, HAProxy, Caddy, bare Pingora; 25 minutes. QUICK=1: a few. ONLY=a,b: these parts. See bench/
+bench: setup-bench plugins ## beside nginx, HAProxy, Caddy, bare Pingora, and CertService; 40 minutes. QUICK=1: a few. ONLY=a,b: these parts. See bench/
 	cargo build --release --locked --workspace --bins
 	$(TARGET)/release/latchkey-bench $(if $(QUICK),--quick --results $(TARGET)/bench-quick) $(if $(ONLY),--only $(ONLY))
 

@@ -1,4 +1,4 @@
-//! Measures the edge beside its peers. Arguments → parts → `results/`.
+//! Measures the edge beside its peers, and CertService. Arguments → parts → `results/`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use bench::parts::{self, Effort};
 use bench::report::{self, Part};
 use bench::{cores, machine, names};
 
-/// Measures the edge beside its peers
+/// Measures the edge beside its peers, and CertService
 #[derive(Parser)]
 #[command(name = "latchkey-bench")]
 struct Arguments {
@@ -29,7 +29,7 @@ struct Arguments {
     render: bool,
 }
 
-const LETTERS: [char; 6] = ['a', 'b', 'c', 'd', 'e', 'f'];
+const LETTERS: [char; 8] = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
 
 fn main() -> ExitCode {
     cores::count();

@@ -3,8 +3,10 @@
 mod cold;
 mod flood;
 mod hot;
+mod orders;
 mod requests;
 mod startup;
+mod store;
 
 use std::time::Duration;
 
@@ -41,6 +43,8 @@ pub fn title(letter: char) -> &'static str {
         'd' => "Memory of hot names",
         'e' => "Start-up with very many names",
         'f' => "Hot names in a flood of unknown ones",
+        'g' => "Orders of certificates",
+        'h' => "Very many names in CertService's store",
         _ => "",
     }
 }
@@ -60,6 +64,8 @@ pub async fn run(letter: char, wanted: &[char], effort: Effort) -> Result<Vec<(c
         'd' => hot::run(effort, Wanted { handshakes: false, memory: true }).await.map(|(_, names)| one(names)),
         'e' => startup::run(effort).await.map(one),
         'f' => flood::run(effort).await.map(one),
+        'g' => orders::run(effort).await.map(one),
+        'h' => store::run(effort).await.map(one),
         _ => fail(format!("there is no part `{letter}`")),
     }
 }

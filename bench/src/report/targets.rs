@@ -24,7 +24,7 @@ const fn target(says: &'static str, letter: char, case: &'static str, to: To, at
     Target { says, letter, case, to, at_most }
 }
 
-const TARGETS: [Target; 14] = [
+const TARGETS: [Target; 30] = [
     target("HTTP/1.1: three plugins, beside bare Pingora without", 'a', "HTTP/1.1, 3 plugins", To::Peer("bare"), 1.15),
     target("HTTP/2: three plugins, beside bare Pingora without", 'a', "HTTP/2, 3 plugins", To::Peer("bare"), 1.15),
     target("HTTP/1.1: beside nginx doing the same", 'a', "HTTP/1.1, 3 plugins", To::Peer("nginx"), 1.5),
@@ -39,6 +39,82 @@ const TARGETS: [Target; 14] = [
     target("seconds from start to the list of 1,000,000 names", 'e', "start to all names listed", To::Itself, 2.0),
     target("hot names' p99 in a flood, beside before", 'f', "p99 in the flood ÷ before", To::Itself, 1.5),
     target("memory grown in a flood, in MiB", 'f', "memory grown", To::Itself, 8.0),
+    target(
+        "CertService's processor time of an order, in ms, on SQLite (50 a second and core)",
+        'g',
+        "an order, on SQLite",
+        To::Itself,
+        20.0,
+    ),
+    target(
+        "CertService's processor time of an order, in ms, on MariaDB (50 a second and core)",
+        'g',
+        "an order, on MariaDB",
+        To::Itself,
+        20.0,
+    ),
+    target(
+        "seconds from CertService's start to ready, 1,000,000 names on MariaDB",
+        'h',
+        "MariaDB: start to ready",
+        To::Itself,
+        2.0,
+    ),
+    target(
+        "orders that are due, 1,000,000 names on MariaDB: p99 in ms",
+        'h',
+        "MariaDB: orders that are due",
+        To::Itself,
+        5.0,
+    ),
+    target(
+        "renewals that are due, 1,000,000 names on MariaDB: p99 in ms",
+        'h',
+        "MariaDB: renewals that are due",
+        To::Itself,
+        5.0,
+    ),
+    target("one domain, 1,000,000 names on MariaDB: p99 in ms", 'h', "MariaDB: one domain", To::Itself, 5.0),
+    target("one bundle, 1,000,000 names on MariaDB: p99 in ms", 'h', "MariaDB: one bundle", To::Itself, 5.0),
+    target("a page of all, 1,000,000 names on MariaDB: p99 in ms", 'h', "MariaDB: a page of all", To::Itself, 5.0),
+    target(
+        "CertService's memory grown from 10,000 to 1,000,000 names on MariaDB, in MiB",
+        'h',
+        "MariaDB: memory grown",
+        To::Itself,
+        8.0,
+    ),
+    target(
+        "seconds from CertService's start to ready, 1,000,000 names on SQLite",
+        'h',
+        "SQLite: start to ready",
+        To::Itself,
+        2.0,
+    ),
+    target(
+        "orders that are due, 1,000,000 names on SQLite: p99 in ms",
+        'h',
+        "SQLite: orders that are due",
+        To::Itself,
+        5.0,
+    ),
+    target(
+        "renewals that are due, 1,000,000 names on SQLite: p99 in ms",
+        'h',
+        "SQLite: renewals that are due",
+        To::Itself,
+        5.0,
+    ),
+    target("one domain, 1,000,000 names on SQLite: p99 in ms", 'h', "SQLite: one domain", To::Itself, 5.0),
+    target("one bundle, 1,000,000 names on SQLite: p99 in ms", 'h', "SQLite: one bundle", To::Itself, 5.0),
+    target("a page of all, 1,000,000 names on SQLite: p99 in ms", 'h', "SQLite: a page of all", To::Itself, 5.0),
+    target(
+        "CertService's memory grown from 10,000 to 1,000,000 names on SQLite, in MiB",
+        'h',
+        "SQLite: memory grown",
+        To::Itself,
+        8.0,
+    ),
 ];
 
 pub(super) struct Verdict {

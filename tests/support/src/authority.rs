@@ -4,7 +4,7 @@
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::hash::MessageDigest;
-use openssl::pkey::{PKey, Private};
+use openssl::pkey::{HasPublic, PKey, PKeyRef, Private};
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
 
@@ -37,7 +37,23 @@ impl Authority {
 
     pub fn issue_between(&self, name: &str, not_before: &Asn1TimeRef, not_after: &Asn1TimeRef) -> Result<Issued> {
         let key = PKey::ec_gen("prime256v1")?;
-        let mut certificate = unsigned(name, &key)?;
+        Ok(Issued { certificate: self.certify_between(name, &key, not_before, not_after)?, key })
+    }
+
+    /// The same, valid for a day, for a key that somebody else has.
+    pub fn certify<T: HasPublic>(&self, name: &str, key: &PKeyRef<T>) -> Result<X509> {
+        let (today, tomorrow) = (Asn1Time::days_from_now(0)?, Asn1Time::days_from_now(1)?);
+        self.certify_between(name, key, &today, &tomorrow)
+    }
+
+    fn certify_between<T: HasPublic>(
+        &self,
+        name: &str,
+        key: &PKeyRef<T>,
+        not_before: &Asn1TimeRef,
+        not_after: &Asn1TimeRef,
+    ) -> Result<X509> {
+        let mut certificate = unsigned(name, key)?;
         certificate.set_not_before(not_before)?;
         certificate.set_not_after(not_after)?;
         certificate.set_issuer_name(self.certificate.subject_name())?;
@@ -48,7 +64,7 @@ impl Authority {
         certificate.append_extension(names)?;
         certificate.append_extension(BasicConstraints::new().critical().build()?)?;
         certificate.sign(&self.key, MessageDigest::sha256())?;
-        Ok(Issued { certificate: certificate.build(), key })
+        Ok(certificate.build())
     }
 
     pub fn root_pem(&self) -> Result<Vec<u8>> {
@@ -56,7 +72,7 @@ impl Authority {
     }
 }
 
-fn unsigned(name: &str, key: &PKey<Private>) -> Result<X509Builder> {
+fn unsigned<T: HasPublic>(name: &str, key: &PKeyRef<T>) -> Result<X509Builder> {
     let mut serial = BigNum::new()?;
     serial.rand(127, MsbOption::ONE, false)?;
     let mut certificate = X509::builder()?;

@@ -32,7 +32,15 @@ pub struct Setup {
 #[derive(Clone)]
 pub enum Issuer {
     Internal,
-    Acme { directory: String, root_file: PathBuf, resolver: SocketAddr, ports: (u16, u16), tls_alpn: bool },
+    Acme {
+        directory: String,
+        root_file: PathBuf,
+        resolver: SocketAddr,
+        ports: (u16, u16),
+        tls_alpn: bool,
+    },
+    /// A table of the boot file, as it stands.
+    Written(String),
 }
 
 impl Setup {
@@ -121,6 +129,7 @@ impl Setup {
         }
         for issuer in &self.issuers {
             text.push_str(&match issuer {
+                Issuer::Written(table) => table.clone(),
                 Issuer::Internal => {
                     "[[issuers]]\nname = \"internal\"\nkind = \"internal\"\nvalidity_days = 30\n".into()
                 }
