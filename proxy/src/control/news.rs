@@ -74,7 +74,8 @@ impl News {
 
     /// Reads the whole feed: every name that exists. What is newer than `cursor` is applied on the way.
     async fn list(&self, cursor: &mut u64) -> Result<bool, SupplyError> {
-        // A new edge has nothing that could be out of date.
+        // A new edge serves nothing that could be out of date. Where only the cursor was lost, what was off-boarded may
+        // be on disk.
         let new = *cursor == 0;
         let mut listing = self.known.listing();
         let mut at = 0;
@@ -83,10 +84,9 @@ impl News {
             for change in page.changes.iter().filter(|change| change.revision.is_some()) {
                 self.known.list(&mut listing, change.domain.as_str());
             }
-            if !new {
-                let applied = *cursor;
-                self.apply(page.changes.iter().filter(|change| change.cursor > applied)).await;
-            }
+            let applied = *cursor;
+            let due = |change: &&Change| change.cursor > applied && !(new && change.revision.is_some());
+            self.apply(page.changes.iter().filter(due)).await;
             at = page.cursor;
             if !page.more {
                 break;
@@ -138,11 +138,14 @@ impl News {
                 continue;
             };
             self.table.require(&change.domain, new);
-            match self.table.revision(&change.domain) {
-                Some(held) if held < new => outdated.push((change.domain.clone(), new)),
-                Some(_) => {}
-                // Not in memory: what may be on disk is older.
-                None => self.supply.forget(&change.domain),
+            let held = self.table.revision(&change.domain);
+            if held.is_some_and(|held| held >= new) {
+                continue;
+            }
+            // What is on disk stays there until the new one is: it is all there is while CertService is down.
+            self.supply.outdate(&change.domain);
+            if held.is_some() {
+                outdated.push((change.domain.clone(), new));
             }
         }
         let refresh = |(name, revision)| async move { self.misses.renew(&name, revision).await };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::{Path, Query, State};
@@ -20,6 +21,8 @@ struct Source {
     signing: SigningKey,
     /// Domain → (cursor, revision).
     domains: Mutex<BTreeMap<String, (u64, Option<u64>)>>,
+    /// It has no bundle for anybody; the feed goes on.
+    ailing: AtomicBool,
 }
 
 impl Source {
@@ -30,12 +33,18 @@ impl Source {
 
 async fn bundle(State(source): State<Arc<Source>>, Path(name): Path<String>) -> Response {
     let found = source.domains.lock().unwrap().get(&name).copied();
+    if source.ailing.load(Ordering::SeqCst) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     match found {
         Some((_, Some(revision))) => {
             let bundle = contract::Bundle { revision, ..bundle_until(&name, 3600) };
             sign(&bundle, &source.signing).unwrap().into_response()
         }
-        _ => StatusCode::NOT_FOUND.into_response(),
+        _ => {
+            let body = r#"{"status":404,"code":"unknown_domain","title":"","detail":""}"#;
+            (StatusCode::NOT_FOUND, body).into_response()
+        }
     }
 }
 
@@ -70,7 +79,7 @@ struct World {
 async fn world() -> World {
     let (signing, _) = SigningKey::generate().unwrap();
     let keys = VerifyKeys::from_pems([&*signing.public_pem()]).unwrap();
-    let source = Arc::new(Source { signing, domains: Mutex::default() });
+    let source = Arc::new(Source { signing, domains: Mutex::default(), ailing: AtomicBool::new(false) });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let routes = Router::new().route("/v1/bundles/{name}", get(bundle)).route("/v1/changes", get(changes));
@@ -106,6 +115,19 @@ async fn world() -> World {
 impl World {
     fn revision(&self, name: &str) -> Option<u64> {
         self.news.table.revision(&Hostname::parse(name).unwrap())
+    }
+
+    /// The file of the one bundle, once it is on disk.
+    async fn kept(&self) -> PathBuf {
+        loop {
+            let below = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let files = below(self._folder.path().join("bundles")).flat_map(|folder| below(folder.path()));
+            let mut bundles = files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "jws"));
+            if let Some(file) = bundles.next() {
+                return file;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn visit(&self, name: &str) {
@@ -158,6 +180,45 @@ async fn a_restart_applies_what_it_slept_through() {
     world.source.set("a.example", 2, Some(2));
     world.news.list(&mut cursor).await.unwrap();
     assert_eq!((cursor, world.revision("a.example")), (2, Some(2)));
+}
+
+#[tokio::test]
+async fn what_was_replaced_stays_on_disk_for_as_long_as_its_successor_is_not_to_be_had() {
+    let world = world().await;
+    world.source.set("a.example", 1, Some(1));
+    let mut cursor = 0;
+    world.news.list(&mut cursor).await.unwrap();
+    world.visit("a.example").await;
+    let file = world.kept().await;
+    // It left memory; then its successor is told of, and can't be fetched.
+    world.news.table.remove(&Hostname::parse("a.example").unwrap());
+    world.source.ailing.store(true, Ordering::SeqCst);
+    world.source.set("a.example", 2, Some(2));
+    world.news.catch_up(&mut cursor, None).await.unwrap();
+    while std::fs::metadata(&file).unwrap().modified().unwrap() != std::time::UNIX_EPOCH {
+        tokio::task::yield_now().await;
+    }
+    world.visit("a.example").await;
+    assert_eq!(world.revision("a.example"), Some(1));
+    world.source.ailing.store(false, Ordering::SeqCst);
+    world.news.misses.renew(&Hostname::parse("a.example").unwrap(), 2).await;
+    assert_eq!(world.revision("a.example"), Some(2));
+}
+
+#[tokio::test]
+async fn an_edge_that_lost_its_cursor_keeps_nothing_of_who_was_off_boarded() {
+    let world = world().await;
+    world.source.set("a.example", 1, Some(1));
+    world.source.set("b.example", 2, Some(1));
+    world.visit("a.example").await;
+    let file = world.kept().await;
+    world.source.set("a.example", 3, None);
+    let mut cursor = 0;
+    world.news.list(&mut cursor).await.unwrap();
+    assert_eq!(world.revision("a.example"), None);
+    while file.exists() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

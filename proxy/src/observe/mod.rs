@@ -54,6 +54,7 @@ pub struct Metrics {
     pub bundles_rejected: IntCounterVec,
     pub disk_errors: IntCounter,
     pub redis_resting: IntGauge,
+    pub certservice_resting: IntGauge,
     pub changes_cursor: IntGauge,
     pub changes_applied: IntCounter,
     pub known_names: IntGauge,
@@ -207,6 +208,10 @@ impl Metrics {
             redis_resting: gauge(
                 "latchkey_redis_resting",
                 "1 while Redis is left alone, because it did not answer in time again and again",
+            ),
+            certservice_resting: gauge(
+                "latchkey_certservice_resting",
+                "1 while CertService is left alone, because it did not answer in time again and again",
             ),
             certificates_held: gauges(
                 "latchkey_certificates_held",

@@ -43,6 +43,11 @@ impl Breaker {
         Some(Asking { breaker: self, probes })
     }
 
+    /// It has answered somebody who did not have to ask for leave. True if it was resting.
+    pub(super) fn answered(&self) -> bool {
+        std::mem::take(&mut *self.state()).resting_until.is_some()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,7 +56,7 @@ impl Breaker {
 impl Asking<'_> {
     /// True if it was resting, and is well again.
     pub(super) fn answered(self) -> bool {
-        std::mem::take(&mut *self.breaker.state()).resting_until.is_some()
+        self.breaker.answered()
     }
 
     /// How long it rests, if this failure begins a rest.
@@ -94,6 +99,15 @@ mod tests {
         assert_eq!(fails(&breaker, now), Some(FIRST_REST));
         assert!(breaker.ask(now).is_none());
         assert!(breaker.ask(now + FIRST_REST - Duration::from_millis(1)).is_none());
+    }
+
+    #[test]
+    fn an_answer_to_somebody_else_ends_a_rest() {
+        let (breaker, now) = (Breaker::default(), Instant::now());
+        assert!(!breaker.answered());
+        assert!((0..FAILURES_MAX).any(|_| fails(&breaker, now).is_some()) && breaker.ask(now).is_none());
+        assert!(breaker.answered());
+        assert!(breaker.ask(now).is_some());
     }
 
     #[test]

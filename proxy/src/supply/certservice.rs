@@ -1,7 +1,7 @@
 //! Client of CertService's API, over TLS, loopback TCP or a Unix socket.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::Hostname;
 use contract::api::{ChangePage, PROOF_HEADER, Problem, REWRAP_MAX, RewrapOutcome, RewrapPage};
@@ -10,6 +10,8 @@ use reqwest::{Certificate, Client, Identity, RequestBuilder, Response, StatusCod
 use zeroize::Zeroizing;
 
 use super::SupplyError;
+use super::breaker::Breaker;
+use crate::observe::METRICS;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest page of changes: 10,000 of the longest names.
@@ -17,6 +19,8 @@ const CHANGES_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest page of bundles.
 const REWRAP_BYTES_MAX: usize = REWRAP_MAX * (TOKEN_BYTES_MAX + 1024);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Of an answer that says why there is nothing.
+const PROBLEM_BYTES_MAX: usize = 64 * 1024;
 
 pub struct CertServiceConfig {
     pub address: Address,
@@ -38,6 +42,7 @@ pub struct CertService {
     client: Client,
     base: String,
     token: Option<Zeroizing<String>>,
+    breaker: Breaker,
 }
 
 impl CertService {
@@ -67,23 +72,23 @@ impl CertService {
             }
         };
         let client = builder.build().map_err(|error| error.to_string())?;
-        Ok(Self { client, base, token: config.token.clone() })
+        Ok(Self { client, base, token: config.token.clone(), breaker: Breaker::default() })
     }
 
     pub(super) async fn bundle(&self, name: &Hostname) -> Result<String, SupplyError> {
-        self.get(&format!("/v1/bundles/{name}")).await
+        self.get(&format!("/v1/bundles/{name}"), "unknown_domain").await
     }
 
     pub(super) async fn challenge(&self, name: &Hostname, token: &str) -> Result<String, SupplyError> {
-        self.get(&format!("/v1/challenges/{name}/{token}")).await
+        self.get(&format!("/v1/challenges/{name}/{token}"), "unknown_challenge").await
     }
 
     pub(super) async fn tls_challenge(&self, name: &Hostname) -> Result<String, SupplyError> {
-        self.get(&format!("/v1/challenges/{name}")).await
+        self.get(&format!("/v1/challenges/{name}"), "unknown_challenge").await
     }
 
     pub(super) async fn ticket_keys(&self) -> Result<String, SupplyError> {
-        self.get("/v1/ticket-keys").await
+        self.get("/v1/ticket-keys", "no_ticket_keys").await
     }
 
     pub(super) async fn changes(&self, since: u64, limit: u32, edge: &str) -> Result<ChangePage, SupplyError> {
@@ -91,7 +96,11 @@ impl CertService {
         let sent = self.request(&path).header("latchkey-edge", edge).send().await;
         let answer = sent.map_err(|error| SupplyError::Unavailable(unavailable(error)))?;
         if answer.status() != StatusCode::OK {
-            return Err(refused(answer).await);
+            return Err(refused(answer, None).await);
+        }
+        // Nobody need wait for the end of a rest to learn that it answers.
+        if self.breaker.answered() {
+            awake();
         }
         let body = read(answer, CHANGES_BYTES_MAX).await?;
         serde_json::from_slice(&body)
@@ -115,9 +124,9 @@ impl CertService {
         match answer.status() {
             StatusCode::OK => {}
             status if status.is_client_error() => {
-                return Err(SupplyError::Rejected(refused(answer).await.to_string()));
+                return Err(SupplyError::Rejected(refused(answer, None).await.to_string()));
             }
-            _ => return Err(refused(answer).await),
+            _ => return Err(refused(answer, None).await),
         }
         let body = read(answer, REWRAP_BYTES_MAX).await?;
         serde_json::from_slice(&body)
@@ -144,25 +153,54 @@ impl CertService {
         }
     }
 
-    async fn get(&self, path: &str) -> Result<String, SupplyError> {
-        let answer = self.request(path).send().await.map_err(|error| SupplyError::Unavailable(unavailable(error)))?;
-        match answer.status() {
-            StatusCode::OK => {
-                let body = read(answer, TOKEN_BYTES_MAX).await?;
-                String::from_utf8(body).map_err(|_| SupplyError::Rejected("the answer is not text".into()))
+    /// `unknown` is the code with which CertService itself says that there is no such thing.
+    async fn get(&self, path: &str, unknown: &str) -> Result<String, SupplyError> {
+        let resting = || SupplyError::Unavailable("CertService is left alone for a while, as it did not answer".into());
+        let asking = self.breaker.ask(Instant::now()).ok_or_else(resting)?;
+        let answer = match self.request(path).send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                // Any error but a time-out comes at once, and holds up nobody.
+                if !error.is_timeout() {
+                    asking.answered().then(awake);
+                } else if let Some(rest) = asking.failed(Instant::now()) {
+                    asleep(rest);
+                }
+                return Err(SupplyError::Unavailable(unavailable(error)));
             }
-            StatusCode::NOT_FOUND => Err(SupplyError::Unknown),
-            _ => Err(refused(answer).await),
+        };
+        asking.answered().then(awake);
+        if answer.status() != StatusCode::OK {
+            return Err(refused(answer, Some(unknown)).await);
         }
+        let body = read(answer, TOKEN_BYTES_MAX).await?;
+        String::from_utf8(body).map_err(|_| SupplyError::Rejected("the answer is not text".into()))
     }
 }
 
-async fn refused(answer: Response) -> SupplyError {
+fn asleep(rest: Duration) {
+    if METRICS.certservice_resting.get() == 0 {
+        tracing::warn!(?rest, "CertService does not answer in time, again and again: it is left alone for a while");
+    }
+    METRICS.certservice_resting.set(1);
+}
+
+fn awake() {
+    METRICS.certservice_resting.set(0);
+    tracing::info!("CertService answers again");
+}
+
+/// Only CertService's own words take a domain away: what stands before it may answer 404 on its own.
+async fn refused(answer: Response, unknown: Option<&str>) -> SupplyError {
     let status = answer.status();
-    match answer.json::<Problem>().await {
+    let body = read(answer, PROBLEM_BYTES_MAX).await.unwrap_or_default();
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) if status == StatusCode::NOT_FOUND && Some(&*problem.code) == unknown => SupplyError::Unknown,
         Ok(problem) if problem.code == "not_issued" => SupplyError::NotIssued,
         Ok(problem) => SupplyError::Unavailable(format!("CertService answers {status}: {}", problem.detail)),
-        Err(_) => SupplyError::Unavailable(format!("CertService answers {status}")),
+        Err(_) => SupplyError::Unavailable(format!(
+            "{status} in no form of CertService's: does certservice.url lead to it, or to something before it?"
+        )),
     }
 }
 

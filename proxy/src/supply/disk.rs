@@ -8,11 +8,14 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use contract::Hostname;
 use contract::bundle::sha256;
 use contract::signed::TOKEN_BYTES_MAX;
+
+/// When a bundle was checked that has been replaced since: the time of its file.
+pub(super) const OUTDATED: u64 = 0;
 
 pub struct Disk {
     folder: PathBuf,
@@ -44,7 +47,8 @@ impl Disk {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        let checked_at = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let checked_at =
+            file.metadata()?.modified()?.duration_since(UNIX_EPOCH).map_or(OUTDATED, |since| since.as_secs());
         let mut bytes = Vec::new();
         file.take(TOKEN_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
         // What is not text is damaged, and does not verify: no fault of the disk's.
@@ -67,6 +71,15 @@ impl Disk {
             let _ = fs::remove_file(&partial);
         }
         written
+    }
+
+    /// Blocks.
+    pub(super) fn outdate(&self, name: &Hostname) -> std::io::Result<()> {
+        let file = match OpenOptions::new().write(true).open(self.path(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(OUTDATED))
     }
 
     /// Blocks.
@@ -132,6 +145,20 @@ mod tests {
         assert_eq!(disk.get(&name("a.example")).unwrap().unwrap().checked_at, 1000);
         disk.put(&name("a.example"), "one").unwrap();
         assert!(disk.get(&name("a.example")).unwrap().unwrap().checked_at > 1000);
+    }
+
+    #[test]
+    fn what_was_replaced_is_marked_until_something_newer_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Disk::open(folder.path().to_owned()).unwrap();
+        let checked_at = || disk.get(&name("a.example")).unwrap().map(|kept| kept.checked_at);
+        disk.outdate(&name("a.example")).unwrap();
+        assert_eq!(checked_at(), None);
+        disk.put(&name("a.example"), "one").unwrap();
+        disk.outdate(&name("a.example")).unwrap();
+        assert_eq!(checked_at(), Some(OUTDATED));
+        disk.put(&name("a.example"), "two").unwrap();
+        assert!(checked_at().unwrap() > OUTDATED);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod redis;
 use std::sync::Arc;
 
 use contract::api::ChangePage;
-use contract::signed::{Payload, VerifyKeys, verify};
+use contract::signed::{Payload, VerifyError, VerifyKeys, verify};
 use contract::{Bundle, Challenge, ChallengeKind, Hostname, TicketKeys, redis_keys};
 
 pub use self::certservice::{Address, CertService, CertServiceConfig};
@@ -24,7 +24,7 @@ pub struct Supply {
     disk: Arc<Disk>,
     redis: Option<Redis>,
     certservice: CertService,
-    verify_keys: VerifyKeys,
+    verify_keys: Arc<VerifyKeys>,
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -58,6 +58,13 @@ pub struct Supplied {
     pub checked_at: u64,
 }
 
+impl Supplied {
+    /// Known to have been replaced: good for nothing but to be served where nothing else is to be had.
+    pub fn is_outdated(&self) -> bool {
+        self.checked_at == disk::OUTDATED
+    }
+}
+
 /// Nearest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
@@ -80,7 +87,7 @@ impl Tier {
 
 impl Supply {
     pub fn new(disk: Disk, redis: Option<Redis>, certservice: CertService, verify_keys: VerifyKeys) -> Self {
-        Self { disk: Arc::new(disk), redis, certservice, verify_keys }
+        Self { disk: Arc::new(disk), redis, certservice, verify_keys: Arc::new(verify_keys) }
     }
 
     /// Asks one tier. All that is wrong with disk or Redis, and with what they hold, is a miss; CertService has the last
@@ -104,8 +111,16 @@ impl Supply {
         if supplied.tier == Tier::Disk {
             return;
         }
-        let (disk, name) = (self.disk.clone(), name.clone());
+        let (disk, name, keys) = (self.disk.clone(), name.clone(), self.verify_keys.clone());
         tokio::task::spawn_blocking(move || {
+            // CertService has the last word; Redis may be behind what is kept already.
+            let newer = |kept: disk::Kept| {
+                let other = kept.token != supplied.token;
+                other && verify::<Bundle>(&kept.token, &keys).is_ok_and(|kept| kept.revision > supplied.bundle.revision)
+            };
+            if supplied.tier == Tier::Redis && disk.get(&name).ok().flatten().is_some_and(newer) {
+                return;
+            }
             if let Err(error) = disk.put(&name, &supplied.token) {
                 disk_failed(
                     "a bundle can't be kept on disk",
@@ -117,8 +132,24 @@ impl Supply {
         });
     }
 
+    /// What is on disk has been replaced: it is asked for again, also after a restart. Not waited for.
+    pub fn outdate(&self, name: &Hostname) {
+        if !self.disk.has(name) {
+            return;
+        }
+        let (disk, name) = (self.disk.clone(), name.clone());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = disk.outdate(&name) {
+                disk_failed("a bundle can't be marked as outdated on disk", "a restart may serve it once more", &error);
+            }
+        });
+    }
+
     /// Removes from disk what did not open or is no longer to be served. Not waited for.
     pub fn forget(&self, name: &Hostname) {
+        if !self.disk.has(name) {
+            return;
+        }
         let (disk, name) = (self.disk.clone(), name.clone());
         tokio::task::spawn_blocking(move || {
             if let Err(error) = disk.remove(&name) {
@@ -139,7 +170,10 @@ impl Supply {
                 Err(error) => {
                     METRICS.bundles_rejected.with_label_values(&["signature"]).inc();
                     tracing::warn!(%name, source = "disk", "token refused: {error}");
-                    self.forget(name);
+                    // A key that is missing in the boot file comes back with it.
+                    if !matches!(error, VerifyError::UnknownKey(_)) {
+                        self.forget(name);
+                    }
                     ("rejected", None)
                 }
             },

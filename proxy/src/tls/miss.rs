@@ -20,6 +20,8 @@ use crate::supply::{self, Supplied, Supply, SupplyError};
 
 /// Loads in flight at once; a visitor over it is turned away at once.
 const LOADS_MAX: usize = 512;
+/// Beside them, of names that are served meanwhile: so that these take no visitor's place while the sources hang.
+const REFRESHES_MAX: usize = 32;
 
 /// Why there is no certificate for a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,12 +92,14 @@ pub struct Misses {
     /// Names being loaded; locked for a look-up only, never across an await.
     loading: Mutex<HashMap<Hostname, watch::Receiver<Answer>>>,
     permits: Arc<Semaphore>,
+    refreshes: Arc<Semaphore>,
 }
 
 impl Misses {
     pub fn new(table: Arc<Table>, supply: Arc<Supply>, opener: Opener, pool: Pool, runtime: Handle) -> Arc<Self> {
-        let (loading, permits) = (Mutex::default(), Arc::new(Semaphore::new(LOADS_MAX)));
-        Arc::new(Self { table, supply, opener: Arc::new(opener), runtime, pool, loading, permits })
+        let (permits, refreshes) = (Arc::new(Semaphore::new(LOADS_MAX)), Arc::new(Semaphore::new(REFRESHES_MAX)));
+        let (opener, loading) = (Arc::new(opener), Mutex::default());
+        Arc::new(Self { table, supply, opener, runtime, pool, loading, permits, refreshes })
     }
 
     /// Waits for the name's certificate, at most until the deadline. The load goes on if the visitor gives up.
@@ -144,7 +148,11 @@ impl Misses {
         if let Some(answer) = loading.get(name) {
             return Some(answer.clone());
         }
-        let permit = self.permits.clone().try_acquire_owned().ok()?;
+        let permits = match want {
+            Want::Any => &self.permits,
+            Want::News { .. } => &self.refreshes,
+        };
+        let permit = permits.clone().try_acquire_owned().ok()?;
         let (tell, answer) = watch::channel(None);
         loading.insert(name.clone(), answer.clone());
         let (misses, name) = (self.clone(), name.clone());
@@ -159,7 +167,7 @@ impl Misses {
 
     /// The nearest tier whose bundle opens and is new enough.
     async fn load(&self, name: &Hostname, want: Want) -> Loaded {
-        let mut miss = Miss::Unavailable("only bundles that are outdated were found".into());
+        let (mut miss, mut outdated) = (Miss::Unavailable("only bundles that are outdated were found".into()), None);
         let (tiers, revision_min, patience) = match want {
             Want::Any => (&supply::Tier::ALL[..], 0, Patience::None),
             Want::News { revision } => (&supply::Tier::ALL[1..], revision, Patience::Endless),
@@ -167,7 +175,10 @@ impl Misses {
         for &tier in tiers {
             let started = Instant::now();
             let supplied = match self.supply.bundle(name, tier).await {
-                Ok(Some(supplied)) if supplied.bundle.revision < revision_min.max(self.table.floor(name)) => continue,
+                Ok(Some(supplied)) if supplied.is_outdated() || self.is_behind(name, &supplied, revision_min) => {
+                    outdated = Some(supplied).filter(|_| tier == supply::Tier::Disk).or(outdated);
+                    continue;
+                }
                 Ok(Some(supplied)) => supplied,
                 Ok(None) => continue,
                 Err(error) => {
@@ -180,7 +191,9 @@ impl Misses {
                 Ok(certificate) => {
                     // Outdated since this load began: the next tier may be ahead.
                     let Some(kept) = self.table.keep(name, certificate) else { continue };
-                    self.supply.keep(name, supplied);
+                    if kept.revision == supplied.bundle.revision {
+                        self.supply.keep(name, supplied);
+                    }
                     METRICS.certificate_cost(tier.label(), started.elapsed());
                     return Ok((kept, Tier::Supplied(tier)));
                 }
@@ -195,23 +208,45 @@ impl Misses {
                     miss = Miss::KeyUnavailable(error.to_string());
                     break;
                 }
-                Err(NotOpened::Refused(error)) => {
-                    METRICS.bundles_rejected.with_label_values(&[error.reason()]).inc();
-                    tracing::warn!(%name, source = tier.label(), reason = error.reason(), "bundle refused: {error}");
-                    if tier == supply::Tier::Disk {
-                        self.supply.forget(name);
-                    }
-                    miss = Miss::Rejected(error.to_string());
+                Err(NotOpened::Lost) => {
+                    miss = Miss::Unavailable("its key was not opened, as the work broke off".into())
                 }
+                Err(NotOpened::Refused(error)) => miss = self.refused(name, tier, &error),
             }
         }
-        if self.table.withdrawn(name) {
-            miss = Miss::Unknown;
+        self.missed(name, miss, outdated, patience).await
+    }
+
+    /// Older than what is wanted, than what the feed has told, or than what is served already.
+    fn is_behind(&self, name: &Hostname, supplied: &Supplied, revision_min: u64) -> bool {
+        let held = self.table.revision(name).unwrap_or(0);
+        supplied.bundle.revision < revision_min.max(self.table.floor(name)).max(held)
+    }
+
+    fn refused(&self, name: &Hostname, tier: supply::Tier, error: &CertificateError) -> Miss {
+        METRICS.bundles_rejected.with_label_values(&[error.reason()]).inc();
+        tracing::warn!(%name, source = tier.label(), reason = error.reason(), "bundle refused: {error}");
+        if tier == supply::Tier::Disk && !error.may_pass() {
+            self.supply.forget(name);
         }
+        Miss::Rejected(error.to_string())
+    }
+
+    /// No tier has what is wanted. `outdated` is what the disk has.
+    async fn missed(&self, name: &Hostname, miss: Miss, outdated: Option<Supplied>, patience: Patience) -> Loaded {
+        let miss = if self.table.withdrawn(name) { Miss::Unknown } else { miss };
         if miss == Miss::Unknown {
             // CertService itself says so: the domain is off-boarded, whether or not the feed of changes told.
             self.table.remove(name);
             self.supply.forget(name);
+        }
+        if matches!(miss, Miss::Unavailable(_))
+            && let Some(supplied) = outdated
+            && let Ok(certificate) = self.open(name, &supplied, patience).await
+            && let Some(kept) = self.table.keep_outdated(name, certificate)
+        {
+            tracing::info!(%name, "served by a certificate that was replaced: the new one is not to be had: {miss}");
+            return Ok((kept, Tier::Supplied(supply::Tier::Disk)));
         }
         // Else what is served already stays: only a name without a certificate is turned away by this.
         self.table.keep_absent(name, miss.clone());
@@ -225,13 +260,14 @@ impl Misses {
         match self.pool.run(patience, work).await {
             Ok(opened) => opened.map_err(NotOpened::Refused),
             Err(NotRun::Full(queued)) => Err(NotOpened::Busy(queued)),
-            Err(NotRun::Lost) => Err(NotOpened::Refused(CertificateError::Malformed)),
+            Err(NotRun::Lost) => Err(NotOpened::Lost),
         }
     }
 }
 
 enum NotOpened {
     Busy(usize),
+    Lost,
     Refused(CertificateError),
 }
 

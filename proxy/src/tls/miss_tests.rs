@@ -46,6 +46,16 @@ async fn answer(State(source): State<Arc<Source>>, Path(name): Path<String>) -> 
         }
         "pending.example" => problem(StatusCode::SERVICE_UNAVAILABLE, "not_issued"),
         "broken.example" => problem(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        // Of something that stands before CertService.
+        "ingress.example" => (StatusCode::NOT_FOUND, "default backend - 404").into_response(),
+        "other-code.example" => problem(StatusCode::NOT_FOUND, "unknown_path"),
+        "endless.example" => {
+            let body = axum::body::Body::from_stream(futures_util::stream::repeat_with(|| {
+                Ok::<_, std::convert::Infallible>(bytes::Bytes::from_static(&[b' '; 1024]))
+            }));
+            (StatusCode::NOT_FOUND, body).into_response()
+        }
+        "ended.example" => sign(&bundle_until("ended.example", -60), &source.signing).unwrap().into_response(),
         _ => problem(StatusCode::NOT_FOUND, "unknown_domain"),
     }
 }
@@ -234,6 +244,9 @@ async fn each_refusal_has_its_reason_and_is_remembered() {
         ("unknown.example", "unknown_sni"),
         ("pending.example", "not_issued"),
         ("broken.example", "sources_unavailable"),
+        ("ingress.example", "sources_unavailable"),
+        ("other-code.example", "sources_unavailable"),
+        ("endless.example", "sources_unavailable"),
         ("swapped.example", "bundle_rejected"),
         ("forged.example", "bundle_rejected"),
     ] {
@@ -249,7 +262,13 @@ async fn each_refusal_has_its_reason_and_is_remembered() {
 #[tokio::test]
 async fn a_failed_refresh_leaves_what_is_served_and_an_unknown_domain_goes() {
     let world = world(false).await;
-    for (domain, stays) in [("broken.example", true), ("pending.example", true), ("unknown.example", false)] {
+    for (domain, stays) in [
+        ("broken.example", true),
+        ("pending.example", true),
+        ("ingress.example", true),
+        ("other-code.example", true),
+        ("unknown.example", false),
+    ] {
         let name = Hostname::parse(domain).unwrap();
         world.table.keep(&name, opened(domain, 1)).unwrap();
         world.misses.renew(&name, 0).await;
@@ -281,6 +300,85 @@ async fn an_outdated_answer_removes_nothing() {
     world.wait(SIGNS).await.unwrap();
     world.misses.renew(&name, 7).await;
     assert_eq!(world.table.revision(&name), Some(1));
+}
+
+#[tokio::test]
+async fn what_is_older_than_what_is_served_is_not_kept_and_not_asked_for_without_end() {
+    let world = world(false).await;
+    let name = Hostname::parse(SIGNS).unwrap();
+    world.table.keep(&name, opened(SIGNS, 2)).unwrap();
+    world.misses.renew(&name, 0).await;
+    // CertService answers with revision 1.
+    assert_eq!((world.asked(), world.table.revision(&name)), (1, Some(2)));
+    let later = super::super::now() + 301;
+    assert!(matches!(world.table.find(&name, later), Found::Fresh(..)), "the refresh is not repeated at once");
+    assert!(files(world.folder.path()).is_empty(), "nor is the older one written over what is on disk");
+}
+
+#[tokio::test]
+async fn a_bundle_whose_time_is_not_now_stays_on_disk() {
+    let world = world(false).await;
+    let disk = Disk::open(world.folder.path().to_owned()).unwrap();
+    let name = Hostname::parse("ended.example").unwrap();
+    let token = sign(&bundle_until("ended.example", -60), &world.source.signing).unwrap();
+    disk.put(&name, &token).unwrap();
+    let file = world.kept().await;
+    assert_eq!(world.wait("ended.example").await.unwrap_err().reason(), "bundle_rejected");
+    // The file that is removed next tells that this one would have been.
+    disk.put(&Hostname::parse("damaged.example").unwrap(), "garbage").unwrap();
+    world.wait("damaged.example").await.unwrap_err();
+    while files(world.folder.path()) != [file.clone()] {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), token);
+}
+
+fn mark_outdated(file: &std::path::Path) {
+    std::fs::File::options().write(true).open(file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+}
+
+#[tokio::test]
+async fn a_replaced_bundle_is_the_last_resort_while_everything_else_is_down() {
+    let world = world(false).await;
+    world.wait(SIGNS).await.unwrap();
+    let file = world.kept().await;
+    mark_outdated(&file);
+    let world = world.restarted().await;
+    let name = Hostname::parse(SIGNS).unwrap();
+    // The feed has told of the next one, too.
+    world.table.require(&name, 2);
+    let (_, tier) = world.wait(SIGNS).await.unwrap();
+    assert_eq!(tier, Tier::Supplied(supply::Tier::Disk));
+    let found = world.table.find(&name, super::super::now());
+    assert!(matches!(found, Found::Aging(..)), "it is asked for again in the background");
+    // Off-boarded, it is served no more, whatever lies on disk.
+    world.table.withdraw(&name);
+    assert_eq!(world.wait(SIGNS).await.unwrap_err(), Miss::Unknown);
+    while file.exists() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_marked_bundle_is_not_served_where_its_successor_is_to_be_had() {
+    let world = world(false).await;
+    world.wait(SIGNS).await.unwrap();
+    let file = world.kept().await;
+    mark_outdated(&file);
+    world.table.remove(&Hostname::parse(SIGNS).unwrap());
+    let (_, tier) = world.wait(SIGNS).await.unwrap();
+    assert_eq!((tier, world.asked()), (Tier::Supplied(supply::Tier::CertService), 2));
+}
+
+#[tokio::test]
+async fn refreshes_that_hang_take_no_visitors_place() {
+    let world = world(true).await;
+    for number in 0..LOADS_MAX + 100 {
+        world.misses.refresh(&Hostname::parse(&format!("served{number}.example")).unwrap());
+    }
+    assert_eq!(world.misses.loading.lock().unwrap().len(), REFRESHES_MAX);
+    let visit = world.misses.wait(&Hostname::parse(SIGNS).unwrap(), Duration::from_millis(20)).await;
+    assert!(matches!(visit, Err(Miss::TimedOut(_))), "it waits for CertService, and is not turned away");
 }
 
 #[tokio::test]

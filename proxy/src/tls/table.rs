@@ -18,6 +18,9 @@ const ABSENT_NAMES_MAX: usize = 65_536;
 /// Names remembered as changed; a load takes seconds, so older ones no longer matter.
 const CHANGED_NAMES_MAX: usize = 65_536;
 
+/// No revision reaches it.
+const WITHDRAWN: u64 = u64::MAX;
+
 /// What an entry of a cache takes beside its value: the name's text, its slot, its place in the hash table.
 const ENTRY_BYTES: u64 = 112;
 
@@ -156,6 +159,20 @@ impl Table {
 
     /// Keeps the newer of what is there and what was loaded, and returns it; nothing if what was loaded is outdated.
     pub fn keep(&self, name: &Hostname, loaded: Certificate) -> Option<Arc<Certificate>> {
+        self.keep_unless(name, loaded, |revision, floor| revision < floor)
+    }
+
+    /// The same for what is known to be replaced, where its successor is not to be had: served until that comes.
+    pub fn keep_outdated(&self, name: &Hostname, loaded: Certificate) -> Option<Arc<Certificate>> {
+        self.keep_unless(name, loaded, |_, floor| floor == WITHDRAWN)
+    }
+
+    fn keep_unless(
+        &self,
+        name: &Hostname,
+        loaded: Certificate,
+        refused: fn(u64, u64) -> bool,
+    ) -> Option<Arc<Certificate>> {
         let newer = self.warm.peek(name).filter(|current| current.revision > loaded.revision);
         let kept = match newer {
             Some(newer) => self.parse(name, &newer)?.0,
@@ -164,7 +181,7 @@ impl Table {
         self.warm.insert(name.clone(), kept.warm().clone());
         self.parsed.insert(name.clone(), kept.clone());
         // Looked at after the insertion: a floor that came meanwhile removes what it finds, or is found here.
-        if kept.revision < self.floor(name) {
+        if refused(kept.revision, self.floor(name)) {
             self.remove(name);
             return None;
         }
@@ -180,7 +197,7 @@ impl Table {
 
     /// Off-boarded: gone from memory, and not to come back by a load that is under way.
     pub fn withdraw(&self, name: &Hostname) {
-        self.require(name, u64::MAX);
+        self.require(name, WITHDRAWN);
         self.remove(name);
     }
 
@@ -190,7 +207,7 @@ impl Table {
     }
 
     pub fn withdrawn(&self, name: &Hostname) -> bool {
-        self.floor(name) == u64::MAX
+        self.floor(name) == WITHDRAWN
     }
 
     pub fn floor(&self, name: &Hostname) -> u64 {

@@ -60,6 +60,47 @@ async fn an_altered_or_foreign_signature_is_refused() {
     assert_eq!(served.await.unwrap(), ["shop.example"]);
 }
 
+#[tokio::test]
+async fn an_older_bundle_in_redis_replaces_nothing() {
+    let mut world = World::start(Plan { redis: true, ..Plan::default() }).await;
+    world.fleet.edge.process.stop().await.unwrap();
+    world.fleet.edge_setup.settings = "[tls]\nrefresh_seconds = 1\n".into();
+    world.fleet.edge = support::edge::Edge::start(&world.fleet.edge_setup).await.unwrap();
+    world.fleet.edge.apply(&world.config()).await.unwrap();
+    world.issue("shop.example").await;
+    world.still_serves("shop.example").await;
+    let signing = read(&world.fleet.certservice_setup.data_folder().join("signing.pem")).unwrap();
+    let bundle = world.bundle("shop.example").await;
+    let older = Bundle { revision: bundle.revision - 1, ..bundle };
+    world.cache_token("shop.example", &sign(&older, &SigningKey::from_pem(&signing).unwrap()).unwrap()).await;
+
+    let asked = async |tier: &str| {
+        let label = format!("result=\"hit\",tier=\"{tier}\"");
+        world.metric("latchkey_certificate_lookups_total", &label).await
+    };
+    let before = (asked("redis").await, asked("certservice").await);
+    let refreshed = support::wait::until("CertService to be asked", support::wait::PATIENCE, async || {
+        world.still_serves("shop.example").await;
+        let now = (asked("redis").await, asked("certservice").await);
+        if now.0 > before.0 && now.1 > before.1 { Ok(()) } else { support::fail("not yet") }
+    });
+    refreshed.await.unwrap();
+    world.fleet.edge.process.stop().await.unwrap();
+    assert_eq!(revisions(&world.fleet.edge_setup.data_folder().join("bundles")), [older.revision + 1]);
+}
+
+/// Of the bundles on an edge's disk.
+fn revisions(folder: &std::path::Path) -> Vec<u64> {
+    let below = |folder: &std::path::Path| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = below(folder).flat_map(|folder| below(&folder).collect::<Vec<_>>());
+    let revision = |file: std::path::PathBuf| {
+        let token = read(&file).unwrap();
+        let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&payload).unwrap()["revision"].as_u64().unwrap()
+    };
+    files.map(revision).collect()
+}
+
 /// A refusal is remembered for a moment; waits until this forgery has been looked at.
 async fn refused_until_forgotten(visitor: &support::visitor::Visitor, world: &World, before: f64) {
     let looked_at = support::wait::until("the forgery to be looked at", support::wait::PATIENCE, async || {
