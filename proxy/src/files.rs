@@ -7,16 +7,15 @@ use std::path::Path;
 
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let partial = path.with_extension("partial");
+    // Before anything is in place: what can't be made to last is not begun.
+    let folder = path.parent().map(File::open).transpose()?;
     let written = write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path));
     if written.is_err() {
         // A full disk: what is half written would only take the room that is missing.
         let _ = std::fs::remove_file(&partial);
     }
     written?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    folder.map_or(Ok(()), |folder| folder.sync_all())
 }
 
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

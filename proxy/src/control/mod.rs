@@ -19,7 +19,7 @@ mod tickets;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::admin::{Applied, Author, Diff, Plan, Revision, Shadow};
 use contract::api::Fault;
@@ -45,6 +45,7 @@ use crate::wasm::{Compile, Digest, Host, HostError};
 /// How often upstream names are resolved anew.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 const RESOLVED_AT_ONCE_MAX: usize = 16;
+const HELD_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub struct Control {
     host: Host,
@@ -168,10 +169,10 @@ impl Control {
         if *turn == Changes::Ours { Ok(turn) } else { Err(HandedOver) }
     }
 
-    /// For a thread that may block.
-    pub fn hold_changes(&self) -> Held {
+    /// For a thread that may block. None where a change is under way for as long as that.
+    pub fn hold_changes(&self, within: Duration) -> Option<Held> {
         self.keep_last();
-        Held(self.changing.clone().blocking_lock_owned())
+        take_within(&self.changing, within).map(Held)
     }
 
     pub fn set_accepting(&self, accepting: bool) {
@@ -355,6 +356,18 @@ fn counted(applied: Result<Applied, NotApplied>) -> Result<Applied, NotApplied> 
     applied
 }
 
+/// Blocks.
+fn take_within<T>(turn: &Arc<Mutex<T>>, within: Duration) -> Option<OwnedMutexGuard<T>> {
+    let until = Instant::now() + within;
+    loop {
+        match turn.clone().try_lock_owned() {
+            Ok(turn) => return Some(turn),
+            Err(_) if Instant::now() >= until => return None,
+            Err(_) => std::thread::sleep(HELD_LOOK_EVERY),
+        }
+    }
+}
+
 /// Both are valid: what could not be read was never applied.
 fn compare(old: &str, new: &str) -> Plan {
     let [old, new] = [old, new].map(|text| serde_json::from_str(text).unwrap_or_default());
@@ -366,5 +379,19 @@ async fn resolve(upstream: &Upstream) {
         for error in errors {
             tracing::warn!(upstream = upstream.name, "{error}; the addresses known so far stay");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_waits_for_its_turn_no_longer_than_it_may() {
+        let turn = Arc::new(Mutex::new(()));
+        let held = take_within(&turn, Duration::ZERO).unwrap();
+        assert!(take_within(&turn, Duration::from_millis(50)).is_none());
+        drop(held);
+        assert!(take_within(&turn, Duration::ZERO).is_some());
     }
 }

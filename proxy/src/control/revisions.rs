@@ -96,10 +96,29 @@ impl Revisions {
 
     /// On disk when it returns. What no longer has room goes.
     pub(super) fn keep(&self, revision: Revision, text: &str) -> std::io::Result<()> {
+        self.keep_by(revision, text, write_atomically)
+    }
+
+    fn keep_by(
+        &self,
+        revision: Revision,
+        text: &str,
+        write: fn(&Path, &[u8]) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
         let mut bytes = serde_json::to_vec(&revision)?;
         bytes.push(b'\n');
         bytes.extend_from_slice(text.as_bytes());
-        write_atomically(&self.path(revision.number), &bytes)?;
+        let path = self.path(revision.number);
+        if let Err(error) = write(&path, &bytes) {
+            // It may be in place, only not for certain: a restart must not begin with what was said not to be applied.
+            if let Err(error) = std::fs::remove_file(&path).or_else(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            }) {
+                tracing::error!(path = %path.display(), %error, "a revision that is not applied can't be removed; take it away");
+            }
+            return Err(error);
+        }
         let mut heads = self.heads();
         heads.push_back(revision);
         let mut total: u64 = heads.iter().map(|head| head.bytes).sum();
@@ -156,6 +175,20 @@ mod tests {
         assert_eq!(again.latest(), Some(revision(1, text)));
         assert_eq!(again.text(&revision(1, text)).unwrap(), text);
         assert_eq!(again.find(2), None);
+    }
+
+    #[test]
+    fn what_is_told_as_not_kept_is_not_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let revisions = Revisions::open(folder.path().into()).unwrap();
+        revisions.keep(revision(1, "{}"), "{}").unwrap();
+        let in_place_for_now = |path: &Path, bytes: &[u8]| {
+            std::fs::write(path, bytes)?;
+            Err(std::io::Error::other("fsync of the folder"))
+        };
+        assert!(revisions.keep_by(revision(2, "{ }"), "{ }", in_place_for_now).is_err());
+        let again = Revisions::open(folder.path().into()).unwrap();
+        assert_eq!((revisions.latest(), again.latest()), (Some(revision(1, "{}")), Some(revision(1, "{}"))));
     }
 
     #[test]

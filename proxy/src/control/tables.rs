@@ -1,13 +1,16 @@
 //! Uploaded tables: texts that plugins read while they plan, on disk by digest. Too large for a configuration.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use futures_util::StreamExt;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::wasm::Digest;
 
@@ -16,9 +19,31 @@ pub(super) const TABLE_BYTES_MAX: u64 = 512 << 20;
 /// Of all tables together.
 const ALL_BYTES_MAX: u64 = 4 << 30;
 const EXTENSION: &str = "table";
+const PARTIAL: &str = "partial";
+/// Between two pieces of an upload.
+const PIECE_WITHIN: Duration = Duration::from_secs(30);
+/// Received at once; more wait. Each may take the room of the largest table on disk.
+const UPLOADS_MAX: usize = 4;
 
 pub(super) struct Tables {
     folder: PathBuf,
+    uploads: Semaphore,
+    /// Makes names of partial files unique within this process.
+    turn: AtomicU64,
+}
+
+/// A table that has arrived and is not kept yet. Its file goes with the value.
+pub(super) struct Received {
+    partial: PathBuf,
+    path: PathBuf,
+    digest: String,
+    bytes: u64,
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.partial);
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -43,6 +68,8 @@ pub(super) enum TableError {
     Unknown(String),
     #[error("the table {0} is named by the running configuration")]
     InUse(String),
+    #[error("nothing more of the table came within {PIECE_WITHIN:?}")]
+    Slow,
     #[error("the upload broke off: {0}")]
     Broken(String),
     #[error("the table could not be kept: {0}")]
@@ -55,11 +82,11 @@ impl Tables {
         // Uploads that a crash has cut off.
         for entry in std::fs::read_dir(&folder)? {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "partial") {
+            if path.extension().is_some_and(|extension| extension == PARTIAL) {
                 std::fs::remove_file(path)?;
             }
         }
-        Ok(Self { folder })
+        Ok(Self { folder, uploads: Semaphore::new(UPLOADS_MAX), turn: AtomicU64::new(0) })
     }
 
     pub(super) fn find(&self, digest: &str) -> Option<PathBuf> {
@@ -86,27 +113,31 @@ impl Tables {
         Ok(kept)
     }
 
-    /// Keeps what arrives, as it arrives. False if it was there.
-    pub(super) async fn upload(&self, given: &str, body: Body) -> Result<(Kept, bool), TableError> {
+    /// Writes what arrives, as it arrives, beside the tables: nobody need wait for it.
+    pub(super) async fn receive(&self, given: &str, body: Body) -> Result<Received, TableError> {
         let path = self.path(given)?;
-        let new = !path.exists();
+        let _permit = self.uploads.acquire().await.map_err(std::io::Error::other)?;
         let others: u64 = self.list()?.iter().map(|kept| kept.bytes).sum();
-        let partial = path.with_extension("partial");
-        let received = receive(&partial, body, others).await;
-        let (actual, bytes) = match received {
-            Ok(received) => received,
-            Err(error) => {
-                let _ = tokio::fs::remove_file(&partial).await;
-                return Err(error);
-            }
-        };
-        if actual != given.to_ascii_lowercase() {
-            tokio::fs::remove_file(&partial).await?;
-            return Err(TableError::OtherDigest { given: given.to_owned(), actual });
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let partial = self.folder.join(format!("{turn}.{PARTIAL}"));
+        let mut received = Received { partial, path, digest: String::new(), bytes: 0 };
+        (received.digest, received.bytes) = write(&received.partial, body, others).await?;
+        if received.digest != given.to_ascii_lowercase() {
+            return Err(TableError::OtherDigest { given: given.to_owned(), actual: received.digest.clone() });
         }
-        tokio::fs::rename(&partial, &path).await?;
+        Ok(received)
+    }
+
+    /// Keeps what has arrived. False if it was there. Others may have arrived meanwhile.
+    pub(super) fn keep(&self, received: &Received) -> Result<(Kept, bool), TableError> {
+        let new = !received.path.exists();
+        let others: u64 = self.list()?.iter().map(|kept| kept.bytes).sum();
+        if new && others + received.bytes > ALL_BYTES_MAX {
+            return Err(TableError::Full);
+        }
+        std::fs::rename(&received.partial, &received.path)?;
         let uploaded_at = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-        Ok((Kept { digest: actual, bytes, uploaded_at }, new))
+        Ok((Kept { digest: received.digest.clone(), bytes: received.bytes, uploaded_at }, new))
     }
 
     pub(super) fn remove(&self, digest: &str, in_use: impl Fn(&str) -> bool) -> Result<(), TableError> {
@@ -130,12 +161,12 @@ impl Tables {
 }
 
 /// The digest and the length of what was written.
-async fn receive(partial: &Path, body: Body, others: u64) -> Result<(String, u64), TableError> {
+async fn write(partial: &Path, body: Body, others: u64) -> Result<(String, u64), TableError> {
     let mut options = tokio::fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(partial).await?;
     let (mut hash, mut bytes) = (Sha256::new(), 0);
     let mut chunks = body.into_data_stream();
-    while let Some(chunk) = chunks.next().await {
+    while let Some(chunk) = timeout(PIECE_WITHIN, chunks.next()).await.map_err(|_| TableError::Slow)? {
         let chunk = chunk.map_err(|error| TableError::Broken(error.to_string()))?;
         bytes += chunk.len() as u64;
         if bytes > TABLE_BYTES_MAX {
@@ -149,4 +180,55 @@ async fn receive(partial: &Path, body: Body, others: u64) -> Result<(String, u64
     }
     file.sync_all().await?;
     Ok((Digest::from(<[u8; 32]>::from(hash.finalize())).to_string(), bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use axum::body::Bytes;
+    use futures_util::stream;
+
+    use super::*;
+
+    fn of(bytes: &'static [u8]) -> (String, Body) {
+        (Digest::of(bytes).to_string(), Body::from(bytes))
+    }
+
+    /// What begins and does not go on.
+    fn paused() -> Body {
+        let first = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"from"))]);
+        Body::from_stream(first.chain(stream::pending()))
+    }
+
+    fn files(folder: &Path) -> usize {
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_pauses_holds_up_no_other_and_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let tables = Tables::open(folder.path().into()).unwrap();
+        let (digest, body) = of(b"from,to\n");
+        let slow = tables.receive(&digest, paused());
+        let other = async {
+            let received = tables.receive(&digest, body).await.unwrap();
+            let first = tables.keep(&received).unwrap();
+            assert_eq!((first.1, tables.keep(&received).is_err()), (true, true), "its file is kept once");
+        };
+        let (slow, ()) = tokio::join!(slow, other);
+        assert!(matches!(slow.err(), Some(TableError::Slow)));
+        assert_eq!((files(folder.path()), tables.find(&digest).is_some()), (1, true));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_kept_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let tables = Tables::open(folder.path().into()).unwrap();
+        let (digest, body) = of(b"from,to\n");
+        drop(tables.receive(&digest, body).await.unwrap());
+        let (_, other) = of(b"other");
+        assert!(matches!(tables.receive(&digest, other).await.err(), Some(TableError::OtherDigest { .. })));
+        assert_eq!(files(folder.path()), 0);
+    }
 }

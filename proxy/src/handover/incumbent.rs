@@ -16,6 +16,8 @@ use crate::control::Control;
 
 /// After a failed accept at the desk.
 const PAUSE: Duration = Duration::from_millis(100);
+/// For a change that is under way to end. With it, the answer still comes before whoever asks gives up.
+const TURN_WITHIN: Duration = Duration::from_secs(4);
 /// For a successor that has gone to be told by the kernel.
 const REAPED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -123,7 +125,9 @@ impl Incumbent {
             return Err("this process is stopping".into());
         }
         // What is applied from here on would be unknown to the successor.
-        let held = self.control.hold_changes();
+        let held = self.control.hold_changes(TURN_WITHIN).ok_or_else(|| {
+            format!("a change of the configuration has been under way for {TURN_WITHIN:?}; ask again when it is done")
+        })?;
         let (ours, theirs) = Channel::pair().map_err(|error| format!("no channel to a new process: {error}"))?;
         let mut child = start(theirs.into())?;
         let pid = child.id();

@@ -6,7 +6,10 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use support::edge::Edge;
 use support::fleet::Plan;
-use support::program;
+use support::wait::{PATIENCE, until};
+use support::{fail, program};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
 
 use crate::world::{World, output, stderr, stdout};
 
@@ -42,6 +45,31 @@ impl World {
 
 fn path(file: &Path) -> &str {
     file.to_str().unwrap()
+}
+
+#[tokio::test]
+async fn an_upload_that_takes_its_time_keeps_nobody_from_changing_anything() {
+    let world = World::start(Plan::default()).await;
+    world.issue("shop.example").await;
+    let folder = world.fleet.edge_setup.data_folder().join("tables");
+    let partials = || {
+        let entries = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "partial")).count()
+    };
+    let mut upload = UnixStream::connect(world.fleet.edge_setup.admin_socket()).await.unwrap();
+    let digest = "0".repeat(64);
+    let head = format!("PUT /v1/tables/sha256:{digest} HTTP/1.1\r\nhost: admin\r\ncontent-length: 9\r\n\r\n/a,");
+    upload.write_all(head.as_bytes()).await.unwrap();
+    let begun = until("the upload to begin", PATIENCE, async || if partials() == 1 { Ok(()) } else { fail("not yet") });
+    begun.await.unwrap();
+    // A change, another upload and a hand-over go on meanwhile.
+    let table = world.push_table("one.csv", "from,to\n/a,/one\n").await;
+    world.fleet.edge.apply(&world.with_table(&table)).await.unwrap();
+    assert_eq!(world.location("/a").await.as_deref(), Some("/one"));
+    assert_eq!(partials(), 1);
+    drop(upload);
+    let gone = until("what was begun to go", PATIENCE, async || if partials() == 0 { Ok(()) } else { fail("not yet") });
+    gone.await.unwrap();
 }
 
 #[tokio::test]

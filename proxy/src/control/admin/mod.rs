@@ -10,6 +10,7 @@ mod who;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -33,6 +34,8 @@ use crate::observe::{CRASHES, METRICS};
 use crate::tls::Tier;
 use crate::wasm::Answers;
 
+/// For CertService to answer, which readiness does not depend on.
+const CHECK_WITHIN: Duration = Duration::from_millis(500);
 /// Largest component that is read, in bytes; the Wasm host has its own limit below it.
 const COMPONENT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
@@ -77,7 +80,8 @@ async fn healthz() -> &'static str {
 async fn readyz(State(control): State<Arc<Control>>) -> Response {
     let revision = control.current.load().revision;
     let accepting = control.accepting.load(Ordering::Acquire);
-    let certservice = control.supply.check().await;
+    let check = tokio::time::timeout(CHECK_WITHIN, control.supply.check()).await;
+    let certservice = check.unwrap_or_else(|_| Err(format!("CertService has not answered within {CHECK_WITHIN:?}")));
     let mut reasons = Vec::new();
     if revision == 0 {
         reasons.push("no configuration was applied yet: PUT /v1/config, or `latchkey config apply`");

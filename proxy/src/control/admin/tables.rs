@@ -28,11 +28,16 @@ pub(super) async fn list(State(control): State<Arc<Control>>) -> Response {
 }
 
 pub(super) async fn put(State(control): State<Arc<Control>>, Path(digest): Path<String>, body: Body) -> Response {
+    let received = match control.tables.receive(&digest, body).await {
+        Ok(received) => received,
+        Err(error) => return refused(&error),
+    };
+    // Only now: who uploads slowly keeps nobody from changing anything.
     let _turn = match control.turn().await {
         Ok(turn) => turn,
         Err(error) => return handed_over(&error),
     };
-    match control.tables.upload(&digest, body).await {
+    match control.tables.keep(&received) {
         Ok((kept, new)) => (if new { StatusCode::CREATED } else { StatusCode::OK }, Json(kept)).into_response(),
         Err(error) => refused(&error),
     }
@@ -61,6 +66,7 @@ fn named(control: &Control) -> Vec<(String, String)> {
 fn refused(error: &TableError) -> Response {
     let (status, code) = match error {
         TableError::NotADigest(_) | TableError::OtherDigest { .. } => (StatusCode::BAD_REQUEST, "wrong_digest"),
+        TableError::Slow => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
         TableError::Broken(_) => (StatusCode::BAD_REQUEST, "broken_off"),
         TableError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         TableError::Full => (StatusCode::INSUFFICIENT_STORAGE, "full"),
