@@ -10,27 +10,56 @@ use http::{HeaderName, StatusCode};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-/// Names that other proxies set and applications trust.
-const CLAIMS: [&str; 12] = [
+/// Names that proxies set and applications trust, beside all that begin with [`FORWARDED_BY`]. `Client-Cert` is RFC 9440's;
+/// `Proxy` becomes the HTTP_PROXY of a CGI program.
+const CLAIMS: [&str; 22] = [
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "client-cert",
+    "client-cert-chain",
+    "client-ip",
+    "fastly-client-ip",
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-server",
-    "x-forwarded-ssl",
-    "x-forwarded-prefix",
-    "x-real-ip",
-    "x-client-ip",
+    "front-end-https",
+    "proxy",
     "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
     "x-original-forwarded-for",
+    "x-original-host",
+    "x-original-url",
+    "x-real-ip",
+    "x-remote-addr",
+    "x-remote-ip",
+    "x-rewrite-url",
+    "x-scheme",
+    "x-url-scheme",
 ];
+const FORWARDED_BY: &str = "x-forwarded-";
+
+/// Whether a field says what only a proxy may say. CGI, WSGI and PHP make the same variable of `X-Real-IP`, `X_Real_IP`
+/// and `X.Real.IP`, so any other sign is read as a hyphen. `name` is in lower case.
+fn is_claim(name: &str) -> bool {
+    let name = name.as_bytes();
+    // Nearly all names end here.
+    if !matches!(name.first(), Some(b'c' | b'f' | b'p' | b't' | b'x')) {
+        return false;
+    }
+    let reads_as = |start: &[u8], claim: &str| {
+        let as_hyphen = |byte: &u8| if byte.is_ascii_alphanumeric() { *byte } else { b'-' };
+        start.iter().map(as_hyphen).eq(claim.bytes())
+    };
+    let listed = |claim: &&str| claim.len() == name.len() && reads_as(name, claim);
+    name.get(..FORWARDED_BY.len()).is_some_and(|start| reads_as(start, FORWARDED_BY)) || CLAIMS.iter().any(listed)
+}
 
 /// `request` is what Pingora is about to send, hop-by-hop fields and those that `Connection` names removed already: our
 /// own come after, so a visitor can't have them removed.
 pub(super) fn rewrite(request: &mut RequestHeader, client: IpAddr, host: &Hostname, secure: bool) -> Result<()> {
-    to_origin_form(request, host)?;
-    for claim in CLAIMS {
+    leave_path(request, host)?;
+    let claims: Vec<_> = request.headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
+    for claim in &claims {
         request.remove_header(claim);
     }
     let proto = if secure { "https" } else { "http" };
@@ -72,8 +101,8 @@ pub(super) fn keep_trailers(visitor: &RequestHeader, request: &mut RequestHeader
     if asks { request.insert_header(TE, "trailers") } else { Ok(()) }
 }
 
-/// A visitor may name the host in the request line; a server is asked for the path (RFC 9112 section 3.2.1).
-fn to_origin_form(request: &mut RequestHeader, host: &Hostname) -> Result<()> {
+/// HTTP/2 names the host beside the path; a server is asked for the path (RFC 9112 section 3.2.1).
+fn leave_path(request: &mut RequestHeader, host: &Hostname) -> Result<()> {
     if request.uri.authority().is_none() {
         return Ok(());
     }
@@ -165,12 +194,30 @@ mod tests {
 
     #[test]
     fn nothing_the_visitor_claims_gets_through() {
-        let claims: Vec<_> = CLAIMS.iter().map(|name| (*name, "6.6.6.6")).collect();
-        let request = rewritten(&[&claims[..], &[("x-forwarded-for", "7.7.7.7")]].concat());
-        for (name, value) in &request.headers {
-            assert!(!value.to_str().unwrap().contains("6.6.6.6"), "{name}");
+        let more = ["for", "proto", "host", "port", "server", "ssl", "prefix", "scheme", "protocol", "client-cert"];
+        let more = more.map(|what| format!("{FORWARDED_BY}{what}"));
+        let claims: Vec<_> = CLAIMS.iter().map(|name| (*name).to_owned()).chain(more).collect();
+        let spellings = |name: &String| [name.clone(), name.replace('-', "_"), name.replace('-', ".")];
+        for name in claims.iter().flat_map(spellings).chain(["x_forwarded-for".to_owned()]) {
+            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
+            for value in ["6.6.6.6", "7.7.7.7"] {
+                request.append_header(name.clone(), value).unwrap();
+            }
+            rewrite(&mut request, "192.0.2.7".parse().unwrap(), &Hostname::parse("a.example").unwrap(), true).unwrap();
+            let mut names: Vec<_> = request.headers.keys().map(|name| name.as_str().to_owned()).collect();
+            names.sort();
+            assert_eq!(names, ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"], "{name}");
+            assert_eq!(values(&request, "x-forwarded-for"), ["192.0.2.7"], "{name}");
         }
-        assert_eq!(values(&request, "x-forwarded-for"), ["192.0.2.7"]);
+    }
+
+    #[test]
+    fn what_is_no_claim_stays() {
+        for name in
+            ["cookie", "x-forward", "x-real-ip-2", "from", "x-request-id", "x-original-urls", "te", "x", "proxy2"]
+        {
+            assert!(!is_claim(name), "{name}");
+        }
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub(super) enum HostError {
     Malformed(String),
 }
 
-/// The one host that a request names, without its port.
-pub(super) fn of(request: &Parts) -> Result<Hostname, HostError> {
+/// The one host that a request names, without its port. `named` is the authority that an HTTP/1 request line had.
+pub(super) fn of(request: &Parts, named: Option<&str>) -> Result<Hostname, HostError> {
     let mut values = request.headers.get_all(HOST).iter();
     let header = values.next();
     let more = values.count();
@@ -29,7 +29,11 @@ pub(super) fn of(request: &Parts) -> Result<Hostname, HostError> {
         Some(value) => Some(value.to_str().map_err(|_| HostError::Malformed("not ASCII".into()))?),
         None => None,
     };
-    let authority = request.uri.authority().map(http::uri::Authority::as_str);
+    // RFC 9112 section 3.2: a request line does not stand for the Host header that is missing.
+    if named.is_some() && header.is_none() {
+        return Err(HostError::Missing);
+    }
+    let authority = request.uri.authority().map(http::uri::Authority::as_str).or(named);
     match (authority, header) {
         (None, None) => Err(HostError::Missing),
         (Some(one), None) | (None, Some(one)) => parse(one),
@@ -71,7 +75,15 @@ mod tests {
     }
 
     fn host(uri: &str, hosts: &[&[u8]]) -> Result<String, HostError> {
-        of(&request(uri, hosts)).map(|host| host.to_string())
+        of(&request(uri, hosts), None).map(|host| host.to_string())
+    }
+
+    #[test]
+    fn a_url_in_the_request_line_must_agree_with_the_host_header() {
+        let host = |named, hosts: &[&[u8]]| of(&request("/", hosts), Some(named)).map(|host| host.to_string());
+        assert_eq!(host("A.example:443", &[b"a.example"]), Ok("a.example".into()));
+        assert_eq!(host("b.example", &[b"a.example"]), Err(HostError::Conflict));
+        assert_eq!(host("a.example", &[]), Err(HostError::Missing));
     }
 
     #[test]

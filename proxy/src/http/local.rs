@@ -16,6 +16,7 @@ use crate::wasm::Header;
 pub(super) const CHALLENGE: &str = "challenge";
 pub(super) const TO_HTTPS: &str = "to_https";
 pub(super) const BAD_HOST: &str = "bad_host";
+pub(super) const BAD_TARGET: &str = "bad_target";
 pub(super) const BAD_REQUEST: &str = "bad_request";
 pub(super) const MISDIRECTED: &str = "misdirected";
 pub(super) const NO_SITE: &str = "no_site";

@@ -16,6 +16,7 @@ mod phases;
 mod plugins;
 mod preview;
 mod route;
+mod target;
 
 pub use app::App;
 pub use phases::Edge;

@@ -13,7 +13,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::ctx::Ctx;
-use super::{access, challenge, fault, forward, host, limits, local, plugins};
+use super::{access, challenge, fault, forward, host, limits, local, plugins, target};
 use crate::config::{Listener, Protocol};
 use crate::connection::Connection;
 use crate::control::Current;
@@ -138,7 +138,7 @@ impl Edge {
             session.set_write_timeout(Some(self.limits.stall_timeout));
         }
         let request = session.req_header();
-        let fit = limits::check(request, &self.limits).and_then(|()| {
+        let fit = limits::check(request.raw_path().len(), request, &self.limits).and_then(|()| {
             let held = ctx.open.as_mut().map_or((0, 0), |open| open.hold(limits::header_bytes(request)));
             limits::check_held(held, &self.limits)
         });
@@ -147,7 +147,15 @@ impl Edge {
             local::text(session, ctx, too_much.reason(), too_much.status(), format!("{too_much}\n")).await?;
             return Ok(true);
         }
-        let host = match host::of(session.req_header()) {
+        let named = match target::to_origin_form(session.req_header_mut()) {
+            Ok(named) => named,
+            Err(error) => {
+                session.set_keepalive(None);
+                local::text(session, ctx, local::BAD_TARGET, 400, format!("{error}\n")).await?;
+                return Ok(true);
+            }
+        };
+        let host = match host::of(session.req_header(), named.as_deref()) {
             Ok(host) => host,
             Err(error) => {
                 session.set_keepalive(None);
@@ -172,7 +180,9 @@ impl Edge {
             443 => String::new(),
             port => format!(":{port}"),
         };
+        // The `*` of OPTIONS has no URL but that of the whole server.
         let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let target = if target == "*" { "" } else { target };
         let keeps_method = !matches!(session.req_header().method, http::Method::GET | http::Method::HEAD);
         let status = if keeps_method { 308 } else { 301 };
         local::redirect(session, ctx, local::TO_HTTPS, status, &format!("https://{host}{port}{target}")).await

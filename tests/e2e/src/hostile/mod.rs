@@ -8,6 +8,7 @@ mod limits;
 mod memory;
 mod recorder;
 mod smuggling;
+mod targets;
 mod time_http1;
 mod time_http2;
 mod wire;
@@ -81,6 +82,11 @@ impl Siege {
 
     async fn count(&self, metric: &str, reason: &str) -> f64 {
         self.world.metric(metric, &format!("\"{reason}\"")).await
+    }
+
+    /// Requests refused for what they ask for, by our own code and by the HTTP library.
+    async fn refusals(&self) -> f64 {
+        self.count(LOCAL, "bad_target").await + self.count(LOCAL, "bad_request").await
     }
 
     /// Runs attacks while a healthy visitor asks again and again. After: the visitor got every answer, every attack was

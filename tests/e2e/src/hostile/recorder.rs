@@ -141,7 +141,9 @@ async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> Result<Seen, Broken> 
     let start = line(stream).await?;
     let parts: Vec<_> = start.split(' ').collect();
     let [method, target, "HTTP/1.1"] = parts[..] else { return Err(malformed("request line", &start)) };
-    if !method.bytes().all(|b| b.is_ascii_uppercase()) || !target.starts_with('/') {
+    if !method.bytes().all(|b| b.is_ascii_uppercase())
+        || !(target.starts_with('/') || parts[0] == "OPTIONS" && target == "*")
+    {
         return Err(malformed("request line", &start));
     }
     let mut seen = Seen { method: method.into(), target: target.into(), headers: Vec::new(), body: Vec::new() };
