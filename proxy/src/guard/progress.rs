@@ -14,6 +14,8 @@ pub struct Progress {
     uploading: AtomicU32,
     /// Requests begun, ever: a change tells that one came and went between two looks.
     begun: AtomicU32,
+    /// Pieces of answers to requests that still send.
+    answers: AtomicU32,
     header_bytes: AtomicUsize,
     refusal: OnceLock<Refusal>,
 }
@@ -42,6 +44,14 @@ impl OpenRequest {
         let of_connection = self.progress.header_bytes.fetch_add(header_bytes, Ordering::Relaxed);
         let of_process = HEADER_BYTES.fetch_add(header_bytes, Ordering::Relaxed);
         (of_connection + header_bytes, of_process + header_bytes)
+    }
+
+    /// A piece of its answer's body came. Where it still sends, both sides talk to each other: the visitor may be waiting
+    /// for what is said to it.
+    pub fn is_answered(&self) {
+        if self.uploading {
+            self.progress.answers.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Its body is complete.
@@ -80,6 +90,10 @@ impl Progress {
         self.refusal.set(refusal).is_ok()
     }
 
+    pub(super) fn answers(&self) -> u32 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
     pub(super) fn begun(&self) -> u32 {
         self.begun.load(Ordering::Relaxed)
     }
@@ -88,6 +102,18 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_counts_while_its_request_still_sends() {
+        let progress = Arc::default();
+        let (mut sends, sent) = (OpenRequest::begin(&progress, true), OpenRequest::begin(&progress, false));
+        sends.is_answered();
+        sent.is_answered();
+        assert_eq!(progress.answers(), 1);
+        sends.uploaded();
+        sends.is_answered();
+        assert_eq!(progress.answers(), 1);
+    }
 
     #[test]
     fn headers_are_held_until_their_request_ends() {

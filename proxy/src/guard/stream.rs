@@ -42,6 +42,8 @@ pub struct Guarded<S: IO> {
     waiting_since: Option<Instant>,
     /// While a body is being sent: how long the visitor was waited for, and how much came.
     upload: Option<(Duration, u64)>,
+    /// Pieces of answers to those who send, when this was last looked at.
+    answers: u32,
     /// Read while nobody had room for it.
     ahead: Bytes,
     held: Held,
@@ -76,6 +78,7 @@ impl<S: IO> Guarded<S> {
             idle_since: Some(now),
             waiting_since: None,
             upload: None,
+            answers: 0,
             ahead: Bytes::new(),
             held: Held::default(),
             blocked: None,
@@ -102,6 +105,12 @@ impl<S: IO> Guarded<S> {
             self.upload = None;
         } else if self.upload.is_none() {
             self.upload = Some((Duration::ZERO, 0));
+        }
+        let answers = self.progress.answers();
+        if answers != self.answers && self.meter.is_some() {
+            self.answers = answers;
+            self.waiting_since = self.waiting_since.map(|_| now);
+            self.upload = self.upload.map(|(_, sent)| (Duration::ZERO, sent));
         }
     }
 

@@ -3,7 +3,11 @@
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::ctx::Ctx;
-use crate::upstream::{NO_HEALTHY_PEER, SATURATED};
+use super::local;
+use crate::upstream::{NO_HEALTHY_PEER, PAUSED, SATURATED};
+
+/// A plugin that fails closed failed at the answer of an upstream.
+pub(super) const PLUGIN_FAILED: ErrorType = ErrorType::Custom("PluginFailed");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Culprit {
@@ -48,6 +52,14 @@ pub(super) fn verdict(error: &Error) -> Verdict {
             of(*status, Culprit::Visitor, "The request is more than the edge accepts.")
         }
         (_, HTTPStatus(status)) => of(*status, Culprit::Edge, "The edge could not serve this request."),
+        (_, kind) if *kind == PLUGIN_FAILED => {
+            let says = "Something at the edge failed; it is ours to mend.";
+            Verdict { reason: local::PLUGIN_FAULT, ..of(503, Culprit::Plugin, says) }
+        }
+        (_, kind) if *kind == PAUSED => {
+            let says = "The visitor did not send its body in time.";
+            Verdict { reason: local::BODY_PAUSED, ..of(408, Culprit::Visitor, says) }
+        }
         (_, kind) if *kind == NO_HEALTHY_PEER => {
             of(503, Culprit::Upstream, "None of the site's servers is well right now.")
         }
@@ -93,6 +105,9 @@ mod tests {
             (ErrorType::ReadTimedout, ErrorSource::Upstream, 504, Culprit::Upstream),
             (NO_HEALTHY_PEER, ErrorSource::Upstream, 503, Culprit::Upstream),
             (SATURATED, ErrorSource::Upstream, 503, Culprit::Upstream),
+            (PAUSED, ErrorSource::Downstream, 408, Culprit::Visitor),
+            (PLUGIN_FAILED, ErrorSource::Unset, 503, Culprit::Plugin),
+            (PLUGIN_FAILED, ErrorSource::Upstream, 503, Culprit::Plugin),
             (ErrorType::InvalidCert, ErrorSource::Upstream, 502, Culprit::Upstream),
             (ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, 502, Culprit::Upstream),
             (ErrorType::InvalidHTTPHeader, ErrorSource::Downstream, 400, Culprit::Visitor),

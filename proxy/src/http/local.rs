@@ -17,6 +17,7 @@ pub(super) const CHALLENGE: &str = "challenge";
 pub(super) const TO_HTTPS: &str = "to_https";
 pub(super) const BAD_HOST: &str = "bad_host";
 pub(super) const BAD_TARGET: &str = "bad_target";
+pub(super) const BODY_PAUSED: &str = "body_paused";
 pub(super) const BAD_REQUEST: &str = "bad_request";
 pub(super) const MISDIRECTED: &str = "misdirected";
 pub(super) const NO_SITE: &str = "no_site";

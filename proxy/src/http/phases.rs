@@ -1,7 +1,7 @@
 //! Pingora's phases, one call each, and the order of what happens to a request.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use crate::control::Current;
 use crate::guard::{Limits, OpenRequest};
 use crate::observe::AccessLog;
 use crate::supply::Supply;
-use crate::upstream::repeatable;
+use crate::upstream::Repeat;
 
 /// The HTTP application of one listener.
 pub struct Edge {
@@ -95,7 +95,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Ctx,
         reused: bool,
     ) -> Box<Error> {
-        ctx.attempt.broken(error, repeatable(session), reused)
+        ctx.attempt.broken(error, Repeat::of(session), reused)
     }
 
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: ProxyWarnLogContext) -> bool {
@@ -109,6 +109,19 @@ impl ProxyHttp for Edge {
         ctx.attempt.answered(head)?;
         forward::end_hop(head);
         Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        if let (Some(open), true) = (&ctx.open, body.as_ref().is_some_and(|body| !body.is_empty())) {
+            open.is_answered();
+        }
+        Ok(None)
     }
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
@@ -216,7 +229,9 @@ fn uploaded(limits: &Limits, body: Option<&Bytes>, end: bool, ctx: &mut Ctx) -> 
         ctx.refused = Some(too_much.reason());
         return Err(Error::explain(ErrorType::HTTPStatus(too_much.status()), too_much.to_string()).into_down());
     }
-    ctx.attempt.sends_on();
+    if end || body.is_some_and(|body| !body.is_empty()) {
+        ctx.attempt.sends_on(end);
+    }
     if end && let Some(open) = &mut ctx.open {
         open.uploaded();
     }
@@ -239,8 +254,8 @@ fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     }
 }
 
-fn forwarded(session: &Session, ctx: &mut Ctx, upstream: &mut RequestHeader) -> Result<()> {
-    ctx.attempt.sends(upstream);
+fn forwarded(session: &mut Session, ctx: &mut Ctx, upstream: &mut RequestHeader) -> Result<()> {
+    ctx.attempt.sends(upstream, !session.as_downstream_mut().is_body_empty());
     match (&ctx.connection, &ctx.host) {
         (Some(connection), Some(host)) => {
             if ctx.site.as_ref().is_some_and(|site| site.upstream.takes_trailers()) {
@@ -258,7 +273,7 @@ fn responded(session: &Session, ctx: &mut Ctx, response: &mut ResponseHeader) ->
     if plugins::on_response(ctx, session.req_header(), response) {
         return Ok(());
     }
-    Err(Error::explain(ErrorType::HTTPStatus(503), "a plugin that fails closed has failed"))
+    Err(Error::explain(fault::PLUGIN_FAILED, "a plugin that fails closed has failed"))
 }
 
 async fn failed(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {

@@ -329,7 +329,7 @@ impl Metrics {
         for result in ["healthy", "last_resort", "none", "saturated"] {
             let _ = self.upstream_picks.remove_label_values(&[name, result]);
         }
-        for reason in ["connect", "broken"] {
+        for reason in ["connect", "broken", "refused"] {
             let _ = self.upstream_retries.remove_label_values(&[name, reason]);
         }
         let _ = self.upstream_healthy_peers.remove_label_values(&[name]);

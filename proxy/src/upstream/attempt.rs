@@ -1,20 +1,21 @@
 //! One request's way to its upstream: the peers that were tried, and whether another try is safe.
 //!
 //! Safe is, for any method, a connection that never came about: nothing was sent. Safe is also, for an idempotent
-//! method (RFC 9110 section 9.2.2), a connection that broke before a single byte of an answer; once, so that a request
-//! which kills servers does not kill them all.
+//! method (RFC 9110 section 9.2.2), a connection that broke before a single byte of an answer; and for any method again, a
+//! request that the peer says it has not begun with (RFC 9113 sections 6.8 and 8.7). Either once, so that a request which
+//! kills servers does not kill them all.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::UPGRADE;
+use http::header::{EXPECT, UPGRADE};
 use http::response::Parts;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 
 use super::awaited::Awaited;
 use super::peer::Held;
@@ -23,6 +24,8 @@ use super::{NoPeer, Upstream, answer};
 
 /// Every peer was taken out by active checks.
 pub const NO_HEALTHY_PEER: ErrorType = ErrorType::Custom("NoHealthyPeer");
+/// The visitor paused for longer than a connection to the upstream may be silent.
+pub const PAUSED: ErrorType = ErrorType::Custom("Paused");
 /// As many requests are open as the upstream may have.
 pub const SATURATED: ErrorType = ErrorType::Custom("Saturated");
 
@@ -39,6 +42,10 @@ pub struct Attempt {
     resent: bool,
     /// The head of an answer, be it an interim one, has come.
     answered: bool,
+    /// The peer has been sent all of the request, but for what a further try sends again.
+    uploaded: bool,
+    /// The request waits for the peer's leave to go on, or for another protocol.
+    asks: bool,
     /// The request asks for another protocol.
     upgrade: bool,
     /// It has got it: bytes of neither side are HTTP any more.
@@ -69,22 +76,38 @@ impl Attempt {
         Ok(template)
     }
 
-    /// The try has a connection: from now on the head of an answer is waited for.
+    /// The try has a connection: the head of an answer will be waited for.
     pub fn connected(&mut self, socket: RawFd) {
         let Some((upstream, held)) = self.now.as_ref().filter(|(upstream, _)| !upstream.speaks_h2()) else { return };
         self.awaited = Some(Awaited::begin(socket, held.0.address, upstream.settings.answer_timeout_ms()));
     }
 
-    /// More of the request's body has come.
-    pub fn sends_on(&self) {
-        if let Some(awaited) = &self.awaited {
-            awaited.prolong();
+    /// What is being sent.
+    pub fn sends(&mut self, request: &RequestHeader, with_body: bool) {
+        self.upgrade = request.headers.contains_key(UPGRADE);
+        self.asks = self.upgrade || request.headers.contains_key(EXPECT);
+        self.uploaded |= !with_body;
+        self.await_answer();
+    }
+
+    /// More of the request's body has come; it may be the last of it.
+    pub fn sends_on(&mut self, end: bool) {
+        self.asks = false;
+        self.uploaded |= end;
+        self.await_answer();
+    }
+
+    /// A visitor who pauses takes nothing of the peer's time.
+    fn await_answer(&self) {
+        match &self.awaited {
+            Some(awaited) if self.awaits_visitor() => awaited.disarm(),
+            Some(awaited) => awaited.arm(),
+            None => {}
         }
     }
 
-    /// What is being sent.
-    pub fn sends(&mut self, request: &RequestHeader) {
-        self.upgrade = request.headers.contains_key(UPGRADE);
+    fn awaits_visitor(&self) -> bool {
+        !self.uploaded && !self.asks
     }
 
     /// The head of an answer came; an error if it can't be passed on.
@@ -96,6 +119,11 @@ impl Attempt {
         self.switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
         if self.switched || !head.status.is_informational() {
             self.awaited = None;
+        }
+        if head.status == StatusCode::CONTINUE {
+            // It has given leave, and waits for the visitor.
+            self.asks = false;
+            self.await_answer();
         }
         match (head.status.as_u16(), &self.now) {
             (500.., Some(_)) => self.blame(),
@@ -130,7 +158,8 @@ impl Attempt {
     }
 
     /// The connection was there, and something failed on it.
-    pub fn broken(&mut self, mut error: Box<Error>, repeatable: bool, reused: bool) -> Box<Error> {
+    pub fn broken(&mut self, mut error: Box<Error>, repeat: Repeat, reused: bool) -> Box<Error> {
+        let untouched = !self.answered && was_not_begun(&error);
         error.set_retry(false);
         if let Some(awaited) = self.awaited.take().filter(Awaited::is_late) {
             let says = format!("no whole head of an answer within {} ms", awaited.timeout_ms());
@@ -143,21 +172,31 @@ impl Attempt {
         if self.switched {
             return error;
         }
+        if self.awaits_visitor() && *error.etype() == ErrorType::ReadTimedout {
+            let says = "the visitor sent no more of the request's body, and the upstream's read_timeout_ms is over";
+            return Error::explain(PAUSED, says).into_down();
+        }
         let unanswered = !self.answered && nothing_was_read(&error);
         if let Some((_, held)) = &self.now {
             error = error.more_context(format!("peer {}", held.0.address));
         }
         // That a peer closes an idle connection is not its failure.
-        if !(reused && unanswered) {
+        if !(untouched || (reused && unanswered)) {
             self.blame();
         }
         let Some(upstream) = self.give_up_peer() else { return error };
         let elsewhere = reused || upstream.another(&self.tried);
-        let again = unanswered && repeatable && elsewhere && !self.resent && self.retries < upstream.settings.retries;
+        let safe = match repeat {
+            Repeat::Never => false,
+            Repeat::IfNotBegun => untouched,
+            Repeat::Yes => untouched || (unanswered && elsewhere),
+        };
+        let again = safe && !self.resent && self.retries < upstream.settings.retries;
         if again {
             self.retries += 1;
             self.resent = true;
-            upstream.counters().retried_broken.inc();
+            let counters = upstream.counters();
+            if untouched { &counters.retried_refused } else { &counters.retried_broken }.inc();
             tracing::info!(upstream = upstream.name, %error, "the request is sent again");
         }
         error.set_retry(again);
@@ -180,9 +219,31 @@ impl Attempt {
     }
 }
 
-/// Whether sending the request twice does no harm, and Pingora still has all of it.
-pub fn repeatable(session: &Session) -> bool {
-    session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated()
+/// When sending a request twice does no harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// Pingora has not all of it any more.
+    Never,
+    /// Only where the peer has not begun with it.
+    IfNotBegun,
+    Yes,
+}
+
+impl Repeat {
+    pub fn of(session: &Session) -> Self {
+        match (session.as_ref().retry_buffer_truncated(), session.req_header().method.is_idempotent()) {
+            (true, _) => Self::Never,
+            (false, false) => Self::IfNotBegun,
+            (false, true) => Self::Yes,
+        }
+    }
+}
+
+/// Whether an HTTP/2 peer said that it has not begun with the request: a stream refused, or one beyond the last of a
+/// connection that it ends. Pingora decides to try again for two more reasons, which say nothing of what was done.
+fn was_not_begun(error: &Error) -> bool {
+    let other = matches!(error.etype(), ErrorType::H2Downgrade | ErrorType::InvalidH2);
+    *error.esource() == ErrorSource::Upstream && !other && matches!(error.retry, RetryType::Decided(true))
 }
 
 /// Whether the request's head could not be written, or the connection ended before the first byte of an answer.

@@ -1,4 +1,4 @@
-//! How long a peer may take for the head of an answer, all of it together. A read that brings nothing ends by itself
+//! How long a peer may take for the head of an answer, all of it together, once it has the whole request. A read that brings nothing ends by itself
 //! (`read_timeout_ms`); a peer that sends a byte now and then would hold a request for ever.
 //!
 //! The HTTP library has no hook while it reads and no deadline but that of one read. So the socket is shut down under it,
@@ -18,6 +18,9 @@ use super::peer::now_ms;
 
 /// How late a deadline is noticed at most.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// While the peer waits itself, for more of the request.
+const NEVER: u64 = u64::MAX;
 
 const WAITING: u8 = 0;
 /// The head came, or nobody waits for it any more.
@@ -44,11 +47,10 @@ thread_local! {
 }
 
 impl Awaited {
-    /// `socket` is the connection's own for as long as this is not dropped. Called on a worker: whatever concerns one
+    /// Without a deadline yet. `socket` is the connection's own for as long as this is not dropped. Called on a worker: whatever concerns one
     /// request happens on one thread, so the socket is not closed while it is being looked at.
     pub(super) fn begin(socket: RawFd, peer: SocketAddr, timeout_ms: u64) -> Self {
-        let until = AtomicU64::new(now_ms().saturating_add(timeout_ms));
-        let watch = Arc::new(Watch { socket, peer, until, state: AtomicU8::new(WAITING) });
+        let watch = Arc::new(Watch { socket, peer, until: AtomicU64::new(NEVER), state: AtomicU8::new(WAITING) });
         WATCHED.with_borrow_mut(|watched| watched.push(watch.clone()));
         if !LOOKING.replace(true) {
             tokio::spawn(look_while_there_is_something());
@@ -56,9 +58,14 @@ impl Awaited {
         Self { watch, timeout_ms }
     }
 
-    /// The request is still being sent: the peer may wait for the rest of it.
-    pub(super) fn prolong(&self) {
+    /// From now on the peer has no more to wait for.
+    pub(super) fn arm(&self) {
         self.watch.until.store(now_ms().saturating_add(self.timeout_ms), Relaxed);
+    }
+
+    /// The request goes on.
+    pub(super) fn disarm(&self) {
+        self.watch.until.store(NEVER, Relaxed);
     }
 
     /// Whether the connection was ended for it.
@@ -142,11 +149,14 @@ mod tests {
         let (mut other, _other_far) = connection().await;
         let awaited = Awaited::begin(late.as_raw_fd(), late.peer_addr().unwrap(), 1);
         let in_time = Awaited::begin(other.as_raw_fd(), other.peer_addr().unwrap(), 3_600_000);
+        awaited.arm();
+        in_time.arm();
         assert_eq!(late.read(&mut [0]).await.unwrap(), 0);
         assert!(awaited.is_late() && !in_time.is_late());
         // A number that leads elsewhere by now is left alone.
         let (stranger, _stranger_far) = connection().await;
         let mistaken = Awaited::begin(other.as_raw_fd(), stranger.peer_addr().unwrap(), 1);
+        mistaken.arm();
         while !mistaken.is_late() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -155,19 +165,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_over_is_forgotten_and_what_is_prolonged_is_not_late() {
+    async fn what_is_over_is_forgotten_and_what_is_still_being_sent_is_not_late() {
         let (near, _far) = connection().await;
         for _ in 0..100 {
-            drop(Awaited::begin(near.as_raw_fd(), near.peer_addr().unwrap(), 1));
+            let over = Awaited::begin(near.as_raw_fd(), near.peer_addr().unwrap(), 1);
+            over.arm();
         }
-        let sending = Awaited::begin(near.as_raw_fd(), near.peer_addr().unwrap(), 3_600_000);
-        sending.watch.until.store(1, Relaxed);
-        sending.prolong();
-        while watched() > 1 {
+        let (sending, resumed) = (
+            Awaited::begin(near.as_raw_fd(), near.peer_addr().unwrap(), 1),
+            Awaited::begin(near.as_raw_fd(), near.peer_addr().unwrap(), 1),
+        );
+        resumed.arm();
+        resumed.disarm();
+        while watched() > 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert!(!sending.is_late());
-        drop(sending);
+        assert!(!sending.is_late() && !resumed.is_late());
+        drop((sending, resumed));
         while LOOKING.get() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -71,8 +71,14 @@ async fn ask(upstream: &Upstream, peer: &Peer, path: &str) -> Result<u16> {
     let origin = upstream.origins.get(peer.origin).ok_or_else(|| Error::new(ErrorType::InternalError))?;
     request.insert_header("host", origin.authority())?;
     request.insert_header("user-agent", concat!("latchkey-proxy/", env!("CARGO_PKG_VERSION"), " (health check)"))?;
-    request.insert_header("connection", "close")?;
     let mut template = peer.template.clone();
+    if upstream.speaks_h2() {
+        // No room for a second request: the connector does not keep the connection, which ends with the session.
+        template.options.max_h2_streams = 1;
+    } else {
+        // Over HTTP/2 it would be a malformed request (RFC 9113 section 8.2.2).
+        request.insert_header("connection", "close")?;
+    }
     upstream.introduce_as(&mut template, None)?;
     let (mut session, _) = CONNECTOR.get_http_session(&template).await?;
     session.write_request_header(Box::new(request)).await?;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nix::errno::Errno;
 use pingora::connectors::l4::Connect;
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::protocols::l4::stream::Stream;
@@ -94,6 +95,11 @@ impl Connect for Introducing {
 
 /// As Pingora names them for connections of its own.
 fn why(error: &std::io::Error) -> ErrorType {
+    // This host has no descriptor, port or memory left for it: not the peer's failure.
+    const OURS: [Errno; 5] = [Errno::EMFILE, Errno::ENFILE, Errno::EADDRNOTAVAIL, Errno::ENOBUFS, Errno::ENOMEM];
+    if error.raw_os_error().is_some_and(|code| OURS.contains(&Errno::from_raw(code))) {
+        return ErrorType::InternalError;
+    }
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
         std::io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
@@ -121,6 +127,19 @@ mod tests {
         let mixed = of("192.0.2.7:1", "[2001:db8::1]:2");
         assert_eq!(&mixed[13..32], [&[0x21, 0, 36][..], &[0; 10], &[255, 255, 192, 0, 2, 7]].concat());
         assert_eq!(encode(None).unwrap(), [&signature[..], &[0x20, 0, 0, 0]].concat());
+    }
+
+    #[test]
+    fn what_this_host_lacks_is_not_the_peers_failure() {
+        for (code, kind) in [
+            (Errno::EMFILE, ErrorType::InternalError),
+            (Errno::EADDRNOTAVAIL, ErrorType::InternalError),
+            (Errno::ECONNREFUSED, ErrorType::ConnectRefused),
+            (Errno::EHOSTUNREACH, ErrorType::ConnectNoRoute),
+            (Errno::ECONNRESET, ErrorType::ConnectError),
+        ] {
+            assert_eq!(why(&std::io::Error::from_raw_os_error(code as i32)), kind, "{code}");
+        }
     }
 
     #[test]

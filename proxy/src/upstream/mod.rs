@@ -24,7 +24,7 @@ use pingora::upstreams::peer::{ALPN, HttpPeer};
 use prometheus::IntCounter;
 use tokio::task::AbortHandle;
 
-pub use self::attempt::{Attempt, NO_HEALTHY_PEER, SATURATED, repeatable};
+pub use self::attempt::{Attempt, NO_HEALTHY_PEER, PAUSED, Repeat, SATURATED};
 use self::choice::{Peers, Pick};
 use self::introduction::{Parties, introduce};
 use self::peer::Peer;
@@ -70,6 +70,7 @@ struct Counters {
     saturated: IntCounter,
     retried_connect: IntCounter,
     retried_broken: IntCounter,
+    retried_refused: IntCounter,
 }
 
 /// Why there is no peer to send a request to.
@@ -201,6 +202,7 @@ impl Upstream {
                 saturated: picks("saturated"),
                 retried_connect: retries("connect"),
                 retried_broken: retries("broken"),
+                retried_refused: retries("refused"),
             }
         })
     }

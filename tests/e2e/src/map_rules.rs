@@ -40,7 +40,7 @@ const ONLY_IN: [(&str, &[&str]); 13] = [
     ("sqlx", &["certservice/src/store/"]),
     ("redis::", &["proxy/src/supply/redis.rs", "certservice/src/notify/"]),
     ("rsa::", &["certservice/contract/src/sealed/"]),
-    ("nix::", &["proxy/src/upstream/awaited.rs"]),
+    ("nix::", &["proxy/src/upstream/awaited.rs", "proxy/src/upstream/introduction.rs"]),
     ("Component::deserialize", &["proxy/src/wasm/precompiled.rs"]),
     ("aes_gcm", &["certservice/contract/src/sealed/"]),
     ("cryptoki", &["proxy/src/token/"]),

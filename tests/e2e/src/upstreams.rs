@@ -1,6 +1,7 @@
 //! Customers' servers: over TLS only where their certificate verifies; gone ones are told from slow edges.
 
 mod hostile;
+mod http2;
 mod introduced;
 mod peers;
 mod scripted;

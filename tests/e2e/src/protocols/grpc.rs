@@ -168,6 +168,28 @@ async fn grpc_works_over_http2_with_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_goes_on_for_as_long_as_it_is_answered() {
+    let service = Service::start(None).await;
+    let mut world = world(json!({"url": format!("http://{}", service.address), "http": "2"})).await;
+    world.fleet.edge.process.stop().await.unwrap();
+    // A visitor who sends a body is waited for three times as long in all.
+    world.fleet.edge_setup.settings = "[limits]\nstall_timeout_ms = 1000\n".into();
+    world.fleet.edge = support::edge::Edge::start(&world.fleet.edge_setup).await.unwrap();
+    let mut client = client(&world).await;
+    let (answer, mut request) = client.send_request(call("Echo"), false).unwrap();
+    let mut body = timeout(PATIENCE, answer).await.unwrap().unwrap().into_body();
+    for pause in 0..8 {
+        request.send_data(message("still there"), false).unwrap();
+        assert_eq!(receive(&mut body).await, Some(message("still there")), "after {pause} pauses");
+        tokio::time::sleep(std::time::Duration::from_millis(800)).await;
+    }
+    // Who neither sends nor is answered is not waited for.
+    assert!(timeout(PATIENCE, body.data()).await.unwrap().is_none_or(|data| data.is_err()));
+    let cut = world.metric("latchkey_guard_closed_total", "\"body_").await;
+    assert_eq!(cut, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_does_not_speak_http2_is_told_as_the_upstreams_fault() {
     let sample = support::upstream::Upstream::start("one", port::free().unwrap()).await.unwrap();
     let world = world(json!({"url": sample.url(), "http": "2"})).await;

@@ -85,6 +85,22 @@ async fn a_request_that_is_still_being_sent_is_not_late() {
     assert!(began.elapsed() > Duration::from_millis(2400), "took {:?}", began.elapsed());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_visitor_who_pauses_is_waited_for_and_then_told_without_blame_for_the_server() {
+    // Far longer than an answer may take, and then longer than a read may.
+    let settings = json!({"answer_timeout_ms": 200, "read_timeout_ms": 6000});
+    let (world, _wild) = world(HashMap::new(), settings).await;
+    let mut visitor = world.https(HOST).await;
+    let answer = visitor.upload(HOST, "/", &[b"1", b"2"], Duration::from_millis(1500)).await;
+    assert_eq!(answer.unwrap().status, 200);
+    let begun = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 2\r\n\r\n1");
+    let answer = world.https(HOST).await.raw(begun.as_bytes(), 12).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 408");
+    world.grows(ANSWERS, "\"body_paused\"", 0.0, 1.0).await;
+    assert_eq!(world.metric(ANSWERS, "\"upstream_fault\"").await, 0.0);
+    world.still_serves(HOST).await;
+}
+
 /// Sends a request whose answer does not come, and keeps the connection.
 async fn hangs(world: &World) -> Connection {
     let mut connection = world.https(HOST).await;
