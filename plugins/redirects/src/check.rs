@@ -19,12 +19,20 @@ pub(crate) fn trail(read: &Read<'_>, tables: &Tables) {
     let rests: &[&str] = if read.rule.kind == Kind::Prefix { &["", "/x"] } else { &[""] };
     let begin = read.host.strip_prefix("*.").map_or_else(|| read.host.clone(), |suffix| format!("x.{suffix}"));
     for rest in rests {
-        let mut at = format!("{}{rest}", read.rule.from);
+        let from = &read.rule.from;
+        let mut at = if rest.is_empty() { from.clone() } else { format!("{}{rest}", from.trim_end_matches('/')) };
         let mut trail = vec![at.clone()];
         let mut numbers = vec![read.rule.number];
         let mut target = location::make(&Found { rule: &read.rule, groups: Vec::new() }.target(), &at, None);
-        while let Some(there) = path_on(&target, &begin) {
+        // A rule for every host goes on where it leads.
+        let mut begin = begin.clone();
+        while let Some((host, there)) = path_on(&target, &begin) {
             at = there.to_owned();
+            // To one host for all, with the same path: on that host it redirects nothing (`is_here`).
+            if begin.is_empty() && !host.is_empty() && numbers.len() == 1 && at == trail[0] {
+                break;
+            }
+            begin = host;
             trail.push(at.clone());
             if at == trail[0] || trail.len() > HOPS_MAX {
                 return refuse_circle(read, &trail);
@@ -55,15 +63,17 @@ fn refuse_circle(read: &Read<'_>, trail: &[String]) {
     });
 }
 
-/// The path of a location, if that is on the host that the rule is for.
-fn path_on<'a>(location: &'a str, host: &str) -> Option<&'a str> {
-    let path = match authority(location) {
-        Some(authority) if authority.eq_ignore_ascii_case(host) => location.split_once(authority)?.1,
+/// Host and path of a location, if that is on the host that the rule is for; none is every host.
+fn path_on<'a>(location: &'a str, host: &str) -> Option<(String, &'a str)> {
+    let (host, path) = match authority(location) {
+        Some(authority) if host.is_empty() || authority.eq_ignore_ascii_case(host) => {
+            (authority.to_ascii_lowercase(), location.split_once(authority)?.1)
+        }
         Some(_) => return None,
-        None => location,
+        None => (host.to_owned(), location),
     };
     let path = path.split(['?', '#']).next()?;
-    Some(if path.is_empty() { "/" } else { path })
+    Some((host, if path.is_empty() { "/" } else { path }))
 }
 
 /// A prefix rule goes before every expression, so one that covers all that an expression matches leaves it nothing.

@@ -84,10 +84,26 @@ impl HttpPolicy for Redirects {
     }
 }
 
-/// Whether the location is what was asked for.
+/// Whether the location is what was asked for. From HTTPS, plain HTTP is that as well: it leads back.
 fn is_here(location: &str, facts: &Facts, request: &Request<'_>) -> bool {
-    let scheme = if facts.is_https() { "https://" } else { "http://" };
-    let rest = location.strip_prefix(scheme).and_then(|rest| rest.strip_prefix(request.host)).unwrap_or(location);
+    let location = location.split('#').next().unwrap_or_default();
+    let absolute = match location.split_once("://") {
+        Some(("https", rest)) if facts.is_https() => Some((rest, ":443")),
+        Some(("http", rest)) => Some((rest, ":80")),
+        _ => None,
+    };
+    let rest = match absolute {
+        Some((rest, port)) => {
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (authority, rest) = rest.split_at(end);
+            let host = authority.strip_suffix(port).unwrap_or(authority);
+            if !host.eq_ignore_ascii_case(request.host) {
+                return false;
+            }
+            rest
+        }
+        None => location,
+    };
     let (path, query) = match rest.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (rest, None),

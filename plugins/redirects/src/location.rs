@@ -27,6 +27,11 @@ pub(crate) fn make(rule: &Target<'_>, path: &str, query: Option<&str>) -> String
         Kind::Prefix => push_joined(&mut location, target, path.get(rule.from_bytes..).unwrap_or_default()),
         Kind::Regex => push_expanded(&mut location, target, &rule.groups),
     }
+    // A group that is empty may leave two slashes, after which a host would stand.
+    if target.starts_with('/') && location.starts_with("//") {
+        let more = location.bytes().take_while(|byte| *byte == b'/').count() - 1;
+        location.drain(..more);
+    }
     push_query(&mut location, rule.query, query);
     if let Some(fragment) = fragment {
         location.push('#');

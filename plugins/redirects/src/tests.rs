@@ -115,6 +115,15 @@ fn does_not_redirect_to_what_was_asked_for() {
     assert_eq!(sent(&policy, "/x?q"), to("https://www.shop.example/x?q"));
     assert_eq!(asked(&policy, "www.shop.example", "/x?q"), Action::Next);
     assert_eq!(asked(&policy, "www.shop.example", "/"), Action::Next);
+    for to in [
+        "https://WWW.shop.example/a",
+        "https://www.shop.example:443/a",
+        "http://www.shop.example/a",
+        "https://www.shop.example/a#top",
+    ] {
+        let policy = plan(&format!(r#"[{{"from": "/a", "to": "{to}"}}]"#));
+        assert_eq!(asked(&policy, "www.shop.example", "/a"), Action::Next, "{to}");
+    }
 }
 
 #[test]
@@ -175,6 +184,9 @@ fn refuses_repeated_rules_and_circles() {
     let here = r#"[{"from": "/a", "to": "https://shop.example/a", "host": "shop.example"}]"#;
     assert_eq!(faults(here), ["/rules/0/to: redirects in a circle: /a -> /a"]);
     plan(r#"[{"from": "/a", "to": "https://other.example/a", "host": "shop.example"}]"#);
+    // Rules for every host go on where they lead.
+    let both = r#"[{"from": "/a", "to": "https://shop.example/b"}, {"from": "/b", "to": "https://shop.example/a"}]"#;
+    assert_eq!(faults(both).len(), 2, "{:?}", faults(both));
 }
 
 /// `at: message` of every warning.
@@ -213,6 +225,11 @@ fn a_group_never_names_a_host() {
     assert_eq!(sent(&policy, "/go//evil.example"), to("/evil.example"));
     assert_eq!(sent(&policy, r"/go/\evil.example"), to("/evil.example"));
     assert_eq!(sent(&policy, "/b.evil.example"), to("https://a.example/.evil.example$"));
+    let optional = plan(
+        r#"[{"from": "^/(?:(en|de)/)?blog/(.*)$", "match": "regex", "to": "/$1/news/$2"}, {"from": "^/([a-z]*)/(.*)$", "match": "regex", "to": "/$1/$2"}]"#,
+    );
+    assert_eq!(sent(&optional, "/blog/x"), to("/news/x"));
+    assert_eq!(sent(&optional, "//evil.example"), to("/evil.example"));
     let faults = faults(
         r#"[{"from": "^/a(.*)$", "match": "regex", "to": "https://$1/"}, {"from": "^/b$", "match": "regex", "to": "/$1"},
             {"from": "^/c$", "match": "regex", "to": "/$x"}, {"from": "c", "match": "regex", "to": "/"}, {"from": "^/(", "match": "regex", "to": "/"}]"#,
