@@ -9,6 +9,9 @@ use crate::client::{Admin, CertService};
 use crate::hsts::{Break, NAMED_MAX, Status, Step, broken_now, plan, stages_to_come, status};
 use crate::when::{date, now, span};
 
+/// Hosts times moments: a question is answered within seconds, also by an edge that is busy.
+const ASKED_AT_ONCE: usize = 10_000;
+
 /// A host, with what CertService knows of its certificate.
 struct Name {
     asked: PreviewHost,
@@ -89,7 +92,8 @@ async fn preview(
     moments: &[u64],
 ) -> Result<Vec<PreviewedHost>, Failure> {
     let mut previewed = Vec::with_capacity(names.len());
-    for names in names.chunks(HOSTS_MAX) {
+    let at_once = (ASKED_AT_ONCE / moments.len().max(1)).clamp(1, HOSTS_MAX);
+    for names in names.chunks(at_once) {
         let hosts = names.iter().map(|name| name.asked.clone()).collect();
         previewed.extend(admin.preview(plugin, &Preview { hosts, at: moments.to_vec() }).await?.hosts);
     }
@@ -139,7 +143,10 @@ fn tell_steps(plugin: &str, steps: &[Step], now: u64) {
             println!("{:>9}  {} → {}  {}", change.sites, change.from, change.to, list(&change.examples, change.sites));
         }
         if step.held > 0 {
-            println!("{:>9}  stay behind: their certificates are unwell (latchkey hsts status)", step.held);
+            println!(
+                "{:>9}  stay behind: their certificates are unwell, or not there (latchkey hsts status)",
+                step.held
+            );
         }
         tell_breaks("would be cut off", &step.breaks);
         if step.changes.iter().any(|change| change.to.contains("includeSubDomains")) {
