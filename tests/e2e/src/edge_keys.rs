@@ -80,7 +80,7 @@ async fn moves_to_another_key(plan: Plan) {
     assert_eq!((custody(&world, &old).await, custody(&world, &new).await), ([3, 0, 0, 3], [0, 0, 3, 0]));
     let new_edge = edge::Edge::start(&setup).await.unwrap();
     assert!(visits(&world, &setup, "a.example").await.is_err());
-    let (code, says) = keys(&world, &["retire", &kid(&old)]).await;
+    let (code, says) = keys(&world, &["retire", "--", &kid(&old)]).await;
     assert!(code == 1 && says.contains("3 bundles"), "{says}");
     let (code, says) = keys(&world, &["custody"]).await;
     assert!(code == 1 && says.contains("lacks 3 bundles"), "{says}");
@@ -97,7 +97,7 @@ async fn moves_to_another_key(plan: Plan) {
     assert_eq!((&confirmed["rewrapped"], &confirmed["confirmed"]), (&0.into(), &3.into()));
     assert_eq!((custody(&world, &old).await, custody(&world, &new).await), ([3, 0, 0, 0], [3, 0, 0, 0]));
 
-    let (code, says) = keys(&world, &["retire", &kid(&old)]).await;
+    let (code, says) = keys(&world, &["retire", "--", &kid(&old)]).await;
     assert_eq!(code, 0, "{says}");
     // Nothing was issued anew, but what the old key opened is taken out.
     let cleaned = until("the old key's entries to be gone", PATIENCE, async || match world.bundle("a.example").await {
@@ -113,7 +113,7 @@ async fn moves_to_another_key(plan: Plan) {
         // The edge of the old key serves on with what it has.
         world.still_serves(name).await;
     }
-    let (code, says) = keys(&world, &["retire", &kid(&new)]).await;
+    let (code, says) = keys(&world, &["retire", "--", &kid(&new)]).await;
     assert!(code == 1 && says.contains("last active edge key"), "{says}");
     let journal = world.fleet.certservice.as_operator().get("/v1/audit").await.unwrap().text();
     for action in ["key.added", "key.retired", "bundles.rewrapped", "bundles.cleaned"] {

@@ -156,10 +156,14 @@ async fn check(siege: &Siege, what: &str, target: &str, fate: Fate, status: &str
         Fate::NotHttp => &["400", ""],
     };
     assert!(expected.contains(&status), "{what}: {status:?}, not {expected:?}");
-    let now = (siege.count(LOCAL, "bad_host").await, siege.count(LOCAL, "misdirected").await);
-    let counted = (now.0 - before.0, now.1 - before.1);
     let due = (f64::from(u8::from(fate == Fate::BadHost)), f64::from(u8::from(fate == Fate::Misdirected)));
-    assert_eq!(counted, due, "{what}");
+    // It is counted when the answer is out.
+    let counted = until(format!("{what} to be counted as {due:?}"), PATIENCE, async || {
+        let now = (siege.count(LOCAL, "bad_host").await, siege.count(LOCAL, "misdirected").await);
+        let counted = (now.0 - before.0, now.1 - before.1);
+        if counted == due { Ok(()) } else { support::fail(format!("{counted:?}")) }
+    });
+    counted.await.unwrap();
     let seen = siege.recorder.seen_at(target);
     assert_eq!(seen.len(), usize::from(fate == Fate::Served), "{what}");
     for seen in seen {
