@@ -1,12 +1,11 @@
 //! `/v1/domains`: registering domains and seeing where they stand.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, body};
 use contract::Hostname;
 use contract::api::{Domain, DomainPage, PutDomain, State as DomainState};
 use contract::journal::Detail;
@@ -16,6 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::access::Caller;
+use super::body::{self, to_the_end};
 use super::problem::ApiError;
 use super::verbs::first_order;
 use super::{Api, BODY_BYTES_MAX};
@@ -173,13 +173,8 @@ pub(super) async fn delete(
     Path(name): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let name = hostname(&name)?;
-    // A task of its own: a caller who hangs up half-way must not keep the edges from hearing of it.
-    let gone = tokio::spawn(off_board(api, name, caller));
-    gone.await.map_err(|error| {
-        tracing::error!(%error, "off-boarding a domain ended badly");
-        let says = "off-boarding ended badly; see CertService's log";
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error", says)
-    })?
+    // The edges are to hear of it, whoever hangs up.
+    to_the_end("off-boarding the domain", off_board(api, name, caller)).await
 }
 
 async fn off_board(api: Arc<Api>, name: Hostname, caller: Caller) -> Result<StatusCode, ApiError> {
@@ -269,17 +264,7 @@ pub(super) async fn json_body<T: DeserializeOwned + Default>(
     request: axum::extract::Request,
     expected: &str,
 ) -> Result<T, ApiError> {
-    let read = body::to_bytes(request.into_body(), BODY_BYTES_MAX);
-    let read = tokio::time::timeout(Duration::from_secs(BODY_SECONDS_MAX), read).await.map_err(|_| {
-        let says = format!("the body did not arrive within {BODY_SECONDS_MAX} s");
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "Body too slow", says)
-    })?;
-    let bytes = read.map_err(|_| {
-        let says = format!(
-            "the body is not to be read, or more than {BODY_BYTES_MAX} bytes, which is the most that is accepted"
-        );
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", says)
-    })?;
+    let bytes = body::read(request.into_body(), BODY_BYTES_MAX, BODY_SECONDS_MAX).await?;
     if bytes.is_empty() {
         return Ok(T::default());
     }

@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod body;
 mod budgets;
 mod changes;
 mod doctor;

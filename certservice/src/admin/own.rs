@@ -2,10 +2,8 @@
 //! sealed before anything else is done with it; nothing of a body is logged.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
-use axum::body;
 use axum::extract::{Extension, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use contract::Hostname;
@@ -15,6 +13,7 @@ use zeroize::Zeroize;
 
 use super::Api;
 use super::access::Caller;
+use super::body::{self, to_the_end};
 use super::domains::{hostname, unknown_domain};
 use super::problem::ApiError;
 use crate::clock;
@@ -45,25 +44,12 @@ pub(super) async fn put(
     let own = read_own(&brought.chain, &brought.key, &entry.name, now);
     brought.key.zeroize();
     let own = own.map_err(invalid_certificate)?;
-    // A task of its own: a caller who hangs up half-way must not keep the edges from hearing of it.
-    let served = tokio::spawn(serve(api, caller, entry.name, entry.tenant, own, now)).await;
-    served.map_err(|error| {
-        tracing::error!(%error, "taking a certificate ended badly");
-        let says = "taking the certificate ended badly; see CertService's log";
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error", says)
-    })?
+    // The edges are to hear of it, whoever hangs up.
+    to_the_end("taking the certificate", serve(api, caller, entry.name, entry.tenant, own, now)).await
 }
 
 async fn brought(request: Request) -> Result<BringCertificate, ApiError> {
-    let read = body::to_bytes(request.into_body(), BODY_BYTES_MAX);
-    let read = tokio::time::timeout(Duration::from_secs(BODY_SECONDS_MAX), read).await.map_err(|_| {
-        let says = format!("the body did not arrive within {BODY_SECONDS_MAX} s");
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "Body too slow", says)
-    })?;
-    let bytes = read.map_err(|_| {
-        let says = format!("the body is not to be read, or more than {BODY_BYTES_MAX} bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", says)
-    })?;
+    let bytes = body::read(request.into_body(), BODY_BYTES_MAX, BODY_SECONDS_MAX).await?;
     // A list would be taken for the fields in their order.
     let is_object = bytes.trim_ascii_start().starts_with(b"{");
     let brought = serde_json::from_slice(&bytes);

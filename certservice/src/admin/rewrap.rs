@@ -1,10 +1,8 @@
 //! `/v1/rewrap`: bundles go to an edge that can open them, and come back with entries for other edge keys.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
-use axum::body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, Request, State};
 use contract::api::{PROOF_HEADER, REWRAP_MAX, RewrapItem, RewrapOutcome, RewrapPage, Rewrapped};
@@ -13,6 +11,7 @@ use serde::Deserialize;
 
 use super::Api;
 use super::access::Caller;
+use super::body;
 use super::edges::signed;
 use super::problem::ApiError;
 use crate::clock;
@@ -57,7 +56,7 @@ pub(super) async fn take(
 ) -> Result<Json<RewrapOutcome>, ApiError> {
     let proof =
         request.headers().get(PROOF_HEADER).and_then(|proof| proof.to_str().ok()).unwrap_or_default().to_owned();
-    let body = read(request).await?;
+    let body = body::read(request.into_body(), BODY_BYTES_MAX, BODY_SECONDS_MAX).await?;
     let invalid = |says: String| ApiError::new(StatusCode::BAD_REQUEST, "invalid_body", "Invalid body", says);
     // A list would be taken for the fields in their order.
     if !body.trim_ascii_start().starts_with(b"{") {
@@ -76,18 +75,6 @@ pub(super) async fn take(
         }
     });
     Ok(Json(outcome))
-}
-
-async fn read(request: Request) -> Result<body::Bytes, ApiError> {
-    let read = body::to_bytes(request.into_body(), BODY_BYTES_MAX);
-    let read = tokio::time::timeout(Duration::from_secs(BODY_SECONDS_MAX), read).await.map_err(|_| {
-        let says = format!("the body did not arrive within {BODY_SECONDS_MAX} s");
-        ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "Body too slow", says)
-    })?;
-    read.map_err(|_| {
-        let says = format!("the body is not to be read, or more than {BODY_BYTES_MAX} bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", says)
-    })
 }
 
 impl From<RewrapError> for ApiError {

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::Api;
 use super::access::Caller;
+use super::body::to_the_end;
 use super::domains::{hostname, json_body, unknown_domain};
 use super::problem::ApiError;
 use crate::clock;
@@ -48,12 +49,8 @@ pub(super) async fn post(
         "renew" => renew(&api, &caller, domain, "domain.renewal_asked", &Detail::new()).await,
         "revoke" => {
             let wanted: RevokeDomain = json_body(request, "it may be empty or have `reason`").await?;
-            // A task of its own: a caller who hangs up meanwhile must not keep a new certificate from being ordered.
-            tokio::spawn(async move { revoke(&api, &caller, domain, wanted).await }).await.map_err(|error| {
-                tracing::error!(%error, "a revocation ended badly");
-                let says = "the revocation ended badly; see CertService's log";
-                ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error", says)
-            })?
+            // A new certificate is to be ordered, whoever hangs up.
+            to_the_end("the revocation", async move { revoke(&api, &caller, domain, wanted).await }).await
         }
         _ => Err(unknown_verb()),
     }
