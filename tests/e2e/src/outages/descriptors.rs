@@ -7,6 +7,7 @@ use support::edge::Edge;
 use support::fail;
 use support::fleet::Plan;
 use support::wait::{PATIENCE, until};
+use tokio::io::AsyncWriteExt;
 
 use crate::world::World;
 
@@ -37,10 +38,13 @@ async fn without_descriptors_accepting_waits_and_goes_on_when_there_are_some() {
     world.still_serves(HOST).await;
     let pid = world.fleet.edge.process.id();
 
-    // On the plain listener: a connection is a descriptor and nothing else.
-    let mut silent = Vec::new();
+    // On the plain listener: a connection is a descriptor and nothing else. They begin a head, for which they have all
+    // the time; of one who says nothing at all a PROXY header would be awaited, and for a short time.
+    let mut slow = Vec::new();
     for _ in 0..VISITORS {
-        silent.push(world.plain().dial().await.unwrap());
+        let mut visitor = world.plain().dial().await.unwrap();
+        visitor.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        slow.push(visitor);
     }
     // The admin API may not get a descriptor now either, so the process is looked at from outside.
     until("descriptors to be used up", PATIENCE, async || {
@@ -59,7 +63,7 @@ async fn without_descriptors_accepting_waits_and_goes_on_when_there_are_some() {
         let visitor = world.visitor().await;
         async move { visitor.https(HOST).await?.get(HOST, "/").await }
     });
-    drop(silent);
+    drop(slow);
     assert_eq!(waiting.await.unwrap().unwrap().status, 200);
     assert!(world.metric(ERRORS, "").await >= 1.0);
     world.says(&["connections are accepted again"]).await;
