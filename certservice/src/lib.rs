@@ -21,6 +21,7 @@ pub mod renew;
 pub mod tickets;
 
 pub mod doctor;
+pub mod backup;
 pub mod clock;
 pub mod observe;
 mod https;

@@ -1,11 +1,13 @@
 use std::alloc::System;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use certservice::admin::openapi;
-use certservice::config::Config;
+use certservice::backup;
+use certservice::config::{Config, StoreUrl};
 use certservice::service::{Service, forbid_core_dumps};
+use certservice::store::Restored;
 use clap::{Parser, Subcommand, ValueEnum};
 use contract::document::render;
 use tracing_subscriber::EnvFilter;
@@ -41,6 +43,27 @@ struct Arguments {
 enum Command {
     /// Print the API as an OpenAPI 3.1 document, in JSON.
     Openapi,
+    /// Write all that the store holds, as it is at one moment, into a file; CertService may run meanwhile.
+    Backup {
+        /// The boot file (TOML).
+        #[arg(long)]
+        config: PathBuf,
+        /// The file, which must not be there yet. It gets mode 0600.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Put a backup into a store that holds nothing, of the same kind or another; all of it or nothing.
+    Restore {
+        /// The boot file (TOML).
+        #[arg(long)]
+        config: PathBuf,
+        /// The backup.
+        #[arg(long)]
+        from: PathBuf,
+        /// Only see whether the file is whole.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -54,30 +77,75 @@ const FAULTY_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let file = match (&arguments.command, &arguments.config) {
-        (None, Some(file)) => file,
+    match (arguments.command, &arguments.config) {
+        (None, Some(file)) => serve(file, arguments.check, arguments.log_format),
         (Some(Command::Openapi), _) => {
             print!("{}", openapi());
-            return ExitCode::SUCCESS;
+            ExitCode::SUCCESS
         }
-        (None, None) => return ExitCode::from(FAULTY_CONFIG),
-    };
-    let config = match Config::load(file) {
+        (Some(Command::Backup { config, out }), _) => on_store(&config, async |url| {
+            let rows = backup::write(url, &out).await?;
+            Ok(format!("{}: {rows} rows", out.display()))
+        }),
+        (Some(Command::Restore { from, check: true, .. }), _) => told(backup::check(&from).map(|rows| {
+            let file = from.display();
+            format!("{file}: whole, {rows} rows")
+        })),
+        (Some(Command::Restore { config, from, check: false }), _) => on_store(&config, async |url| {
+            let Restored { rows, domains, bundles, journal_seq } = backup::restore(url, &from).await?;
+            Ok(format!(
+                "{rows} rows: {domains} domains, {bundles} certificates with their keys, {journal_seq} entries of the journal, \
+                 all checked"
+            ))
+        }),
+        (None, None) => ExitCode::from(FAULTY_CONFIG),
+    }
+}
+
+fn load(file: &Path) -> Result<Config, ExitCode> {
+    Config::load(file).map_err(|faults| {
+        eprint!("{}", render(&faults, &file.display().to_string()));
+        ExitCode::from(FAULTY_CONFIG)
+    })
+}
+
+fn serve(file: &Path, check: bool, log_format: LogFormat) -> ExitCode {
+    let config = match load(file) {
         Ok(config) => config,
-        Err(faults) => {
-            eprint!("{}", render(&faults, &file.display().to_string()));
-            return ExitCode::from(FAULTY_CONFIG);
-        }
+        Err(code) => return code,
     };
-    if arguments.check {
+    if check {
         println!("{}: good", file.display());
         return ExitCode::SUCCESS;
     }
-    log_to_stderr(arguments.log_format);
+    log_to_stderr(log_format);
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error, "latchkey-certservice failed");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// What is done once with the store of a boot file, and what came of it.
+fn on_store(file: &Path, act: impl AsyncFnOnce(&StoreUrl) -> Result<String, String>) -> ExitCode {
+    let config = match load(file) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string());
+    told(runtime.and_then(|runtime| runtime.block_on(act(&config.store))))
+}
+
+fn told(done: Result<String, String>) -> ExitCode {
+    match done {
+        Ok(says) => {
+            println!("{says}");
+            ExitCode::SUCCESS
+        }
+        Err(says) => {
+            eprintln!("latchkey-certservice: {says}");
             ExitCode::from(FAILED)
         }
     }

@@ -110,6 +110,7 @@ impl Service {
             doctor,
             links: Links::new(pem.as_bytes()),
             keys,
+            stopping: watch::Sender::new(false),
             listed: Arc::new(Wake::new()),
             progress: Progress::default(),
             checks,
@@ -119,7 +120,7 @@ impl Service {
             hands: runner.hands(),
         };
         let hurry = Arc::new(Wake::new());
-        let server = Server::bind(&config.listen).await?;
+        let server = Server::bind(&config.listen, api.metrics.clone()).await?;
         Ok(Self { server, api: Arc::new(api), runner, planner, senders, hurry, tickets, _lock: lock })
     }
 
@@ -149,6 +150,12 @@ impl Service {
     pub async fn run_until(self, stopping: watch::Receiver<bool>) -> Result<(), String> {
         tracing::info!(address = self.address(), "serving");
         let (store, wake) = (self.api.store.clone(), self.api.wake.clone());
+        let (api, mut told) = (self.api.clone(), stopping.clone());
+        tokio::spawn(async move {
+            if told.wait_for(|stop| *stop).await.is_ok() {
+                api.stopping.send_replace(true);
+            }
+        });
         let mut background = JoinSet::new();
         let hurry = self.hurry;
         background.spawn(ask_windows(store.clone(), self.runner.hands(), self.planner.clone(), hurry.clone()));

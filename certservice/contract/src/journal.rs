@@ -44,6 +44,7 @@ impl Entry {
 /// Up to where a journal was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "JournalHead"))]
+#[serde(deny_unknown_fields)]
 pub struct Head {
     pub seq: u64,
     pub hash: String,
@@ -80,6 +81,19 @@ pub struct Page {
     pub entries: Vec<Entry>,
     /// The newest of all.
     pub head: Head,
+    /// Entries up to this one are in archives, and no longer here; 0 where all are.
+    #[serde(default)]
+    pub base: Head,
+}
+
+/// Answer of `POST /v1/audit/archive`, whose body is the [`Head`] up to which an archive has all entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "JournalArchived"))]
+pub struct Archived {
+    /// Entries that were removed.
+    pub removed: u64,
+    /// Where the journal begins now.
+    pub base: Head,
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use contract::journal::Entry;
 use futures_util::stream::{Stream, unfold};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::Api;
 use super::access::Caller;
@@ -60,7 +60,8 @@ pub(super) async fn stream(
         let says = format!("{STREAMS_MAX} listen already; try again");
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", says).retry_after(BUSY_SECONDS));
     };
-    let tail = Tail { api, tenant, after, ready: VecDeque::new(), _place: place };
+    let stopping = api.stopping.subscribe();
+    let tail = Tail { api, tenant, after, ready: VecDeque::new(), stopping, _place: place };
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(KEEP_ALIVE_SECONDS));
     Ok(Sse::new(unfold(tail, Tail::next)).keep_alive(keep_alive))
 }
@@ -70,11 +71,12 @@ struct Tail {
     tenant: Option<String>,
     after: u64,
     ready: VecDeque<Entry>,
+    stopping: watch::Receiver<bool>,
     _place: SemaphorePermit<'static>,
 }
 
 impl Tail {
-    /// Waits for the next entry. Ends where the database fails: the listener comes back.
+    /// Waits for the next entry. Ends where the database fails, and with the process: the listener comes back.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         loop {
             if let Some(entry) = self.ready.pop_front() {
@@ -90,7 +92,11 @@ impl Tail {
                     self.after = last.seq;
                     self.ready = entries.into();
                 }
-                None => tokio::time::sleep(LOOK_EVERY).await,
+                None => tokio::select! {
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                    // The listener comes back, to who serves then.
+                    _ = self.stopping.wait_for(|stopping| *stopping) => return None,
+                },
             }
         }
     }

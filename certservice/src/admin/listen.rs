@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use prometheus::IntGauge;
 use rustix::fs::Mode;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -22,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::tls::{Files, Presented, handshake, presented};
 use crate::config::{Listen, Networks};
+use crate::observe::Metrics;
 
 const CONNECTIONS_MAX: usize = 1024;
 const HEADER_SECONDS_MAX: u64 = 10;
@@ -33,6 +35,7 @@ const LOOK_SECONDS: u64 = 2;
 pub struct Server {
     socket: Socket,
     tls: Option<(Files, TlsAcceptor)>,
+    metrics: Arc<Metrics>,
     networks: Networks,
     builder: Builder<TokioExecutor>,
 }
@@ -79,7 +82,7 @@ impl Generation {
 }
 
 impl Server {
-    pub async fn bind(listen: &Listen) -> Result<Self, String> {
+    pub async fn bind(listen: &Listen, metrics: Arc<Metrics>) -> Result<Self, String> {
         let (socket, tls, networks) = match listen {
             Listen::Unix(path) => (Socket::Unix(bind_unix(path)?, path.clone()), None, Networks::default()),
             Listen::Tcp { address, tls, networks } => {
@@ -93,7 +96,7 @@ impl Server {
         let mut builder = Builder::new(TokioExecutor::new()).http1_only();
         let limit = Duration::from_secs(HEADER_SECONDS_MAX);
         builder.http1().timer(TokioTimer::new()).header_read_timeout(limit);
-        Ok(Self { socket, tls, networks, builder })
+        Ok(Self { socket, tls, metrics, networks, builder })
     }
 
     /// For people and tests: with the port that the system chose.
@@ -120,7 +123,7 @@ impl Server {
             let (stream, place) = tokio::select! {
                 Some(accepted) = self.accept(&room) => accepted,
                 _ = look.tick(), if files.is_some() => {
-                    let (read, changed) = look_again(files.take()).await;
+                    let (read, changed) = look_again(files.take(), self.metrics.tls_files_unusable.clone()).await;
                     files = read;
                     if let Some(acceptor) = changed {
                         let before = std::mem::replace(&mut generation, Generation::new(Some(acceptor)));
@@ -179,10 +182,10 @@ fn of_tcp(stream: TcpStream, from: SocketAddr) -> Stream {
 }
 
 /// Away from the threads that serve: it reads files.
-async fn look_again(files: Option<Files>) -> (Option<Files>, Option<TlsAcceptor>) {
+async fn look_again(files: Option<Files>, unusable: IntGauge) -> (Option<Files>, Option<TlsAcceptor>) {
     let Some(mut files) = files else { return (None, None) };
     let looked = tokio::task::spawn_blocking(move || {
-        let changed = files.look();
+        let changed = files.look(&unusable);
         (Some(files), changed)
     });
     looked.await.unwrap_or((None, None))

@@ -32,7 +32,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use contract::signed::SigningKey;
-use tokio::sync::Notify as Wake;
+use tokio::sync::{Notify as Wake, watch};
 
 pub use self::access::Caller;
 use self::access::{Gate, Rule};
@@ -78,6 +78,8 @@ pub struct Api {
     pub limits: HashMap<String, Limits>,
     /// By issuer: how long an order takes at best where many are under way.
     pub ms_per_order: HashMap<String, u64>,
+    /// Whether we are about to stop: who listens for events is told to come back.
+    pub stopping: watch::Sender<bool>,
     /// Wakes who works lists off.
     pub listed: Arc<Wake>,
     /// Wakes the runner for a new order.

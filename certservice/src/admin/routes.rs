@@ -198,6 +198,11 @@ fn operator_routes() -> Vec<Route> {
             .query("limit", whole(1, audit::PAGE_MAX.into()), "default 1000")
             .json::<journal::Page>(200)
             .errors(&[400]),
+        route("POST", "/v1/audit/archive", Operator, post(audit::archive))
+            .says("Removes the entries that an archive has, up to one; the chain goes on from there")
+            .takes::<journal::Head>()
+            .json::<journal::Archived>(200)
+            .errors(&[400, 408, 409, 413]),
         route("GET", "/v1/budgets", See, get(budgets::list))
             .says("What the CAs' limits leave")
             .query("domain", json!({"type": "string", "format": "hostname"}), "also what is counted by this domain")

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contract::bundle::sha256;
+use prometheus::IntGauge;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring::default_provider;
@@ -44,8 +45,8 @@ impl Files {
         Ok((Self { paths, seen }, acceptor))
     }
 
-    /// What they say now, where they say something else than before.
-    pub(super) fn look(&mut self) -> Option<TlsAcceptor> {
+    /// What they say now, where they say something else than before. `unusable` tells whether that is of no use.
+    pub(super) fn look(&mut self, unusable: &IntGauge) -> Option<TlsAcceptor> {
         let now = fingerprint(&self.paths);
         if now == self.seen {
             return None;
@@ -53,10 +54,12 @@ impl Files {
         self.seen = now;
         match acceptor(&self.paths) {
             Ok(acceptor) => {
+                unusable.set(0);
                 tracing::info!("certificates, CAs and revocation lists of the API were read again");
                 Some(acceptor)
             }
             Err(error) => {
+                unusable.set(1);
                 tracing::error!(
                     error,
                     "the API's changed TLS files can't be used; what was read before stays in force"
@@ -136,4 +139,33 @@ pub(super) fn presented(stream: &TlsStream<TcpStream>) -> Option<Arc<Presented>>
     let names = names.iter().flat_map(|names| &names.value.general_names);
     let uris = names.filter_map(|name| if let GeneralName::URI(uri) = name { Some((*uri).to_owned()) } else { None });
     Some(Arc::new(Presented { sha256: sha256(der), uris: uris.collect() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_can_not_be_used_are_counted_until_they_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = TlsFiles { certificate: folder.path().join("pem"), key: folder.path().join("key"), client: None };
+        let write = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            std::fs::write(&paths.certificate, certificate.self_signed(&key).unwrap().pem()).unwrap();
+            std::fs::write(&paths.key, key.serialize_pem()).unwrap();
+        };
+        let unusable = IntGauge::new("unusable", "unusable").unwrap();
+        write();
+        let (mut files, _) = Files::open(paths.clone()).unwrap();
+        assert!(files.look(&unusable).is_none() && unusable.get() == 0);
+        std::fs::write(&paths.certificate, "nonsense").unwrap();
+        for _ in 0..2 {
+            assert!(files.look(&unusable).is_none());
+            assert_eq!(unusable.get(), 1);
+        }
+        write();
+        assert!(files.look(&unusable).is_some());
+        assert_eq!(unusable.get(), 0);
+    }
 }

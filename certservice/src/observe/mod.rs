@@ -24,6 +24,8 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// By operation.
     pub redis_errors: IntCounterVec,
+    /// 1 while the API's TLS files have changed and can't be used.
+    pub tls_files_unusable: IntGauge,
     pub ticket_keys_turned: IntCounter,
     pub ticket_keys_revision: IntGauge,
     jobs: IntGaugeVec,
@@ -77,6 +79,10 @@ impl Metrics {
                 "latchkey_certservice_redis_errors_total",
                 "Failed writes to Redis, by operation",
                 &["operation"],
+            )?,
+            tls_files_unusable: IntGauge::new(
+                "latchkey_certservice_tls_files_unusable",
+                "1 while the API's TLS files have changed and can't be used: what was read before is in force",
             )?,
             ticket_keys_turned: IntCounter::new(
                 "latchkey_certservice_ticket_keys_turned_total",
@@ -138,6 +144,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.issuance_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.redis_errors.clone()))?;
+        metrics.registry.register(Box::new(metrics.tls_files_unusable.clone()))?;
         metrics.registry.register(Box::new(metrics.ticket_keys_turned.clone()))?;
         metrics.registry.register(Box::new(metrics.ticket_keys_revision.clone()))?;
         metrics.registry.register(Box::new(metrics.jobs.clone()))?;

@@ -33,11 +33,25 @@ macro_rules! next_cursor {
 }
 pub(super) use next_cursor;
 
+/// The revision of the next certificate of a domain, whose row is held: nobody announces one meanwhile.
+macro_rules! next_revision {
+    ($transaction:ident, $name:expr) => {{
+        use $crate::store::changes::{LAST_REVISION, REVISION_FLOOR};
+        let last: Option<i64> =
+            sqlx::query_scalar(LAST_REVISION).bind($name).fetch_optional(&mut *$transaction).await?;
+        let floor: i64 = sqlx::query_scalar(REVISION_FLOOR).fetch_one(&mut *$transaction).await?;
+        $crate::store::from_sql(last.unwrap_or(0).max(floor)) + 1
+    }};
+}
+pub(super) use next_revision;
+
 pub(super) const ADVANCE: &str = "UPDATE changes_head SET `cursor` = `cursor` + 1 WHERE id = 1";
 pub(super) const ADVANCED: &str = "SELECT `cursor` FROM changes_head WHERE id = 1";
 pub(super) const ANNOUNCE: &str = "REPLACE INTO changes (`cursor`, domain, revision, gone) VALUES (?, ?, ?, FALSE)";
 /// The highest that edges may have, also of a domain that is gone: they never go back to a lower one.
 pub(super) const LAST_REVISION: &str = "SELECT revision FROM changes WHERE domain = ?";
+/// The same of a store that was restored: what edges have seen of it since the backup was made.
+pub(super) const REVISION_FLOOR: &str = "SELECT revision_floor FROM changes_head WHERE id = 1";
 
 pub(super) const PAGE: &str =
     "SELECT `cursor`, domain, revision, gone FROM changes WHERE `cursor` > ? ORDER BY `cursor` LIMIT ?";

@@ -75,15 +75,12 @@ pub(super) const INSERT_JOB: &str = "INSERT INTO jobs \
     (domain, version, due_at, step, body, issuer, stage, lane, place, created_at) \
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-/// An order, numbered above all that edges may have of its domain, whose row is held: nobody announces one meanwhile.
+/// An order, numbered above all that edges may have of its domain, whose row is held.
 macro_rules! insert_job {
     ($transaction:ident, $job:ident) => {{
         let name = $job.domain.as_str();
-        let last: Option<i64> = sqlx::query_scalar($crate::store::changes::LAST_REVISION)
-            .bind(name)
-            .fetch_optional(&mut *$transaction)
-            .await?;
-        let body = write("the order", name, &Job { revision: from_sql(last.unwrap_or(0)) + 1, ..$job.clone() })?;
+        let revision = $crate::store::changes::next_revision!($transaction, name);
+        let body = write("the order", name, &Job { revision, ..$job.clone() })?;
         sqlx::query($crate::store::domains::INSERT_JOB)
             .bind(name)
             .bind($crate::store::domains::first_version())

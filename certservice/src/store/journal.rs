@@ -5,6 +5,9 @@ use contract::journal::{Detail, Entry, Head, Page};
 
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql};
 
+/// A webhook that nobody has worked on for so long is gone.
+const WEBHOOK_GONE_SECONDS: u64 = 86_400;
+
 /// A change, as it is told.
 #[derive(Debug, Clone)]
 pub struct Told<'a> {
@@ -24,6 +27,12 @@ pub(super) const HEAD: &str = "SELECT seq, hash FROM journal_head WHERE id = 1";
 pub(super) const HASH: &str = "UPDATE journal_head SET hash = ? WHERE id = 1";
 pub(super) const APPEND: &str = "INSERT INTO journal (seq, written_at, actor, action, tenant, name, detail, hash) \
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+const BASE: &str = "SELECT base_seq, base_hash FROM journal_head WHERE id = 1";
+const HASH_OF: &str = "SELECT hash FROM journal WHERE seq = ?";
+/// Of those that somebody has worked on lately: others are no longer in a boot file.
+const NOT_TOLD: &str = "SELECT name FROM webhooks WHERE seq < ? AND held_until > ? ORDER BY name LIMIT 1";
+const REMOVE: &str = "DELETE FROM journal WHERE seq <= ?";
+const REBASE: &str = "UPDATE journal_head SET base_seq = ?, base_hash = ? WHERE id = 1";
 const PAGE: &str = "SELECT seq, written_at, actor, action, tenant, name, detail, hash FROM journal \
     WHERE seq > ? ORDER BY seq LIMIT ?";
 const OF_TENANT: &str = "SELECT seq, written_at, actor, action, tenant, name, detail, hash FROM journal \
@@ -93,8 +102,50 @@ impl Store {
     }
 
     pub async fn journal_page(&self, seq: u64, limit: u32) -> Result<Page, StoreError> {
+        // Before the entries: what is archived meanwhile is not missed.
+        let (base, base_hash): (i64, String) = on!(self, pool => sqlx::query_as(BASE).fetch_one(pool).await?);
         let entries = self.journal(None, seq, limit).await?;
         let (seq, hash): (i64, String) = on!(self, pool => sqlx::query_as(HEAD).fetch_one(pool).await?);
-        Ok(Page { entries, head: Head { seq: from_sql(seq), hash } })
+        let base = Head { seq: from_sql(base), hash: base_hash };
+        Ok(Page { entries, head: Head { seq: from_sql(seq), hash }, base })
     }
+
+    /// Removes all entries up to one that an archive ends with; the journal goes on from its hash.
+    pub async fn archive_journal(&self, until: &Head, actor: &str) -> Result<Removal, StoreError> {
+        again!(self.archive_once(until, actor))
+    }
+
+    async fn archive_once(&self, until: &Head, actor: &str) -> Result<Removal, StoreError> {
+        let seq = to_sql(until.seq);
+        Ok(in_transaction!(self, transaction => {
+            let hash: Option<String> = sqlx::query_scalar(HASH_OF).bind(seq).fetch_optional(&mut *transaction).await?;
+            if hash.as_ref() != Some(&until.hash) {
+                return Ok(Removal::Unknown);
+            }
+            let lately = to_sql(crate::clock::now().saturating_sub(WEBHOOK_GONE_SECONDS));
+            let waits: Option<String> =
+                sqlx::query_scalar(NOT_TOLD).bind(seq).bind(lately).fetch_optional(&mut *transaction).await?;
+            if let Some(webhook) = waits {
+                return Ok(Removal::Awaited(webhook));
+            }
+            let removed = sqlx::query(REMOVE).bind(seq).execute(&mut *transaction).await?.rows_affected();
+            sqlx::query(REBASE).bind(seq).bind(&until.hash).execute(&mut *transaction).await?;
+            let detail = [
+                ("hash".to_owned(), until.hash.clone().into()), ("removed".to_owned(), removed.into()),
+                ("seq".to_owned(), until.seq.into()),
+            ].into();
+            tell!(transaction, Told { actor, action: "journal.archived", tenant: "", name: "", detail });
+            Removal::Done(removed)
+        }))
+    }
+}
+
+/// What became of entries that are in an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    Done(u64),
+    /// There is no such entry, or it is not what the archive has.
+    Unknown,
+    /// This webhook has not been told of them all.
+    Awaited(String),
 }

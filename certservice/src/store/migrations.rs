@@ -11,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 12] = [
+const MIGRATIONS: [Migration; 13] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -71,6 +71,11 @@ const MIGRATIONS: [Migration; 12] = [
         version: 12,
         sqlite: include_str!("migrations/0012.sqlite.sql"),
         mysql: include_str!("migrations/0012.mysql.sql"),
+    },
+    Migration {
+        version: 13,
+        sqlite: include_str!("migrations/0013.sqlite.sql"),
+        mysql: include_str!("migrations/0013.mysql.sql"),
     },
 ];
 

@@ -1,5 +1,6 @@
 //! The database: SQLite beside the service, or MySQL/MariaDB. Must never see a plaintext key; contains no policy.
 
+mod backup;
 mod budgets;
 mod changes;
 mod domains;
@@ -24,12 +25,13 @@ use contract::{Bundle, Challenge, ChallengeKind, Hostname};
 use sqlx::sqlite::SqliteError;
 use sqlx::{MySqlPool, SqlitePool};
 
+pub use self::backup::{Cell, Piece, Restored, TABLES};
 pub use self::budgets::IssuerState;
 pub use self::changes::OffBoarded;
 pub use self::domains::{Filter, Registered};
 pub use self::forecast::{LEFT_BOUNDS, Queue};
 pub use self::jobs::{Claim, Next, Stored};
-pub use self::journal::{OURSELVES, Told};
+pub use self::journal::{OURSELVES, Removal, Told};
 pub use self::keys::{KeyRow, Rekeyed, SealedBundle};
 pub use self::lists::{NewList, Part, PartDone};
 pub use self::own::{OWN, Upload, Uploaded};
@@ -69,6 +71,8 @@ pub enum StoreError {
         "the order of {0} was changed by somebody else meanwhile; is a second CertService running on this database?"
     )]
     Conflict(Hostname),
+    #[error("{0}")]
+    Backup(String),
 }
 
 /// Reads from whichever database it is: the dialects agree on all that stands in these rooms.

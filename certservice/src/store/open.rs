@@ -26,20 +26,19 @@ const LOCK_MS_MAX: u64 = 100;
 
 impl Store {
     pub async fn open(url: &StoreUrl) -> Result<Self, StoreError> {
-        Self::open_at(url, migrations::NEWEST).await
+        let store = Self::open_at(url, migrations::NEWEST).await?;
+        store.sort_names().await?;
+        Ok(store)
     }
 
-    pub(super) async fn open_at(url: &StoreUrl, version: i64) -> Result<Self, StoreError> {
+    /// With the schema of an earlier version.
+    pub(crate) async fn open_at(url: &StoreUrl, version: i64) -> Result<Self, StoreError> {
         let pool = match url {
             StoreUrl::Sqlite(path) => Pool::Sqlite(again!(sqlite(path))?),
             StoreUrl::Mysql(url) => Pool::Mysql(mysql(url.reveal()).await?),
         };
         again!(migrations::run(&pool, version))?;
-        let store = Self { pool };
-        if version == migrations::NEWEST {
-            store.sort_names().await?;
-        }
-        Ok(store)
+        Ok(Self { pool })
     }
 }
 

@@ -3,7 +3,7 @@
 use contract::api::CertificateInfo;
 use contract::{Bundle, Hostname};
 
-use super::changes::{ANNOUNCE, LAST_REVISION, next_cursor};
+use super::changes::{ANNOUNCE, next_cursor, next_revision};
 use super::domains::{INSERT, NAMES, RELATED, TENANT, insert_job, word};
 use super::jobs::{FORGET_ANSWERS, shown_as};
 use super::journal::{OURSELVES, Told, tell};
@@ -96,9 +96,7 @@ impl Store {
                     .bind(None::<String>).bind(None::<String>)
                     .execute(&mut *transaction).await?;
             }
-            let last: Option<i64> =
-                sqlx::query_scalar(LAST_REVISION).bind(name).fetch_optional(&mut *transaction).await?;
-            let revision = from_sql(last.unwrap_or(0)) + 1;
+            let revision = next_revision!(transaction, name);
             let bundle = Bundle { revision, ..bundle.clone() };
             let shown = CertificateInfo { revision, ..upload.shown.clone() };
             sqlx::query(REMOVE_JOB).bind(name).execute(&mut *transaction).await?;

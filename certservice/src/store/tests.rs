@@ -1,5 +1,6 @@
 //! The same tests on every database: SQLite always, MySQL/MariaDB where `LATCHKEY_TEST_MYSQL_URL` names a server.
 
+mod backup;
 mod budgets;
 mod changes;
 mod journal;

@@ -2,7 +2,8 @@
 
 use contract::TicketKeys;
 
-use super::{Store, StoreError, on, parse, to_sql, write, writing};
+use super::journal::{OURSELVES, Told, tell};
+use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write};
 
 const READ: &str = "SELECT body FROM ticket_keys WHERE id = 1 AND revision > 0";
 const REPLACE: &str = "UPDATE ticket_keys SET revision = ?, body = ? WHERE id = 1 AND revision = ?";
@@ -18,9 +19,20 @@ impl Store {
 
     /// False if somebody else replaced them meanwhile. `before` is 0 where there are none.
     pub async fn replace_ticket_keys(&self, before: u64, new: &TicketKeys) -> Result<bool, StoreError> {
+        again!(self.replace_once(before, new))
+    }
+
+    async fn replace_once(&self, before: u64, new: &TicketKeys) -> Result<bool, StoreError> {
         let body = write(WHAT, OF, new)?;
-        let replaced = writing!(self, pool => sqlx::query(REPLACE)
-            .bind(to_sql(new.revision)).bind(&body).bind(to_sql(before)).execute(pool).await?.rows_affected())?;
-        Ok(replaced == 1)
+        Ok(in_transaction!(self, transaction => {
+            let replaced = sqlx::query(REPLACE)
+                .bind(to_sql(new.revision)).bind(&body).bind(to_sql(before))
+                .execute(&mut *transaction).await?.rows_affected();
+            if replaced == 1 {
+                let detail = [("keys".to_owned(), new.keys.len().into()), ("revision".to_owned(), new.revision.into())].into();
+                tell!(transaction, Told { actor: OURSELVES, action: "ticket_keys.turned", tenant: "", name: "", detail });
+            }
+            replaced == 1
+        }))
     }
 }

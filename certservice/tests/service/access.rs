@@ -34,7 +34,7 @@ pub fn tokens() -> String {
 const CALLERS: [Option<&str>; 6] = [None, Some("wrong"), Some(EDGE), Some(APP), Some(OPERATOR), Some(VIEWER)];
 
 /// What each route answers to each of `CALLERS` on the Unix socket.
-pub const TABLE: [(&str, &str, [u16; 6]); 39] = [
+pub const TABLE: [(&str, &str, [u16; 6]); 40] = [
     ("GET", "/v1/domains", [401, 401, 403, 200, 200, 200]),
     ("HEAD", "/v1/domains", [401, 401, 403, 200, 200, 200]),
     ("GET", "/v1/domains/live.example", [401, 401, 403, 200, 200, 200]),
@@ -59,6 +59,7 @@ pub const TABLE: [(&str, &str, [u16; 6]); 39] = [
     ("GET", "/v1/forecast", [401, 401, 403, 403, 200, 200]),
     ("GET", "/v1/audit", [401, 401, 403, 403, 200, 200]),
     ("POST", "/v1/audit", [401, 401, 405, 405, 405, 405]),
+    ("POST", "/v1/audit/archive", [401, 401, 403, 403, 400, 403]),
     ("DELETE", "/v1/audit", [401, 401, 405, 405, 405, 405]),
     ("POST", "/v1/domains/live.example:renew", [401, 401, 403, 202, 202, 403]),
     ("GET", "/v1/edges", [401, 401, 403, 403, 200, 200]),

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use certservice::webhooks::signature;
 use contract::journal::Entry;
+use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod};
 
-use crate::process::{CertService, INTERNAL, wait_for};
+use crate::process::{CertService, INTERNAL, LISTEN, wait_for};
 
 const SECRET: &str = "a-secret-of-sixteen";
 
@@ -31,8 +32,14 @@ fn listen(service: &CertService, query: &str, header: &str) -> Receiver<Entry> {
     receive
 }
 
+/// Of a domain: which keys edges have, and when those of tickets are made, is another story.
 fn next(events: &Receiver<Entry>) -> Entry {
-    events.recv_timeout(Duration::from_secs(60)).unwrap()
+    loop {
+        let entry = events.recv_timeout(Duration::from_secs(60)).unwrap();
+        if !matches!(entry.action.as_str(), "ticket_keys.turned" | "key.added") {
+            return entry;
+        }
+    }
 }
 
 #[test]
@@ -40,17 +47,34 @@ fn a_listener_hears_of_each_change_and_goes_on_where_it_was() {
     let service = CertService::started(INTERNAL);
     let all = listen(&service, "?after=0", "");
     assert_eq!(service.put("a.example", r#"{"tenant": "one"}"#).status, 201);
-    // Before it stands which edge keys there are.
-    let first = std::iter::repeat_with(|| next(&all)).find(|event| event.action != "key.added").unwrap();
-    let (second, seq) = (next(&all), first.seq);
+    let (first, second) = (next(&all), next(&all));
     assert_eq!((first.action.as_str(), first.name.as_str()), ("domain.registered", "a.example"));
-    assert_eq!((second.seq, second.action.as_str()), (seq + 1, "certificate.issued"));
-    let rest = listen(&service, "", &format!("Last-Event-ID: {seq}\r\n"));
-    let other = listen(&service, "?after=0&tenant=two", "");
+    assert_eq!((second.seq > first.seq, second.action.as_str()), (true, "certificate.issued"));
+    let last = format!("Last-Event-ID: {}\r\n", first.seq);
+    let (rest, other) = (listen(&service, "", &last), listen(&service, "?after=0&tenant=two", ""));
     assert_eq!(next(&rest), second);
     assert_eq!(service.put("b.example", r#"{"tenant": "two"}"#).status, 201);
-    assert_eq!((next(&other).name.as_str(), next(&rest).seq), ("b.example", seq + 2));
+    let (of_other, third) = (next(&other), next(&rest));
+    assert_eq!((of_other.name.as_str(), third.name.as_str()), ("b.example", "b.example"));
+    assert!(third.seq > second.seq);
     assert_eq!(service.get("/v1/events?tenant=a%20b").status, 400);
+}
+
+#[test]
+fn listeners_do_not_hold_up_a_stop() {
+    let mut service = CertService::started(INTERNAL);
+    let events = listen(&service, "?after=0", "");
+    assert_eq!(service.put("a.example", "").status, 201);
+    next(&events);
+    let process = service.process().id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
+    let status = wait_for("the end", || service.process().try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    assert!(!service.log().contains("requests were still under way"), "{}", service.log());
+    // Who listened is told by the end of the stream.
+    wait_for("the end of the stream", || {
+        matches!(events.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected)).then_some(())
+    });
 }
 
 /// The event, its timestamp, its signature, its body.
@@ -107,7 +131,7 @@ fn a_webhook_is_told_in_order_and_signed_and_again_where_it_failed() {
     let mut service = CertService::new("");
     service.write_secret("secret", SECRET);
     let hook = format!("[[webhooks]]\nname = \"crm\"\nurl = \"{url}\"\nsecret_file = \"secret\"\ntenant = \"one\"\n");
-    service.configure("[listen]\naddress = \"unix:cs.sock\"\n", &format!("{INTERNAL}{hook}"));
+    service.configure(LISTEN, &format!("{INTERNAL}{hook}"));
     service.start();
     assert_eq!(service.put("other.example", r#"{"tenant": "two"}"#).status, 201);
     assert_eq!(service.put("a.example", r#"{"tenant": "one"}"#).status, 201);
@@ -132,4 +156,54 @@ fn a_webhook_is_told_in_order_and_signed_and_again_where_it_failed() {
     let (registered, issued) = (next().0, next().0);
     assert_eq!((registered.name.as_str(), issued.action.as_str()), ("b.example", "certificate.issued"));
     assert!(!service.log().contains(SECRET));
+}
+
+/// Takes deliveries over TLS, with a certificate of a CA that only `root_file` names.
+fn receiver_over_tls(folder: &std::path::Path) -> (String, Receiver<Delivery>) {
+    crate::ca::write_certificates(folder);
+    let mut tls = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).unwrap();
+    tls.set_private_key_file(folder.join("ca-server.key"), SslFiletype::PEM).unwrap();
+    tls.set_certificate_chain_file(folder.join("ca-server.pem")).unwrap();
+    let tls = tls.build();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/hook", listener.local_addr().unwrap());
+    let (send, receive) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = tls.accept(stream.unwrap()) else { continue };
+            let mut stream = BufReader::new(stream);
+            while let Some((_, headers, body)) = crate::http::read_request(&mut stream) {
+                let of = |name: &str| headers.iter().find(|(known, _)| known == name).unwrap().1.clone();
+                let (timestamp, signed) = (of("latchkey-timestamp").parse().unwrap(), of("latchkey-signature"));
+                send.send((serde_json::from_slice(&body).unwrap(), timestamp, signed, body)).unwrap();
+                stream.get_mut().write_all(b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").unwrap();
+            }
+        }
+    });
+    (url, receive)
+}
+
+#[test]
+fn a_webhook_over_tls_is_told_nothing_before_its_ca_is_believed() {
+    let mut service = CertService::new("");
+    let (url, told) = receiver_over_tls(service.folder.path());
+    service.write_secret("secret", SECRET);
+    let hook = format!(
+        "{INTERNAL}[[webhooks]]\nname = \"crm\"\nurl = \"{url}\"\nsecret_file = \"secret\"\ntenant = \"one\"\n"
+    );
+    service.configure(LISTEN, &hook);
+    service.start();
+    assert_eq!(service.put("a.example", r#"{"tenant": "one"}"#).status, 201);
+    let says = wait_for("the failure", || {
+        let state = service.get("/v1/webhooks").json()["webhooks"][0].clone();
+        (state["failures"].as_u64() > Some(0)).then(|| state["says"].to_string())
+    });
+    assert!(says.contains("UnknownIssuer"), "{says}");
+    assert!(told.try_recv().is_err());
+    service.kill();
+    service.configure(LISTEN, &format!("{hook}root_file = \"ca-root.pem\"\n"));
+    service.start();
+    let (entry, timestamp, signed, body) = told.recv_timeout(Duration::from_secs(120)).unwrap();
+    assert_eq!((entry.action.as_str(), entry.name.as_str()), ("domain.registered", "a.example"));
+    assert_eq!(signed, signature(SECRET, timestamp, &body));
 }

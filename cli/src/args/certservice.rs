@@ -210,6 +210,18 @@ pub enum AuditAction {
         /// What an earlier check ended with: it must still be there.
         #[arg(long, value_name = "SEQ:HASH")]
         head: Option<String>,
+        /// Archives, oldest first, that hold the entries before those that are left: they are checked as one chain.
+        #[arg(long, value_name = "FILE")]
+        archive: Vec<PathBuf>,
+    },
+    /// Write entries to a file, one JSON object a line, check them, and then remove them from CertService.
+    Archive {
+        /// Those that are older than this: 12h, 90d.
+        #[arg(long, value_name = "SPAN", value_parser = seconds)]
+        before: u64,
+        /// The file, which must not be there yet.
+        #[arg(long)]
+        out: PathBuf,
     },
 }
 

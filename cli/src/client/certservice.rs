@@ -5,7 +5,7 @@ use contract::api::{
     AddKey, BringCertificate, BudgetPage, CertificatePage, CheckReport, Custody, DoctorReport, Domain, DomainList,
     DomainPage, EdgeKeyInfo, Forecast, KeyPage, PutDomain, RetiredKey, RevokeDomain, RevokeReason,
 };
-use contract::journal::Page;
+use contract::journal::{Archived, Head, Page};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Identity};
 use serde::{Deserialize, Serialize};
@@ -185,6 +185,11 @@ impl CertService {
     /// Entries of the journal after one, and its head.
     pub async fn journal(&self, after: u64) -> Result<Page, ClientError> {
         self.target.json(self.client.get(self.target.url(&format!("/v1/audit?after={after}")))).await
+    }
+
+    /// Removes the entries up to one that an archive ends with.
+    pub async fn archive_journal(&self, until: &Head) -> Result<Archived, ClientError> {
+        self.target.json(self.client.post(self.target.url("/v1/audit/archive")).json(until)).await
     }
 
     /// What the CAs' limits leave; also what is counted by a domain, where one is named.

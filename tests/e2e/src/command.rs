@@ -3,7 +3,8 @@
 use std::process::{Command, Output};
 
 use support::fleet::Plan;
-use support::program;
+use support::wait::{PATIENCE, until};
+use support::{fail, program};
 
 use crate::world::{World, guest, output, repository, stderr, stdout};
 
@@ -37,6 +38,36 @@ async fn an_operator_registers_and_follows_a_domain() {
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("stranger.example"), "{}", stderr(&unknown));
     assert_eq!(latchkey(&world, &["domain", "show", "not a name"]).await.status.code(), Some(2));
+}
+
+/// Entries go into a file, and the chain holds over it and what is left; `head` is of before.
+async fn archives(world: &World, head: &str) {
+    let file = world.fleet.folder.path().join("journal.1");
+    let path = file.to_str().unwrap();
+    let none = latchkey(world, &["audit", "archive", "--before", "90d", "--out", path]).await;
+    assert!(none.status.code() == Some(1) && stderr(&none).contains("no entry is older"), "{}", stderr(&none));
+    // An entry of this second is not older than it.
+    until("an entry to be a second old", PATIENCE, async || {
+        let done = latchkey(world, &["audit", "archive", "--before", "0m", "--out", path, "--json"]).await;
+        if done.status.success() { Ok(()) } else { fail(stderr(&done)) }
+    })
+    .await
+    .unwrap();
+    let left = stdout(&latchkey(world, &["audit", "verify"]).await);
+    assert!(left.contains("are in archives: add --archive"), "{left}");
+    let whole = latchkey(world, &["audit", "verify", "--archive", path, "--head", head]).await;
+    assert!(whole.status.success() && stdout(&whole).contains("none changed"), "{}", stderr(&whole));
+    let listed = stdout(&latchkey(world, &["audit", "ls"]).await);
+    assert!(listed.contains("journal.archived"), "{listed}");
+    let again = latchkey(world, &["audit", "archive", "--before", "0m", "--out", path]).await;
+    assert!(again.status.code() == Some(1) && stderr(&again).contains("journal.1"), "{}", stderr(&again));
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replacen("\"tenant\":\"", "\"tenant\":\"x", 1)).unwrap();
+    let changed = latchkey(world, &["audit", "verify", "--archive", path]).await;
+    assert!(changed.status.code() == Some(1) && stderr(&changed).contains("is not what was written"));
+    std::fs::write(&file, text.lines().next().unwrap().to_owned() + "\n").unwrap();
+    let cut = latchkey(world, &["audit", "verify", "--archive", path]).await;
+    assert!(cut.status.code() == Some(1) && stderr(&cut).contains("ends at entry 1"), "{}", stderr(&cut));
 }
 
 #[tokio::test]
@@ -74,6 +105,7 @@ async fn an_operator_brings_a_list_to_certificates_looks_ahead_and_audits() {
     assert!(stderr(&other).contains("entry 2"), "{}", stderr(&other));
     let beyond = latchkey(&world, &["audit", "verify", "--head", &format!("999:{}", "0".repeat(64))]).await;
     assert!(stderr(&beyond).contains("before entry 999"), "{}", stderr(&beyond));
+    archives(&world, &head).await;
 }
 
 #[tokio::test]

@@ -46,6 +46,8 @@ mod rsa;
 #[cfg(test)]
 mod redis_tls;
 #[cfg(test)]
+mod restores;
+#[cfg(test)]
 mod resumption;
 #[cfg(test)]
 mod s_client;

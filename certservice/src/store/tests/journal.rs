@@ -69,3 +69,29 @@ async fn instances_that_write_at_once_make_one_chain() {
         assert_eq!(told(&stores[0]).await.len(), 48);
     }
 }
+
+#[tokio::test]
+async fn what_an_archive_has_goes_and_the_chain_goes_on() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        for domain in ["a.example", "b.example", "c.example"] {
+            store.register("shop", &job(domain), 0, "test").await.unwrap();
+        }
+        let entries = store.journal(None, 0, 10).await.unwrap();
+        let until = Head { seq: 2, hash: entries[1].hash.clone() };
+        for unknown in [Head { seq: 2, hash: "0".repeat(64) }, Head { seq: 9, hash: until.hash.clone() }] {
+            assert_eq!(store.archive_journal(&unknown, "local").await.unwrap(), Removal::Unknown);
+        }
+        assert_eq!(store.archive_journal(&until, "local").await.unwrap(), Removal::Done(2));
+        // The same again finds nothing of it.
+        assert_eq!(store.archive_journal(&until, "local").await.unwrap(), Removal::Unknown);
+        let page = store.journal_page(0, 10).await.unwrap();
+        assert_eq!(page.base, until);
+        let mut read = page.base.clone();
+        page.entries.iter().for_each(|entry| read.follow(entry).unwrap());
+        assert_eq!((read, page.entries[1].action.as_str()), (page.head, "journal.archived"));
+        // The archive and the rest are one chain.
+        let mut whole = Head::default();
+        entries[..2].iter().chain(&page.entries).for_each(|entry| whole.follow(entry).unwrap());
+    }
+}

@@ -21,5 +21,9 @@ async fn ticket_keys_are_replaced_by_who_knows_what_they_replace() {
         assert!(other.replace_ticket_keys(5, &keys(9)).await.unwrap());
         assert!(!one.replace_ticket_keys(5, &keys(10)).await.unwrap());
         assert_eq!(one.ticket_keys().await.unwrap(), Some(keys(9)));
+        let told = one.journal(None, 0, 10).await.unwrap();
+        let told: Vec<_> =
+            told.iter().map(|entry| (entry.action.as_str(), entry.detail["revision"].as_u64())).collect();
+        assert_eq!(told, [("ticket_keys.turned", Some(5)), ("ticket_keys.turned", Some(9))]);
     }
 }

@@ -1,0 +1,224 @@
+//! Every row of the database, out and in again, each in one transaction: what a backup is made of. The same on each
+//! database, so that one's backup goes into another.
+
+mod reading;
+
+use contract::Bundle;
+use contract::api::CertificateInfo;
+use contract::bundle::sha256;
+use futures_util::TryStreamExt;
+use serde::{Deserialize, Serialize};
+use sqlx::{AssertSqlSafe, Row};
+
+use self::reading::Reading;
+use super::journal::{Told, tell};
+use super::{Pool, Store, StoreError, from_sql, in_transaction, migrations, parse, to_sql};
+
+/// In the order in which rows can be written: each after what it refers to.
+pub const TABLES: [&str; 18] = [
+    "domains",
+    "changes",
+    "changes_head",
+    "edge_keys",
+    "key_sets",
+    "bundles",
+    "jobs",
+    "challenges",
+    "ticket_keys",
+    "budgets",
+    "issuers",
+    "turns",
+    "lists",
+    "list_parts",
+    "list_errors",
+    "webhooks",
+    "journal_head",
+    "journal",
+];
+
+/// Of one statement that writes.
+const ROWS_MAX: usize = 100;
+/// Well below what MySQL takes in one packet.
+const BYTES_MAX: usize = 1024 * 1024;
+
+/// A part of a backup. Rows belong to the table that was named last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Piece {
+    Table { table: String, columns: Vec<String> },
+    Row(Vec<Cell>),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Cell {
+    Nothing,
+    Number(i64),
+    Text(String),
+}
+
+impl Cell {
+    fn bytes(&self) -> usize {
+        if let Self::Text(text) = self { text.len() } else { 8 }
+    }
+}
+
+/// What came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored {
+    pub rows: u64,
+    pub domains: u64,
+    pub bundles: u64,
+    /// Newest entry of the journal that was restored, and whose chain was checked.
+    pub journal_seq: u64,
+}
+
+/// Takes pieces, or says why it can't.
+pub(super) type Keep<'a> = dyn FnMut(Piece) -> Result<(), String> + Send + 'a;
+/// Gives pieces until there are no more.
+pub(super) type Source<'a> = dyn FnMut() -> Result<Option<Piece>, String> + Send + 'a;
+
+const SQLITE_COLUMNS: &str = "SELECT name, type FROM pragma_table_info(?) ORDER BY cid";
+const MYSQL_COLUMNS: &str = "SELECT CAST(column_name AS CHAR), CAST(data_type AS CHAR) FROM information_schema.columns \
+    WHERE table_schema = DATABASE() AND table_name = ? ORDER BY ordinal_position";
+const HELD: &str = "SELECT (SELECT COUNT(*) FROM domains), seq FROM journal_head WHERE id = 1";
+const CERTIFIED: &str = "SELECT d.name, d.certificate, b.body FROM domains d LEFT JOIN bundles b ON b.domain = d.name \
+    WHERE d.certificate IS NOT NULL";
+
+macro_rules! copy_out {
+    ($connection:ident, $columns:expr, $keep:ident) => {
+        for table in TABLES {
+            let columns: Vec<(String, String)> =
+                sqlx::query_as($columns).bind(table).fetch_all(&mut *$connection).await?;
+            let names: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
+            let query = format!("SELECT `{}` FROM {table} ORDER BY 1", names.join("`, `"));
+            $keep(Piece::Table { table: table.to_owned(), columns: names }).map_err(StoreError::Backup)?;
+            let mut rows = sqlx::query(AssertSqlSafe(query)).fetch(&mut *$connection);
+            while let Some(row) = rows.try_next().await? {
+                let mut cells = Vec::with_capacity(columns.len());
+                for (at, (_, kind)) in columns.iter().enumerate() {
+                    cells.push(if kind.to_ascii_lowercase().contains("int") {
+                        row.try_get::<Option<i64>, _>(at)?.map_or(Cell::Nothing, Cell::Number)
+                    } else {
+                        row.try_get::<Option<String>, _>(at)?.map_or(Cell::Nothing, Cell::Text)
+                    });
+                }
+                $keep(Piece::Row(cells)).map_err(StoreError::Backup)?;
+            }
+        }
+    };
+}
+
+/// Rows of one table, all of the same columns.
+macro_rules! insert {
+    ($transaction:ident, $reading:ident, $rows:ident) => {
+        if !$rows.is_empty() {
+            let statement = $reading.insertion($rows.len());
+            let mut query = sqlx::query(AssertSqlSafe(statement)).persistent(false);
+            for cell in $rows.drain(..).flatten() {
+                query = match cell {
+                    Cell::Nothing => query.bind(None::<String>),
+                    Cell::Number(number) => query.bind(number),
+                    Cell::Text(text) => query.bind(text),
+                };
+            }
+            query.execute(&mut *$transaction).await?;
+        }
+    };
+}
+
+impl Store {
+    /// The schema's version, to which a backup belongs.
+    pub fn schema() -> i64 {
+        migrations::NEWEST
+    }
+
+    /// All rows as they were at one moment, while others go on writing.
+    pub async fn copy_out(&self, keep: &mut Keep<'_>) -> Result<(), StoreError> {
+        match &self.pool {
+            Pool::Sqlite(sqlite) => {
+                let mut transaction = sqlite.reads.begin().await?;
+                copy_out!(transaction, SQLITE_COLUMNS, keep);
+                transaction.rollback().await?;
+            }
+            Pool::Mysql(pool) => {
+                // Its isolation is not that of the others.
+                let mut connection = pool.acquire().await?.detach();
+                for statement in ["SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", SNAPSHOT] {
+                    sqlx::raw_sql(statement).execute(&mut connection).await?;
+                }
+                let connection = &mut connection;
+                copy_out!(connection, MYSQL_COLUMNS, keep);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a backup into a database that holds nothing, all of it or nothing. It must be whole: the journal's chain, and each
+    /// certificate with its key. What edges have seen since the backup was made stays apart from what comes now: cursors and
+    /// revisions go on far above those of then.
+    pub async fn copy_in(&self, source: &mut Source<'_>, taken_at: u64) -> Result<Restored, StoreError> {
+        Ok(in_transaction!(self, transaction => {
+            let (domains, seq): (i64, i64) = sqlx::query_as(HELD).fetch_one(&mut *transaction).await?;
+            if domains > 0 || seq > 0 {
+                return Err(StoreError::Backup(format!(
+                    "the database holds {domains} domains and {seq} entries of a journal; a backup goes into an empty one"
+                )));
+            }
+            for table in TABLES {
+                let statement = format!("DELETE FROM {table}");
+                sqlx::query(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+            }
+            let (mut reading, mut rows, mut bytes) = (Reading::default(), Vec::new(), 0);
+            while let Some(piece) = source().map_err(StoreError::Backup)? {
+                match piece {
+                    Piece::Table { table, columns } => {
+                        insert!(transaction, reading, rows);
+                        bytes = 0;
+                        reading.begin(&table, columns).map_err(StoreError::Backup)?;
+                    }
+                    Piece::Row(row) => {
+                        let row = reading.admit(row).map_err(StoreError::Backup)?;
+                        bytes += row.iter().map(Cell::bytes).sum::<usize>();
+                        rows.push(row);
+                        if rows.len() == ROWS_MAX || bytes > BYTES_MAX {
+                            insert!(transaction, reading, rows);
+                            bytes = 0;
+                        }
+                    }
+                }
+            }
+            insert!(transaction, reading, rows);
+            let mut restored = reading.end().map_err(StoreError::Backup)?;
+            {
+                let mut certified = sqlx::query_as::<_, (String, String, Option<String>)>(CERTIFIED).fetch(&mut *transaction);
+                while let Some((name, shown, body)) = certified.try_next().await? {
+                    check_bundle(&name, &shown, body)?;
+                    restored.bundles += 1;
+                }
+            }
+            let detail = [
+                ("backup_taken_at".to_owned(), taken_at.into()), ("domains".to_owned(), restored.domains.into()),
+                ("journal_seq".to_owned(), restored.journal_seq.into()),
+            ].into();
+            tell!(transaction, Told { actor: "local", action: "store.restored", tenant: "", name: "", detail });
+            restored
+        }))
+    }
+}
+
+const SNAPSHOT: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+
+/// The certificate that a domain shows is the one whose key is here.
+fn check_bundle(name: &str, shown: &str, body: Option<String>) -> Result<(), StoreError> {
+    let damaged = |says: &str| StoreError::Damaged("the bundle", name.to_owned(), says.to_owned());
+    let shown: CertificateInfo = parse("the certificate", name, shown)?;
+    let body = body.ok_or_else(|| damaged("there is none, but a certificate is shown"))?;
+    let bundle: Bundle = parse("the bundle", name, &body)?;
+    let chain = bundle.chain().map_err(|error| damaged(&error.to_string()))?;
+    let digest: String = sha256(&chain[0]).iter().map(|byte| format!("{byte:02x}")).collect();
+    if bundle.domain.as_str() != name || digest != shown.sha256 {
+        return Err(damaged(&format!("its certificate is {digest}, but {} is shown", shown.sha256)));
+    }
+    Ok(())
+}

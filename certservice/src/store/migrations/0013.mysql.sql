@@ -1,0 +1,5 @@
+ALTER TABLE changes_head ADD COLUMN revision_floor BIGINT NOT NULL DEFAULT 0;
+
+ALTER TABLE journal_head ADD COLUMN base_seq BIGINT NOT NULL DEFAULT 0;
+
+ALTER TABLE journal_head ADD COLUMN base_hash CHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT ''

@@ -1,0 +1,5 @@
+ALTER TABLE changes_head ADD COLUMN revision_floor INTEGER NOT NULL DEFAULT 0;
+
+ALTER TABLE journal_head ADD COLUMN base_seq INTEGER NOT NULL DEFAULT 0;
+
+ALTER TABLE journal_head ADD COLUMN base_hash TEXT NOT NULL DEFAULT ''
