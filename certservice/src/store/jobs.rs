@@ -150,8 +150,9 @@ impl Store {
         writing!(self, pool => sqlx::query(KEEP).bind(to_sql(until)).bind(holder).execute(pool).await.map(drop)?)
     }
 
-    /// Of one that is no more: others may go on at once.
+    /// Of one that is no more: others may go on at once. How many orders it had.
     pub async fn leave(&self, holder: &str) -> Result<u64, StoreError> {
+        self.leave_webhooks(holder).await?;
         writing!(self, pool => sqlx::query(LEAVE).bind(holder).execute(pool).await?.rows_affected())
     }
 

@@ -105,9 +105,13 @@ impl Store {
         // Before the entries: what is archived meanwhile is not missed.
         let (base, base_hash): (i64, String) = on!(self, pool => sqlx::query_as(BASE).fetch_one(pool).await?);
         let entries = self.journal(None, seq, limit).await?;
-        let (seq, hash): (i64, String) = on!(self, pool => sqlx::query_as(HEAD).fetch_one(pool).await?);
         let base = Head { seq: from_sql(base), hash: base_hash };
-        Ok(Page { entries, head: Head { seq: from_sql(seq), hash }, base })
+        Ok(Page { entries, head: self.journal_head().await?, base })
+    }
+
+    pub async fn journal_head(&self) -> Result<Head, StoreError> {
+        let (seq, hash): (i64, String) = on!(self, pool => sqlx::query_as(HEAD).fetch_one(pool).await?);
+        Ok(Head { seq: from_sql(seq), hash })
     }
 
     /// Removes all entries up to one that an archive ends with; the journal goes on from its hash.

@@ -10,6 +10,7 @@ const KNOW: &str = "INSERT INTO webhooks (name, seq, failures, due_at, says, hol
 const ALL: &str = "SELECT name, seq, failures, due_at, says FROM webhooks ORDER BY name";
 const HOLD: &str = "UPDATE webhooks SET holder = ?, held_until = ? \
     WHERE name = ? AND due_at <= ? AND (held_until <= ? OR holder = ?)";
+const LEAVE: &str = "UPDATE webhooks SET holder = '', held_until = 0 WHERE holder = ?";
 const SEQ: &str = "SELECT seq, failures FROM webhooks WHERE name = ? AND holder = ?";
 const TOOK: &str = "UPDATE webhooks SET seq = ?, failures = 0, due_at = 0, says = '' WHERE name = ? AND holder = ?";
 const FAILED: &str = "UPDATE webhooks SET failures = failures + 1, due_at = ?, says = ? WHERE name = ? AND holder = ?";
@@ -53,6 +54,10 @@ impl Store {
         let row: Option<(i64, i64)> =
             on!(self, pool => sqlx::query_as(SEQ).bind(name).bind(holder).fetch_optional(pool).await?);
         Ok(row.map(|(seq, failures)| (from_sql(seq), from_sql(failures))))
+    }
+
+    pub(super) async fn leave_webhooks(&self, holder: &str) -> Result<(), StoreError> {
+        writing!(self, pool => sqlx::query(LEAVE).bind(holder).execute(pool).await.map(drop)?)
     }
 
     pub async fn webhook_took(&self, name: &str, holder: &str, seq: u64) -> Result<(), StoreError> {

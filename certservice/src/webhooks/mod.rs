@@ -54,11 +54,14 @@ impl Sender {
     async fn catch_up(&self, now: u64) -> Result<(), StoreError> {
         let Webhook { name, tenant, .. } = &self.webhook;
         let held = self.store.hold_webhook(name, &self.holder, now + HOLD_SECONDS, now).await?;
-        let Some((mut seq, failures)) = held else { return Ok(()) };
+        let Some((mut seq, mut failures)) = held else { return Ok(()) };
         loop {
+            // Before the entries: none up to it is missing among them.
+            let head = self.store.journal_head().await?.seq;
             let entries = self.store.journal(tenant.as_deref(), seq, BATCH).await?;
             if entries.is_empty() {
-                return Ok(());
+                // Those of other tenants it has not to be told of: it is not behind.
+                return if head > seq { self.store.webhook_took(name, &self.holder, head).await } else { Ok(()) };
             }
             for entry in entries {
                 // As long as it goes on it stays ours.
@@ -72,7 +75,7 @@ impl Sender {
                     let says: String = says.chars().take(SAYS_CHARS_MAX).collect();
                     return self.store.webhook_failed(name, &self.holder, now + pause, &says).await;
                 }
-                seq = entry.seq;
+                (seq, failures) = (entry.seq, 0);
                 self.store.webhook_took(name, &self.holder, seq).await?;
             }
         }

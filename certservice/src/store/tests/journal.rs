@@ -95,3 +95,17 @@ async fn what_an_archive_has_goes_and_the_chain_goes_on() {
         entries[..2].iter().chain(&page.entries).for_each(|entry| whole.follow(entry).unwrap());
     }
 }
+
+#[tokio::test]
+async fn a_webhook_of_one_that_is_no_more_is_free_at_once() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        store.know_webhook("crm").await.unwrap();
+        assert_eq!(store.hold_webhook("crm", "one", NOW + 60, NOW).await.unwrap(), Some((0, 0)));
+        assert_eq!(store.hold_webhook("crm", "two", NOW + 60, NOW).await.unwrap(), None);
+        store.leave("another").await.unwrap();
+        assert_eq!(store.hold_webhook("crm", "two", NOW + 60, NOW).await.unwrap(), None);
+        store.leave("one").await.unwrap();
+        assert_eq!(store.hold_webhook("crm", "two", NOW + 60, NOW).await.unwrap(), Some((0, 0)));
+    }
+}
