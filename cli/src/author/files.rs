@@ -19,6 +19,7 @@ pub(super) const TEMPLATE: [(&str, &str); 7] = [
 
 pub(super) const SDK: &[(&str, &str)] = of_repository![
     "wit/README.md",
+    "wit/body.wit",
     "wit/connection.wit",
     "wit/control.wit",
     "wit/datasets.wit",
@@ -32,6 +33,7 @@ pub(super) const SDK: &[(&str, &str)] = of_repository![
     "plugins/build.sh",
     "plugins/sdk/Cargo.toml",
     "plugins/sdk/src/bindings.rs",
+    "plugins/sdk/src/body.rs",
     "plugins/sdk/src/config.rs",
     "plugins/sdk/src/connection.rs",
     "plugins/sdk/src/datasets.rs",

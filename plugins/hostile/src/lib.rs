@@ -1,12 +1,14 @@
 //! Misbehaves on request, for the host's tests: `{"behaviour": "…"}`. A behaviour that starts with `plan-` or `start-`
 //! shows before any request.
 
+mod bodies;
+
 use latchkey_sdk::config::Value;
 use latchkey_sdk::datasets::{Dataset, Entry, Kind, Subject};
 use latchkey_sdk::http::{Action, Changes, Depends, Edit, Facts, Header, HttpPolicy, LocalResponse, Plan, Redirect};
 use latchkey_sdk::http::{RedirectStatus, Request, Response, Verdict, header};
 use latchkey_sdk::log::{self, Level};
-use latchkey_sdk::{Manifest, export_http};
+use latchkey_sdk::{Manifest, export_http_body};
 use serde::{Deserialize, Deserializer, Serialize};
 
 const FAR_ROUNDS: u32 = 200_000;
@@ -17,7 +19,7 @@ struct Hostile {
     behaviour: String,
 }
 
-export_http!(Hostile);
+export_http_body!(Hostile);
 
 impl HttpPolicy for Hostile {
     const MANIFEST: Manifest = Manifest {
@@ -40,7 +42,9 @@ impl HttpPolicy for Hostile {
             "plan-big" => return Some(Plan::new(Self { behaviour: "x".repeat(2 << 20) })),
             _ => {}
         }
-        Some(Plan::new(Self { behaviour }).on_request().on_response())
+        let sees_heads = !behaviour.starts_with("bodies");
+        let plan = Plan::new(Self { behaviour });
+        Some(if sees_heads { plan.on_request().on_response() } else { plan })
     }
 
     fn on_request(&self, facts: &Facts, request: &Request<'_>) -> Verdict {

@@ -4,7 +4,7 @@
 pub mod control {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package latchkey:sdk; world control { import latchkey:edge/log@0.2.0; import latchkey:edge/datasets@0.2.0; import latchkey:edge/rules@0.2.0; export latchkey:edge/control@0.2.0; }",
+        inline: "package latchkey:sdk; world control { import latchkey:edge/log@0.2.1; import latchkey:edge/datasets@0.2.1; import latchkey:edge/rules@0.2.1; export latchkey:edge/control@0.2.1; }",
         generate_all,
         additional_derives: [PartialEq],
         pub_export_macro: true,
@@ -19,7 +19,7 @@ pub mod control {
 pub mod rates {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package latchkey:sdk; world rates { import latchkey:edge/rates@0.2.0; }",
+        inline: "package latchkey:sdk; world rates { import latchkey:edge/rates@0.2.1; }",
         generate_all,
     });
     pub use latchkey::edge::rates::*;
@@ -28,7 +28,7 @@ pub mod rates {
 pub mod connection {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package latchkey:sdk; world connection { export latchkey:edge/connection@0.2.0; }",
+        inline: "package latchkey:sdk; world connection { export latchkey:edge/connection@0.2.1; }",
         generate_all,
         additional_derives: [PartialEq],
         pub_export_macro: true,
@@ -42,7 +42,7 @@ pub mod connection {
 pub mod http {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package latchkey:sdk; world http { export latchkey:edge/http-policy@0.2.0; }",
+        inline: "package latchkey:sdk; world http { export latchkey:edge/http-policy@0.2.1; }",
         generate_all,
         additional_derives: [PartialEq],
         pub_export_macro: true,
@@ -51,4 +51,16 @@ pub mod http {
     });
     pub use exports::latchkey::edge::http_policy::*;
     pub use latchkey::edge::types::Header;
+}
+
+pub mod body {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package latchkey:sdk; world body { export latchkey:edge/http-body@0.2.1; }",
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_http_body",
+        default_bindings_module: "latchkey_sdk::bindings::body",
+    });
+    pub use exports::latchkey::edge::http_body::*;
 }

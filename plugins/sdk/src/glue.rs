@@ -1,5 +1,6 @@
 //! Between the traits and the generated exports.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::panic;
 use std::sync::Once;
@@ -8,7 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::bindings::control::{CompiledPlan, Diagnostic, Hooks, Severity};
-use crate::bindings::{connection as connection_wit, control as control_wit, http as http_wit};
+use crate::bindings::{body as body_wit, connection as connection_wit, control as control_wit, http as http_wit};
+use crate::body::{Body, BodyPolicy, Course};
 use crate::connection::{ConnectionPolicy, address, seen};
 use crate::http::{HttpPolicy, Request, Response};
 use crate::log::{self, Level};
@@ -19,6 +21,9 @@ pub struct Connection<P>(PhantomData<P>);
 
 /// A policy as the resource that the proxy holds.
 pub struct Held<P>(P);
+
+/// A body as the resource that the proxy holds.
+pub struct UnderWay<B>(RefCell<B>);
 
 impl<P: HttpPolicy> control_wit::Guest for Http<P> {
     fn describe() -> control_wit::Manifest {
@@ -81,6 +86,36 @@ impl<P: HttpPolicy> http_wit::GuestPolicy for Held<P> {
         wanted: Vec<Option<Vec<u8>>>,
     ) -> http::Changes {
         self.0.on_response(&facts, &Response { host: &host, path: &path, status, wanted: &wanted })
+    }
+}
+
+impl<P: BodyPolicy> body_wit::Guest for Http<P> {
+    type Policy = Held<P>;
+    type Body = UnderWay<P::Body>;
+}
+
+impl<P: BodyPolicy> body_wit::GuestPolicy for Held<P> {
+    fn new(compiled: Vec<u8>) -> Self {
+        restore(&compiled)
+    }
+
+    fn messages(&self) -> body_wit::Messages {
+        self.0.messages()
+    }
+
+    fn begin(&self, head: body_wit::Head) -> body_wit::Course {
+        let under_way = |body| body_wit::Body::new(UnderWay(RefCell::new(body)));
+        match self.0.begin(&head) {
+            Course::Pass => body_wit::Course::Pass,
+            Course::Watch(body) => body_wit::Course::Watch(under_way(body)),
+            Course::Change(body) => body_wit::Course::Change(under_way(body)),
+        }
+    }
+}
+
+impl<B: Body> body_wit::GuestBody for UnderWay<B> {
+    fn push(&self, piece: Vec<u8>, end: bool) -> body_wit::Passage {
+        self.0.borrow_mut().push(&piece, end)
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! A plugin is a *policy*: a value that is made once from a configuration and then asked many times. Implement
 //! [`http::HttpPolicy`] or [`connection::ConnectionPolicy`] for a serde type, and export it with [`export_http!`] or
-//! [`export_connection!`]. `plan` reads the configuration with [`config`], which collects everything that is wrong, and
+//! [`export_connection!`]; a [`body::BodyPolicy`] sees bodies too, and is exported with [`export_http_body!`]. `plan` reads the configuration with [`config`], which collects everything that is wrong, and
 //! returns the policy; the proxy keeps its compact form and rebuilds the value wherever it needs one.
 //!
 //! The same crate compiles natively, so that `cargo test` tests a policy as the plain Rust that it is.
 
 #[doc(hidden)]
 pub mod bindings;
+pub mod body;
 pub mod config;
 pub mod connection;
 pub mod datasets;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use contract::Hostname;
 
+use super::bodies::Chain;
 use super::fault::Culprit;
 use super::route::Site;
 use crate::connection::Connection;
@@ -28,6 +29,9 @@ pub struct Ctx {
     /// Ends with the request.
     pub open: Option<OpenRequest>,
     pub body_bytes: u64,
+    /// What a body passes through on its way.
+    pub request_body: Option<Box<Chain>>,
+    pub response_body: Option<Box<Chain>>,
     /// Why the edge answered itself, if it did.
     pub local: Option<&'static str>,
     /// Which limit a body went over that did not announce it.
@@ -88,6 +92,8 @@ impl Ctx {
             facts: None,
             open: None,
             body_bytes: 0,
+            request_body: None,
+            response_body: None,
             local: None,
             refused: None,
             id: None,

@@ -9,6 +9,9 @@ use crate::upstream::{NO_HEALTHY_PEER, PAUSED, SATURATED};
 /// A plugin that fails closed failed at the answer of an upstream.
 pub(super) const PLUGIN_FAILED: ErrorType = ErrorType::Custom("PluginFailed");
 
+/// A plugin refused a body, with a status of its choice.
+pub(super) const BODY_REFUSED: &str = "BodyRefused";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Culprit {
     Visitor,
@@ -56,6 +59,14 @@ pub(super) fn verdict(error: &Error) -> Verdict {
             let says = "Something at the edge failed; it is ours to mend.";
             Verdict { reason: local::PLUGIN_FAULT, ..of(503, Culprit::Plugin, says) }
         }
+        (source, ErrorType::CustomCode(name, status)) if *name == BODY_REFUSED => match source {
+            ErrorSource::Downstream => {
+                Verdict { reason: local::PLUGIN, ..of(*status, Culprit::Visitor, "This request is not allowed here.") }
+            }
+            _ => {
+                Verdict { reason: local::PLUGIN, ..of(*status, Culprit::Upstream, "This answer is not allowed here.") }
+            }
+        },
         (_, kind) if *kind == PAUSED => {
             let says = "The visitor did not send its body in time.";
             Verdict { reason: local::BODY_PAUSED, ..of(408, Culprit::Visitor, says) }
@@ -114,6 +125,8 @@ mod tests {
             (ErrorType::ConnectionClosed, ErrorSource::Downstream, 0, Culprit::Visitor),
             (ErrorType::InternalError, ErrorSource::Internal, 500, Culprit::Edge),
             (ErrorType::HTTPStatus(413), ErrorSource::Downstream, 413, Culprit::Visitor),
+            (ErrorType::CustomCode(BODY_REFUSED, 418), ErrorSource::Downstream, 418, Culprit::Visitor),
+            (ErrorType::CustomCode(BODY_REFUSED, 418), ErrorSource::Internal, 418, Culprit::Upstream),
         ] {
             let mut error = Error::new(kind.clone());
             error.esource = source;

@@ -5,6 +5,7 @@
 
 mod access;
 mod app;
+mod bodies;
 mod challenge;
 mod ctx;
 mod fault;

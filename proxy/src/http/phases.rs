@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::{CONNECTION, UPGRADE};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
@@ -13,7 +14,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::ctx::Ctx;
-use super::{access, challenge, fault, forward, host, limits, local, plugins, target};
+use super::{access, bodies, challenge, fault, forward, host, limits, local, plugins, target};
 use crate::config::{Listener, Protocol};
 use crate::connection::Connection;
 use crate::control::Current;
@@ -51,7 +52,8 @@ impl ProxyHttp for Edge {
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        uploaded(&self.limits, body.as_ref(), end, ctx)
+        uploaded(&self.limits, body.as_ref(), end, ctx)?;
+        bodies::push_request(ctx, body, end)
     }
 
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
@@ -126,6 +128,27 @@ impl ProxyHttp for Edge {
 
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         responded(session, ctx, response)
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        bodies::push_response(ctx, body, end).map(|()| None)
+    }
+
+    /// Trailers are the end of a body too. What comes back goes out before them.
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Bytes>> {
+        let mut rest = None;
+        bodies::push_response(ctx, &mut rest, true).map(|()| rest)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
@@ -263,17 +286,18 @@ fn forwarded(session: &mut Session, ctx: &mut Ctx, upstream: &mut RequestHeader)
             } else if ctx.connection_of_its_own && !upstream.headers.contains_key(UPGRADE) {
                 upstream.insert_header(CONNECTION, "close")?;
             }
-            forward::rewrite(upstream, connection.client.0.ip(), host, true)
+            forward::rewrite(upstream, connection.client.0.ip(), host, true)?;
         }
-        _ => Err(Error::explain(ErrorType::InternalError, "a request without a connection or a host")),
+        _ => return Err(Error::explain(ErrorType::InternalError, "a request without a connection or a host")),
     }
+    bodies::begin_request(ctx, !session.as_downstream_mut().is_body_empty(), upstream)
 }
 
 fn responded(session: &Session, ctx: &mut Ctx, response: &mut ResponseHeader) -> Result<()> {
-    if plugins::on_response(ctx, session.req_header(), response) {
-        return Ok(());
+    if !plugins::on_response(ctx, session.req_header(), response) {
+        return Err(Error::explain(fault::PLUGIN_FAILED, "a plugin that fails closed has failed"));
     }
-    Err(Error::explain(fault::PLUGIN_FAILED, "a plugin that fails closed has failed"))
+    bodies::begin_response(ctx, session.req_header(), response)
 }
 
 async fn failed(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {

@@ -46,6 +46,11 @@ impl Attached {
         Hooks { request: live.request || shadow.request, response: live.response || shadow.response, ..live }
     }
 
+    /// The same, without a shadow.
+    pub(super) fn own_hooks(&self, bucket: u16) -> Hooks {
+        if bucket < self.buckets { self.binding.hooks() } else { Hooks::default() }
+    }
+
     fn sample(&self) -> Option<Sample<'_>> {
         self.shadow.as_ref()?.sample(&self.binding)
     }
@@ -87,9 +92,9 @@ pub(super) enum Decision {
     Failed,
 }
 
-struct Request<'a> {
-    host: &'a str,
-    parts: &'a RequestHeader,
+pub(super) struct Request<'a> {
+    pub host: &'a str,
+    pub parts: &'a RequestHeader,
 }
 
 impl RequestView for Request<'_> {
@@ -107,7 +112,7 @@ impl RequestView for Request<'_> {
     }
 }
 
-struct Response<'a>(&'a ResponseHeader);
+pub(super) struct Response<'a>(pub &'a ResponseHeader);
 
 impl ResponseView for Response<'_> {
     fn status(&self) -> u16 {
@@ -249,7 +254,7 @@ pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut
 }
 
 /// For the access log: what came of a call, and its time. `next` takes nothing back that the other hook said.
-fn tell(trace: &mut Option<Box<Trace>>, began: Option<Instant>, at: usize, verdict: &'static str) {
+pub(super) fn tell(trace: &mut Option<Box<Trace>>, began: Option<Instant>, at: usize, verdict: &'static str) {
     let (Some(trace), Some(began)) = (trace, began) else { return };
     if trace.plugins.len() <= at {
         trace.plugins.resize(at + 1, (0, "next"));

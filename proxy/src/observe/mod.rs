@@ -77,6 +77,8 @@ pub struct Metrics {
     pub upstream_healthy_peers: IntGaugeVec,
     /// plugin, hook, reason
     pub plugin_faults: IntCounterVec,
+    /// plugin, message, result: `passed`, `watched`, `changed`, `refused`
+    pub plugin_bodies: IntCounterVec,
     /// from: `call`, `memo`, `datasets`
     plugin_answers: IntCounterVec,
     plugin_dataset_bytes: IntGauge,
@@ -257,6 +259,11 @@ impl Metrics {
                 "latchkey_plugin_faults_total",
                 "Plugin calls that failed",
                 &["plugin", "hook", "reason"],
+            ),
+            plugin_bodies: counters(
+                "latchkey_plugin_bodies_total",
+                "Bodies by what plugins do with them",
+                &["plugin", "message", "result"],
             ),
             plugin_answers: counters(
                 "latchkey_plugin_answers_total",

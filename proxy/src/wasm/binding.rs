@@ -2,6 +2,7 @@
 
 mod about; // what a call is about
 mod answers; // those that may be given again
+mod bodies; // as they pass
 mod facts; // as guests are told
 mod fields; // what of a message a plugin asks for
 
@@ -12,6 +13,10 @@ use std::sync::atomic::AtomicBool;
 
 use self::about::{About, about_request};
 use self::answers::Hook;
+use self::bodies::messages;
+#[cfg(test)]
+pub(super) use self::bodies::under_way_here;
+pub use self::bodies::{Body, Passed};
 use self::facts::guest_facts;
 use self::fields::{Field, wants};
 use super::component::Plugin;
@@ -19,7 +24,7 @@ use super::count;
 use super::dice;
 use super::engine::Inner;
 use super::guest::{connection, control, http};
-use super::instance::Instance;
+use super::instance::{For, Instance, Start};
 use super::limits::Budget;
 use super::memo::{Answer, Shapes};
 use super::peer;
@@ -52,6 +57,8 @@ pub struct Binding {
     planned: Arc<Planned>,
     terms: Terms,
     place: Place,
+    /// Of the instances that are for bodies.
+    body_place: Place,
     /// What answers depend on that may be given again, by hook.
     shapes: [Shapes; 2],
     /// What the policy counts.
@@ -86,7 +93,7 @@ impl Binding {
             (Err(diagnostics), _) => return Err(BindError::Diagnostics(verify::refusal(diagnostics)?)),
         };
         verify::compiled(&plan.compiled)?;
-        let planned = Planned {
+        let mut planned = Planned {
             host: host.clone(),
             plugin: plugin.clone(),
             compiled: plan.compiled,
@@ -97,10 +104,10 @@ impl Binding {
             budget: budget(host, plugin.class()),
             rules: Rules::new(rules, now()),
         };
-        let binding = Self::on(Arc::new(planned), terms);
-        // A configuration that its own policy can't start with is refused now, not at the first request.
-        binding.start()?;
-        Ok(binding)
+        // A configuration that its own policies can't start with is refused now, not at the first request.
+        planned.start(For::Heads, terms, Arc::new(Rates::new()))?;
+        messages(&mut planned, terms)?;
+        Ok(Self::on(Arc::new(planned), terms))
     }
 
     fn on(planned: Arc<Planned>, terms: Terms) -> Self {
@@ -108,6 +115,7 @@ impl Binding {
             planned,
             terms,
             place: Place::new(),
+            body_place: Place::new(),
             shapes: Default::default(),
             rates: Arc::new(Rates::new()),
             // A shadow is there to be looked at, call by call.
@@ -317,12 +325,7 @@ impl Binding {
     }
 
     fn start(&self) -> Result<Instance, Fault> {
-        let Planned { host, plugin, budget, compiled, .. } = &*self.planned;
-        let uses = match self.terms.isolation {
-            Isolation::Tenant => dice::within(&host.settings.tenant_uses),
-            _ => u32::MAX,
-        };
-        Instance::start(host, plugin, self.terms.role, uses, *budget, compiled, self.rates.clone())
+        self.planned.start(For::Heads, self.terms, self.rates.clone())
     }
 
     fn wanted<'a>(&'a self, about: About<'a>) -> Vec<Option<&'a [u8]>> {
@@ -351,6 +354,17 @@ impl Binding {
     }
 }
 
+impl Planned {
+    fn start(&self, what: For, terms: Terms, rates: Arc<Rates>) -> Result<Instance, Fault> {
+        let Self { host, plugin, budget, compiled, .. } = self;
+        let uses = match terms.isolation {
+            Isolation::Tenant => dice::within(&host.settings.tenant_uses),
+            _ => u32::MAX,
+        };
+        Instance::start(host, plugin, Start { what, role: terms.role, uses, budget: *budget, compiled, rates })
+    }
+}
+
 fn budget(host: &Inner, class: Class) -> Budget {
     let settings = &host.settings;
     Budget {
@@ -371,6 +385,7 @@ fn hooks(class: Class, hooks: control::Hooks) -> Hooks {
         request: wanted(control::Hooks::REQUEST),
         response: wanted(control::Hooks::RESPONSE),
         found_only: wanted(control::Hooks::FOUND_ONLY),
+        ..Hooks::default()
     }
 }
 

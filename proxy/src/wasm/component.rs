@@ -7,7 +7,7 @@ use wasmtime::component::{Component, InstancePre};
 
 use super::compile::CompileError;
 use super::engine::Inner;
-use super::guest::{COMPATIBLE_VERSIONS, PACKAGE, VERSION, connection, control, http};
+use super::guest::{COMPATIBLE_VERSIONS, PACKAGE, VERSION, body, connection, control, http};
 use super::instance::fault;
 use super::limits::{self, State};
 use super::planning::{Furnished, Planning, Tables};
@@ -38,7 +38,7 @@ pub enum LoadError {
         "component speaks {PACKAGE} {found}, this proxy speaks {COMPATIBLE_VERSIONS}; build it against this proxy's wit/"
     )]
     Version { found: String },
-    #[error("component does not export {PACKAGE}/{missing}; implement world connection-plugin or http-plugin of wit/")]
+    #[error("component does not export {PACKAGE}/{missing}; implement a world of wit/")]
     MissingExport { missing: &'static str },
     #[error("component exports both connection and http-policy; a plugin is of one class")]
     TwoClasses,
@@ -63,6 +63,8 @@ pub struct Plugin {
     interfaces: Interfaces,
     control: control::ControlPre<State>,
     pub(super) policy: PolicyPre,
+    /// Where it sees bodies.
+    pub(super) body: Option<body::BodyPre<State>>,
 }
 
 /// As the component names them: `package/name@version`.
@@ -95,11 +97,19 @@ impl Plugin {
         let class = class(host, &component)?;
         let pre = host.linker.instantiate_pre(&component).map_err(mismatch)?;
         let control = control::ControlPre::new(pre.clone()).map_err(mismatch)?;
+        let sees_bodies = exports_body(host, &component);
+        if sees_bodies && class != Class::Http {
+            return Err(LoadError::MissingExport { missing: "http-policy, which http-body stands beside" });
+        }
+        let body = sees_bodies.then(|| body::BodyPre::new(pre.clone())).transpose().map_err(mismatch)?;
         let policy = PolicyPre::new(class, pre).map_err(mismatch)?;
         policy.fits(host)?;
+        if let Some(body) = &body {
+            fits(host, |store| body.instantiate(store).map(drop))?;
+        }
         let manifest = describe(host, &control)?;
         let interfaces = interfaces(host, &component);
-        Ok(Self { digest, manifest, interfaces, control, policy })
+        Ok(Self { digest, manifest, interfaces, control, policy, body })
     }
 
     pub fn digest(&self) -> &Digest {
@@ -169,13 +179,16 @@ impl PolicyPre {
 
     /// Starts the component once: only then the types of its functions are compared with the world's.
     fn fits(&self, host: &Inner) -> Result<(), LoadError> {
-        let mut store = limits::store(host, "unnamed".into(), host.plan_budget(0));
-        let started = match self {
-            Self::Connection(pre) => pre.instantiate(&mut store).map(drop),
-            Self::Http(pre) => pre.instantiate(&mut store).map(drop),
-        };
-        started.map_err(|error| not_started(&store, error))
+        match self {
+            Self::Connection(pre) => fits(host, |store| pre.instantiate(store).map(drop)),
+            Self::Http(pre) => fits(host, |store| pre.instantiate(store).map(drop)),
+        }
     }
+}
+
+fn fits(host: &Inner, start: impl FnOnce(&mut Store<State>) -> wasmtime::Result<()>) -> Result<(), LoadError> {
+    let mut store = limits::store(host, "unnamed".into(), host.plan_budget(0));
+    start(&mut store).map_err(|error| not_started(&store, error))
 }
 
 fn check_preamble(bytes: &[u8]) -> Result<(), LoadError> {
@@ -216,6 +229,14 @@ fn class(host: &Inner, component: &Component) -> Result<Class, LoadError> {
         (true, true, true) => Err(LoadError::TwoClasses),
         (true, false, false) => Err(LoadError::MissingExport { missing: "connection or http-policy" }),
     }
+}
+
+fn exports_body(host: &Inner, component: &Component) -> bool {
+    let types = component.component_type();
+    types
+        .exports(&host.engine)
+        .map(|(name, _)| Interface::parse(name))
+        .any(|item| item.is_ours() && item.name == "http-body")
 }
 
 fn interfaces(host: &Inner, component: &Component) -> Interfaces {

@@ -42,6 +42,10 @@ pub struct Settings {
     pub threads: usize,
     /// Most instances that one thread keeps for its next calls; the least recently used one makes room.
     pub instances_per_thread_max: usize,
+    /// Most bodies that one thread has under way in plugins; each has an instance for itself.
+    pub bodies_per_thread_max: usize,
+    /// Of these, most that are of one binding and registered domain.
+    pub bodies_per_tenant_max: usize,
     /// After how many calls an instance that one tenant has for itself is replaced: by chance, one of these.
     pub tenant_uses: RangeInclusive<u32>,
     /// WebAssembly instructions for one call on a connection; each byte that one copies or fills counts as one.
@@ -86,6 +90,8 @@ impl Default for Settings {
         Self {
             threads,
             instances_per_thread_max: 256,
+            bodies_per_thread_max: 256,
+            bodies_per_tenant_max: 64,
             tenant_uses: 64..=256,
             connection_instructions: 1_000_000,
             http_instructions: 2_000_000,
@@ -212,7 +218,8 @@ pub(super) fn config(reservation: Reservation) -> Config {
 }
 
 fn pool(settings: &Settings) -> PoolingAllocationConfig {
-    let shelves = settings.threads.saturating_mul(settings.instances_per_thread_max);
+    let per_thread = settings.instances_per_thread_max.saturating_add(settings.bodies_per_thread_max);
+    let shelves = settings.threads.saturating_mul(per_thread);
     let instances = shelves.saturating_add(POOL_INSTANCES_SPARE).min(POOL_INSTANCES_MAX);
     let instances = u32::try_from(instances).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();

@@ -6,15 +6,15 @@ pub(super) const PACKAGE: &str = "latchkey:edge";
 /// Versions up to the next breaking one are compatible; before 1.0 that is the next minor (semver).
 pub(super) const COMPATIBLE_VERSIONS: &str = "0.2";
 /// What wit/ says it is.
-pub(super) const VERSION: &str = "0.2.0";
+pub(super) const VERSION: &str = "0.2.1";
 /// Types only; there is nothing in it to implement.
-pub(super) const TYPES: &str = "latchkey:edge/types@0.2.0";
+pub(super) const TYPES: &str = "latchkey:edge/types@0.2.1";
 
 /// Calls into `control`: describe and plan.
 pub(super) mod control {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package latchkey:host; world control { import latchkey:edge/log@0.2.0; import latchkey:edge/datasets@0.2.0; import latchkey:edge/rates@0.2.0; import latchkey:edge/rules@0.2.0; export latchkey:edge/control@0.2.0; }",
+        inline: "package latchkey:host; world control { import latchkey:edge/log@0.2.1; import latchkey:edge/datasets@0.2.1; import latchkey:edge/rates@0.2.1; import latchkey:edge/rules@0.2.1; export latchkey:edge/control@0.2.1; }",
         imports: { "latchkey:edge/datasets": trappable, "latchkey:edge/rates": trappable, "latchkey:edge/rules": trappable },
         with: {
             "latchkey:edge/datasets.dataset": crate::wasm::planning::Made,
@@ -28,7 +28,7 @@ pub(super) mod control {
 pub(super) mod connection {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package latchkey:host; world connection { export latchkey:edge/connection@0.2.0; }",
+        inline: "package latchkey:host; world connection { export latchkey:edge/connection@0.2.1; }",
     });
     pub(in crate::wasm) use exports::latchkey::edge::connection::*;
     pub(in crate::wasm) use latchkey::edge::types::{Endpoint, Ip};
@@ -38,8 +38,18 @@ pub(super) mod connection {
 pub(super) mod http {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package latchkey:host; world http { export latchkey:edge/http-policy@0.2.0; }",
+        inline: "package latchkey:host; world http { export latchkey:edge/http-policy@0.2.1; }",
         ownership: Borrowing { duplicate_if_necessary: false },
     });
     pub(in crate::wasm) use exports::latchkey::edge::http_policy::*;
+}
+
+/// Calls into `http-body`.
+pub(super) mod body {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "package latchkey:host; world body { export latchkey:edge/http-body@0.2.1; }",
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+    pub(in crate::wasm) use exports::latchkey::edge::http_body::*;
 }

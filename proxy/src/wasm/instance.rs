@@ -7,7 +7,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::component::{Plugin, PolicyPre};
 use super::engine::Inner;
-use super::guest::{connection, http};
+use super::guest::{body, connection, http};
 use super::limits::{self, Budget, DeadlineExceeded, State};
 use super::rates::Rates;
 use super::terms::Role;
@@ -28,27 +28,40 @@ pub(super) struct Instance {
 enum Guest {
     Connection(connection::Connection),
     Http(http::Http),
+    Body(body::Body),
+}
+
+/// Which of its policies an instance is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    /// Connections, or heads.
+    Heads,
+    Bodies,
+}
+
+/// What an instance begins with.
+pub(super) struct Start<'a> {
+    pub what: For,
+    pub role: Role,
+    pub uses: u32,
+    pub budget: Budget,
+    pub compiled: &'a [u8],
+    pub rates: Arc<Rates>,
 }
 
 impl Instance {
-    pub(super) fn start(
-        host: &Inner,
-        plugin: &Plugin,
-        role: Role,
-        uses: u32,
-        budget: Budget,
-        compiled: &[u8],
-        rates: Arc<Rates>,
-    ) -> Result<Self, Fault> {
+    pub(super) fn start(host: &Inner, plugin: &Plugin, start: Start<'_>) -> Result<Self, Fault> {
+        let Start { what, role, uses, budget, compiled, rates } = start;
         let name = match role {
             Role::Live => plugin.shared_name(),
             Role::Shadow => plugin.name_as_shadow(),
         };
         let mut store = limits::store(host, name, budget);
         store.data_mut().rates = Some(rates);
-        let guest = match &plugin.policy {
-            PolicyPre::Connection(pre) => pre.instantiate(&mut store).map(Guest::Connection),
-            PolicyPre::Http(pre) => pre.instantiate(&mut store).map(Guest::Http),
+        let guest = match (&plugin.policy, plugin.body.as_ref().filter(|_| what == For::Bodies)) {
+            (_, Some(pre)) => pre.instantiate(&mut store).map(Guest::Body),
+            (PolicyPre::Connection(pre), None) => pre.instantiate(&mut store).map(Guest::Connection),
+            (PolicyPre::Http(pre), None) => pre.instantiate(&mut store).map(Guest::Http),
         };
         let guest = guest.map_err(|error| not_started(&store, &error))?;
         let policy = match &guest {
@@ -56,6 +69,7 @@ impl Instance {
                 guest.latchkey_edge_connection().policy().call_constructor(&mut store, compiled)
             }
             Guest::Http(guest) => guest.latchkey_edge_http_policy().policy().call_constructor(&mut store, compiled),
+            Guest::Body(guest) => guest.latchkey_edge_http_body().policy().call_constructor(&mut store, compiled),
         };
         let policy = policy.map_err(|error| fault(&store, &error))?;
         Ok(Self { store, policy, guest, uses_left: uses })
@@ -85,6 +99,28 @@ impl Instance {
         limits::start_call(&mut self.store);
         call(guest.latchkey_edge_http_policy().policy(), &mut self.store, self.policy)
             .map_err(|error| fault(&self.store, &error))
+    }
+
+    pub(super) fn call_body<T>(
+        &mut self,
+        call: impl FnOnce(&body::Guest, &mut Store<State>, ResourceAny) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
+        let Guest::Body(guest) = &self.guest else {
+            return Err(Fault::Unavailable("this instance is not for bodies".to_owned()));
+        };
+        limits::start_call(&mut self.store);
+        call(guest.latchkey_edge_http_body(), &mut self.store, self.policy).map_err(|error| fault(&self.store, &error))
+    }
+
+    /// Its destructor runs in the guest.
+    pub(super) fn drop_body(&mut self, body: ResourceAny) -> Result<(), Fault> {
+        limits::start_call(&mut self.store);
+        body.resource_drop(&mut self.store).map_err(|error| fault(&self.store, &error))
+    }
+
+    /// One more of the uses that it has.
+    pub(super) fn used(&mut self) {
+        self.uses_left = self.uses_left.saturating_sub(1);
     }
 
     pub(super) fn usage(&self) -> Usage {

@@ -40,7 +40,7 @@ mod verify; // checks of all that guests return
 #[cfg(test)]
 mod tests;
 
-pub use binding::{BindError, Binding};
+pub use binding::{BindError, Binding, Body, Passed};
 pub use compile::{COMMAND, CompileError, CompileLimits, compile_standard_input};
 pub use component::{COMPONENT_BYTES_MAX, Interfaces, LoadError, Plugin};
 pub use count::Answers;

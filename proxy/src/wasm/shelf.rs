@@ -64,16 +64,26 @@ impl Place {
         start: impl FnOnce() -> Result<Instance, Fault>,
         call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let kept = SHELF.with_borrow_mut(|shelf| shelf.take((self.key, tenant)));
-        let mut instance = match kept {
-            Some(instance) => instance,
-            None => start()?,
-        };
+        let mut instance = self.take(tenant, start)?;
         let result = self.noted(&mut instance, call)?;
+        self.keep(tenant, instance, kept_max);
+        Ok(result)
+    }
+
+    /// The instance that this thread kept for this tenant, or else one that `start` makes. Nobody else has it.
+    pub(super) fn take(
+        &self,
+        tenant: Tenant,
+        start: impl FnOnce() -> Result<Instance, Fault>,
+    ) -> Result<Instance, Fault> {
+        SHELF.with_borrow_mut(|shelf| shelf.take((self.key, tenant))).map_or_else(start, Ok)
+    }
+
+    /// For the next call. All must have gone well.
+    pub(super) fn keep(&self, tenant: Tenant, instance: Instance, kept_max: usize) {
         if instance.may_be_kept() {
             SHELF.with_borrow_mut(|shelf| shelf.put(self, tenant, instance, kept_max));
         }
-        Ok(result)
     }
 
     /// Runs `call` on an instance of its own, which nobody uses before or after.

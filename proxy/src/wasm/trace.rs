@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::binding::Binding;
+use super::binding::{Binding, Body};
 use super::count::Answers;
 use super::types::{Action, Edit, Expectation, Fault, Outcome};
 use super::verify::shown;
@@ -67,6 +67,16 @@ impl Told for Rc<[Edit]> {
 impl Told for Expectation {
     fn told(&self) -> String {
         format!("{self:?}").to_lowercase()
+    }
+}
+
+impl Told for Option<Body> {
+    fn told(&self) -> String {
+        match self {
+            None => "pass".to_owned(),
+            Some(body) if body.changes() => "change".to_owned(),
+            Some(_) => "watch".to_owned(),
+        }
     }
 }
 

@@ -67,6 +67,10 @@ pub struct Hooks {
     pub response: bool,
     /// The first only where a dataset has something.
     pub found_only: bool,
+    /// The body of a request is shown.
+    pub request_body: bool,
+    /// The body of an answer is.
+    pub response_body: bool,
 }
 
 /// What a plugin says about a configuration.

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 
-use super::guest::{connection, control, http};
+use super::guest::{body, connection, control, http};
 use super::types::{Action, Diagnostic, Edit, Fault, Header, Outcome, Seen, Severity};
 use crate::accept::header::Header as ProxyHeader;
 
 pub(super) const EDITS_MAX: usize = 64;
 pub(super) const OUTPUT_BYTES_MAX: usize = 64 << 10;
+/// What goes on in place of one piece of a body.
+const PASSAGE_BYTES_MAX: usize = 128 << 10;
 const LOCATION_BYTES_MAX: usize = 8 << 10;
 const COMPILED_BYTES_MAX: usize = 1 << 20;
 const WANTS_MAX: usize = 32;
@@ -172,6 +174,20 @@ fn redirect_status(status: http::RedirectStatus) -> u16 {
         http::RedirectStatus::SeeOther => 303,
         http::RedirectStatus::TemporaryRedirect => 307,
         http::RedirectStatus::PermanentRedirect => 308,
+    }
+}
+
+/// What a plugin makes of a piece of a body.
+pub(super) fn passage(passage: body::Passage, changes: bool) -> Verified<body::Passage> {
+    match &passage {
+        body::Passage::Replace(_) if !changes => refused("replaced a piece of a body that it only watches"),
+        body::Passage::Replace(bytes) if bytes.len() > PASSAGE_BYTES_MAX => {
+            refused(format!("{} bytes for a piece of a body, at most {PASSAGE_BYTES_MAX} are accepted", bytes.len()))
+        }
+        body::Passage::Refuse(status) if !(400..=599).contains(status) => {
+            refused(format!("refused a body with status {status}, 400 to 599 are accepted"))
+        }
+        _ => Ok(passage),
     }
 }
 

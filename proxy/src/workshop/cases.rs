@@ -83,6 +83,9 @@ pub(super) struct Request {
     pub path: String,
     #[deserr(default)]
     pub headers: Named<String>,
+    /// Shown to a plugin that sees bodies of requests. Default: none.
+    #[deserr(default)]
+    pub body: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
@@ -112,6 +115,9 @@ pub(super) struct Response {
     pub status: u16,
     #[deserr(default)]
     pub headers: Named<String>,
+    /// Shown to a plugin that sees bodies of answers. Default: none.
+    #[deserr(default)]
+    pub body: Option<String>,
 }
 
 #[derive(Debug, Deserr)]

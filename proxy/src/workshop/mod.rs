@@ -2,6 +2,7 @@
 //!
 //! Must never listen, be reached by a request, or run a guest in another way than traffic does.
 
+mod bodies;
 mod cases;
 mod outcome;
 mod trial;
@@ -159,6 +160,8 @@ fn check(file: &Path, config: Option<&Path>, tables: Tables, json: bool) -> Resu
         let hooks = binding.hooks();
         told["on_request"] = hooks.request.into();
         told["on_response"] = hooks.response.into();
+        told["request_body"] = hooks.request_body.into();
+        told["response_body"] = hooks.response_body.into();
         told["compiled_bytes"] = binding.compiled_bytes().into();
         told["dataset_entries"] = binding.dataset_entries().into();
         told["dataset_bytes"] = binding.dataset_bytes().into();

@@ -1,9 +1,11 @@
 //! Asks a plugin about a case, by the host code that traffic goes through, and puts what comes out into plain words.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::bodies::{self, Sent};
 use super::cases::{Case, Certificate, Connection, HeaderVersion, Request, Response, Scheme};
 use crate::accept::header::{Header as ProxyHeader, Tlvs, Version};
 use crate::tls::{Standing, Unwell};
@@ -13,14 +15,17 @@ use crate::wasm::{
 };
 
 /// What a case may expect.
-pub(super) const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 15] = [
     "verdict",
     "status",
     "location",
     "edits",
     "headers",
     "body",
+    "request_body",
     "response_edits",
+    "response_body",
+    "body_refused",
     "expectation",
     "outcome",
     "refused",
@@ -32,34 +37,44 @@ pub(super) const KEYS: [&str; 12] = [
 pub(super) type Outcome = Map<String, Value>;
 
 /// All calls that a case takes, and what they use together; none where an instance is not kept for the next call.
-pub(super) fn ask(binding: &Binding, case: &Case) -> Result<(Outcome, Option<Usage>), Fault> {
+pub(super) fn ask(binding: &Arc<Binding>, case: &Case) -> Result<(Outcome, Option<Usage>), Fault> {
     let mut outcome = Outcome::new();
     let mut used = Some(Usage { instructions: 0, memory_bytes: 0 });
-    let mut add = || {
-        used = used.zip(binding.usage()).map(|(before, last)| Usage {
+    let mut add = |last: Option<Usage>| {
+        used = used.zip(last).map(|(before, last)| Usage {
             instructions: before.instructions + last.instructions,
-            memory_bytes: last.memory_bytes,
+            memory_bytes: before.memory_bytes.max(last.memory_bytes),
         });
     };
     if let Some(connection) = &case.connection {
         let header = connection.header.as_ref().map(|_| proxy_header(connection));
         let expectation = binding.expect(&connection.listener, connection.peer)?;
-        add();
+        add(binding.usage());
         let judgement = binding.judge(&connection.listener, connection.peer, header.as_ref())?;
-        add();
+        add(binding.usage());
         outcome.insert("expectation".into(), expected(expectation).into());
         outcome.insert("outcome".into(), judged(judgement).into());
     }
     if let Some(request) = &case.request {
-        let (facts, visit) = (facts(case, request), Visit::of(request));
-        if binding.hooks().request {
+        let (facts, visit, hooks) = (facts(case, request), Visit::of(request), binding.hooks());
+        if hooks.request {
             decided(binding.on_request(&facts, &visit)?, &mut outcome);
-            add();
+            add(binding.usage());
         }
-        if let Some(response) = case.response.as_ref().filter(|_| binding.hooks().response) {
-            let edits = binding.on_response(&facts, &visit, &Answer::of(response))?;
-            add();
+        if let Some(body) = request.body.as_ref().filter(|_| hooks.request_body) {
+            let sent = Sent { request: &visit, response: None, body };
+            add(Some(bodies::ask(binding, &facts, &sent, &mut outcome)?));
+        }
+        let Some(response) = &case.response else { return Ok((outcome, used)) };
+        let answer = Answer::of(response);
+        if hooks.response {
+            let edits = binding.on_response(&facts, &visit, &answer)?;
+            add(binding.usage());
             outcome.insert("response_edits".into(), edits.iter().map(edited).collect());
+        }
+        if let Some(body) = response.body.as_ref().filter(|_| hooks.response_body) {
+            let sent = Sent { request: &visit, response: Some(&answer), body };
+            add(Some(bodies::ask(binding, &facts, &sent, &mut outcome)?));
         }
     }
     Ok((outcome, used))

@@ -131,7 +131,7 @@ impl Trial {
 }
 
 /// The mean of many, since a single one is shorter than what a clock takes.
-fn remembered(binding: &Binding, case: &Case) -> Option<Duration> {
+fn remembered(binding: &Arc<Binding>, case: &Case) -> Option<Duration> {
     binding.ask_always(false);
     let _ = outcome::ask(binding, case);
     let all = timed(|| (0..BENCH_RUNS).for_each(|_| drop(outcome::ask(binding, case))));
@@ -139,7 +139,7 @@ fn remembered(binding: &Binding, case: &Case) -> Option<Duration> {
     binding.remembers().then(|| all / u32::try_from(BENCH_RUNS).unwrap_or(1))
 }
 
-fn measured(binding: &Binding, case: &Case, usage: Usage) -> Used {
+fn measured(binding: &Arc<Binding>, case: &Case, usage: Usage) -> Used {
     let shortest = (0..RUNS).map(|_| timed(|| drop(outcome::ask(binding, case)))).min().unwrap_or_default();
     Used { micros: micros(shortest), instructions: usage.instructions, memory_kib: kib(usage.memory_bytes) }
 }

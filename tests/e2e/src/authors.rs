@@ -49,7 +49,7 @@ async fn the_tutorial_leads_to_a_plugin_that_serves() {
     let followed = output(command).await;
     assert!(followed.status.success(), "{}{}", stdout(&followed), stderr(&followed));
     let told = stdout(&followed);
-    for says in ["ok   ", "ok: doorman 0.1.0, http", "µs median", "latchkey:edge/http-policy@0.2.0", "is in force"] {
+    for says in ["ok   ", "ok: doorman 0.1.0, http", "µs median", "latchkey:edge/http-policy@0.2.1", "is in force"] {
         assert!(told.contains(says), "no `{says}` in:\n{told}");
     }
     let mut connection = world.https("shop.example").await;
@@ -59,7 +59,7 @@ async fn the_tutorial_leads_to_a_plugin_that_serves() {
 
 #[tokio::test]
 async fn cases_of_the_first_party_plugins_hold() {
-    for name in ["hsts", "redirects", "proxy-policy", "examples/blocklist"] {
+    for name in ["hsts", "redirects", "proxy-policy", "examples/blocklist", "examples/rewrite"] {
         let tested = plugin(&repository().join("plugins").join(name), &["test", "cases.toml", "--json"]).await;
         assert!(tested.status.success(), "{name}: {}{}", stdout(&tested), stderr(&tested));
         let told: serde_json::Value = serde_json::from_slice(&tested.stdout).unwrap();
@@ -76,7 +76,7 @@ async fn a_plugin_in_c_decides_as_its_cases_say() {
     let tested = plugin(&folder, &["test", "cases.toml", "--plugin", &component]).await;
     assert!(tested.status.success(), "{}{}", stdout(&tested), stderr(&tested));
     let inspected = stdout(&plugin(&folder, &["inspect", &component]).await);
-    assert!(inspected.contains("latchkey:edge/http-policy@0.2.0") && !inspected.contains("wasi:"), "{inspected}");
+    assert!(inspected.contains("latchkey:edge/http-policy@0.2.1") && !inspected.contains("wasi:"), "{inspected}");
 
     let world = World::start(Plan::default()).await;
     world.issue("shop.example").await;
@@ -199,7 +199,7 @@ async fn a_component_and_its_configuration_are_checked_without_an_edge() {
     assert!(plugin(folder.path(), &["keygen", "--out", &key]).await.status.success());
     std::fs::copy(&component, folder.path().join("own.wasm")).unwrap();
     let unsigned = stdout(&plugin(folder.path(), &["inspect", "own.wasm"]).await);
-    assert!(unsigned.contains("latchkey:edge/log@0.2.0") && unsigned.contains("signature        none"), "{unsigned}");
+    assert!(unsigned.contains("latchkey:edge/log@0.2.1") && unsigned.contains("signature        none"), "{unsigned}");
     assert!(plugin(folder.path(), &["sign", "--key", &key, "own.wasm"]).await.status.success());
     let public = format!("{key}.pub");
     let signed = stdout(&plugin(folder.path(), &["inspect", "own.wasm", "--key", &public]).await);

@@ -8,6 +8,8 @@ mod bad_input;
 #[cfg(test)]
 mod bindings;
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod challenges;
 #[cfg(test)]
 mod changes;

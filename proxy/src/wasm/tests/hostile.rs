@@ -223,7 +223,8 @@ fn a_thread_keeps_a_bounded_number_of_instances() {
 #[test]
 fn an_exhausted_pool_is_a_fault_and_passes() {
     // Sixteen are spare: together with one thread's one, seventeen threads fit and the eighteenth does not.
-    let host = Host::new(Settings { threads: 1, instances_per_thread_max: 1, ..Settings::default() }).expect("starts");
+    let few = Settings { threads: 1, instances_per_thread_max: 1, bodies_per_thread_max: 0, ..Settings::default() };
+    let host = Host::new(few).expect("starts");
     let plugin = host.load(&guest("hsts")).expect("is a plugin");
     let binding = host.bind(&plugin, r#"{"max_age": 1}"#, &Tables::default()).expect("is accepted");
     let ask = || binding.on_response(&FACTS, &get("/"), &get("/"));

@@ -70,7 +70,7 @@ fn refuses_a_component_of_another_world() {
 
 #[test]
 fn refuses_an_import_that_is_not_granted() {
-    let wants_wasi = renamed(&guest("hsts"), "latchkey:edge/log@0.2.0", "wasi:cli/terminal@0.2.0");
+    let wants_wasi = renamed(&guest("hsts"), "latchkey:edge/log@0.2.1", "wasi:cli/terminal@0.2.0");
     assert_eq!(
         refused(&wants_wasi),
         "component imports wasi:cli/terminal@0.2.0, which is not granted; a plugin may import log, datasets, rates and rules of latchkey:edge only"
@@ -79,17 +79,17 @@ fn refuses_an_import_that_is_not_granted() {
 
 #[test]
 fn accepts_compatible_versions_and_refuses_others() {
-    let later = renamed(&guest("hsts"), "@0.2.0", "@0.2.7");
+    let later = renamed(&guest("hsts"), "@0.2.1", "@0.2.7");
     assert_eq!(HOST.load(&later).map(|plugin| plugin.name().to_owned()).ok().as_deref(), Some("hsts"));
     for other in ["@0.1.0", "@1.1.0", "@9.0.0"] {
-        let error = refused(&renamed(&guest("hsts"), "@0.2.0", other));
+        let error = refused(&renamed(&guest("hsts"), "@0.2.1", other));
         assert!(error.contains(&format!("speaks latchkey:edge {}, this proxy speaks 0.2", &other[1..])), "{error}");
     }
 }
 
 #[test]
 fn says_when_a_component_was_built_against_another_state_of_the_world() {
-    let says = "component was built against another latchkey:edge than this proxy's, though both call it 0.2.0";
+    let says = "component was built against another latchkey:edge than this proxy's, though both call it 0.2.1";
     let todo = "build it again with the wit/ or the SDK of this proxy's release";
     for (name, ours, theirs) in [
         ("hsts", "[method]policy.on-request", "[method]policy.in-request"),

@@ -1,5 +1,6 @@
 //! The room with real guests in it: what `plugins/build.sh` built.
 
+mod bodies;
 mod connection;
 mod hostile;
 mod http;

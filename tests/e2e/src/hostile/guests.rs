@@ -194,8 +194,8 @@ async fn what_is_no_plugin_is_refused_with_its_reason_and_what_serves_stays() {
     for (bytes, says) in [
         (std::fs::read(guest("other-world")).unwrap(), "does not export latchkey:edge/control"),
         (renamed(&hsts, "http-policy@", "http-polity@"), "does not export latchkey:edge/connection or http-policy"),
-        (renamed(&hsts, "@0.2.0", "@9.2.0"), "component speaks latchkey:edge 9.2.0"),
-        (renamed(&hsts, "latchkey:edge/log@0.2.0", "wasi:cli/terminal@0.2.0"), "which is not granted"),
+        (renamed(&hsts, "@0.2.1", "@9.2.0"), "component speaks latchkey:edge 9.2.0"),
+        (renamed(&hsts, "latchkey:edge/log@0.2.1", "wasi:cli/terminal@0.2.0"), "which is not granted"),
         (hsts[..hsts.len() / 2].to_vec(), "not a valid component"),
         (b"\0asm\x01\0\0\0".to_vec(), "a core module, not a component"),
         (Vec::new(), "it starts with nothing"),
