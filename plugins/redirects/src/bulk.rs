@@ -88,7 +88,7 @@ impl Bulk {
             };
             self.prefixes += u32::from(rule.stored.kind == Kind::Prefix);
             batch.push(rule);
-            if batch.entries.len() >= BATCH {
+            if batch.is_full() {
                 batch.send(dataset, report);
             }
         });
@@ -128,6 +128,7 @@ impl Numbered {
     }
 }
 
+/// Entries are filled again when they have been sent.
 #[derive(Default)]
 struct Batch {
     entries: Vec<Entry>,
@@ -136,15 +137,25 @@ struct Batch {
 
 impl Batch {
     fn push(&mut self, rule: Ruled<'_>) {
-        let mut key = String::with_capacity(rule.host.len() + rule.from.len());
-        key.push_str(rule.host);
-        key.push_str(rule.from);
-        self.entries.push(Entry { key, value: rule.stored.encode() });
-        self.lines.push(rule.stored.line);
+        if self.entries.len() == self.lines.len() {
+            self.entries.push(Entry { key: String::new(), value: Vec::new() });
+        }
+        if let Some(Entry { key, value }) = self.entries.get_mut(self.lines.len()) {
+            key.clear();
+            key.push_str(rule.host);
+            key.push_str(rule.from);
+            value.clear();
+            rule.stored.encode(value);
+            self.lines.push(rule.stored.line);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.lines.len() >= BATCH
     }
 
     fn send(&mut self, dataset: &Dataset, report: &Report<'_>) {
-        for refusal in dataset.add(&self.entries) {
+        for refusal in dataset.add(self.entries.get(..self.lines.len()).unwrap_or_default()) {
             let place = refusal.entry as usize;
             let (Some(entry), Some(line)) = (self.entries.get(place), self.lines.get(place)) else { continue };
             let message = match refusal.why {
@@ -157,7 +168,6 @@ impl Batch {
             };
             report.error(*line, message, Some("keep one of the two".to_owned()));
         }
-        self.entries.clear();
         self.lines.clear();
     }
 }
@@ -169,14 +179,17 @@ struct Ruled<'a> {
     stored: Stored<'a>,
 }
 
-fn rule<'a>(line: u32, row: &Row<'a>) -> Result<Ruled<'a>, Wrong> {
-    let (host, from) = match rules::authority(row.from) {
-        Some(authority) => {
-            let path = row.from.split_once(authority).map_or("", |(_, path)| path);
-            (authority, if path.is_empty() { "/" } else { path })
-        }
+/// Host and path.
+fn source<'a>(row: &Row<'a>) -> (&'a str, &'a str) {
+    match rules::url(row.from) {
+        Some((authority, "")) => (authority, "/"),
+        Some(both) => both,
         None => (row.host, row.from),
-    };
+    }
+}
+
+fn rule<'a>(line: u32, row: &Row<'a>) -> Result<Ruled<'a>, Wrong> {
+    let (host, from) = source(row);
     if !host.is_empty() {
         rules::check_host(host)?;
         if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -221,13 +234,11 @@ fn rule<'a>(line: u32, row: &Row<'a>) -> Result<Ruled<'a>, Wrong> {
 }
 
 impl<'a> Stored<'a> {
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(7 + self.to.len());
+    fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.push(self.status as u8 | (self.query as u8) << 3 | u8::from(self.kind == Kind::Prefix) << 5);
         bytes.extend_from_slice(&self.line.to_le_bytes());
         bytes.extend_from_slice(&self.from_bytes.to_le_bytes());
         bytes.extend_from_slice(self.to.as_bytes());
-        bytes
     }
 
     pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
@@ -301,28 +312,21 @@ fn each_row(table: &Table, report: &Report<'_>, mut take: impl FnMut(u32, &Row<'
         let Ok(text) = std::str::from_utf8(&chunk) else {
             return report.error(line + 1, "this line, or one below it, is not UTF-8".to_owned(), None);
         };
-        for text in text.lines() {
+        for record in csv::records(text) {
             line += 1;
-            if text.is_empty() {
+            if record.text.is_empty() {
                 continue;
             }
             let Some(columns) = &columns else {
-                match Columns::of(text) {
+                match Columns::of(&record) {
                     Ok(named) => columns = Some(named),
                     Err((message, hint)) => return report.error(line, message, hint),
                 }
                 continue;
             };
-            let fields = match csv::fields(text) {
-                Ok(fields) => fields,
-                Err(message) => {
-                    report.error(line, message, None);
-                    continue;
-                }
-            };
-            match columns.row(&fields) {
-                Ok(row) => take(line, &row),
-                Err(message) => report.error(line, message, None),
+            let row = record.fields().and_then(|fields| columns.row(&fields).map(|row| take(line, &row)));
+            if let Err(message) = row {
+                report.error(line, message, None);
             }
         }
     }

@@ -4,7 +4,7 @@ use latchkey_sdk::config::brief;
 
 use crate::expression::beginning;
 use crate::location;
-use crate::rules::{KEYS, Read, authority};
+use crate::rules::{KEYS, Read, url};
 use crate::table::{Found, Kind, Tables, covers};
 
 /// Browsers follow about twenty.
@@ -65,9 +65,9 @@ fn refuse_circle(read: &Read<'_>, trail: &[String]) {
 
 /// Host and path of a location, if that is on the host that the rule is for; none is every host.
 fn path_on<'a>(location: &'a str, host: &str) -> Option<(String, &'a str)> {
-    let (host, path) = match authority(location) {
-        Some(authority) if host.is_empty() || authority.eq_ignore_ascii_case(host) => {
-            (authority.to_ascii_lowercase(), location.split_once(authority)?.1)
+    let (host, path) = match url(location) {
+        Some((authority, path)) if host.is_empty() || authority.eq_ignore_ascii_case(host) => {
+            (authority.to_ascii_lowercase(), path)
         }
         Some(_) => return None,
         None => (host.to_owned(), location),

@@ -101,6 +101,16 @@ fn push_encoded(location: &mut String, text: &str) {
     }
 }
 
+/// Each byte of a million rules is asked about.
+const LEGAL: [bool; 256] = {
+    let (mut legal, mut byte) = ([false; 256], b'!');
+    while byte <= b'~' {
+        legal[byte as usize] = !matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
+        byte += 1;
+    }
+    legal
+};
+
 pub(crate) fn is_legal(byte: u8) -> bool {
-    byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte)
+    LEGAL[usize::from(byte)]
 }

@@ -131,7 +131,7 @@ pub(crate) fn check_path(text: &str) -> Result<(), Wrong> {
     if !text.starts_with('/') {
         return Err((format!("`{}` is not a path", brief(text)), Some("start it with /".to_owned())));
     }
-    if text.contains(['?', '#']) {
+    if text.bytes().any(|byte| byte == b'?' || byte == b'#') {
         let hint = "leave it out: only the path is compared".to_owned();
         return Err((format!("`{}` has a query or fragment", brief(text)), Some(hint)));
     }
@@ -150,8 +150,8 @@ pub(crate) fn check_target(text: &str) -> Result<(), Wrong> {
     if text.len() > TARGET_BYTES_MAX {
         return Err((format!("is {} bytes, at most {TARGET_BYTES_MAX} are accepted", text.len()), None));
     }
-    let acceptable = match authority(text) {
-        Some(authority) => is_authority(authority),
+    let acceptable = match url(text) {
+        Some((authority, _)) => is_authority(authority),
         None => text.starts_with('/') && !text.starts_with("//"),
     };
     if !acceptable {
@@ -184,7 +184,7 @@ fn legal(text: &str) -> Result<(), Wrong> {
 
 /// `$1` to `$9`, of groups that there are, after the host: a visitor must not choose where the redirect leads.
 fn references(value: &Value<'_>, text: &str, groups: usize) -> Option<()> {
-    if authority(text).is_some_and(|authority| authority.contains('$')) {
+    if url(text).is_some_and(|(authority, _)| authority.contains('$')) {
         let hint = "name the host, and use groups in the path: https://shop.example/$1".to_owned();
         return value.refuse(format!("`{}` lets the visitor choose the host (an open redirect)", brief(text)), hint);
     }
@@ -206,10 +206,10 @@ fn references(value: &Value<'_>, text: &str, groups: usize) -> Option<()> {
     Some(())
 }
 
-/// What stands between the scheme and the path of a URL.
-pub(crate) fn authority(text: &str) -> Option<&str> {
+/// What stands between the scheme and the path of a URL, and what comes after it.
+pub(crate) fn url(text: &str) -> Option<(&str, &str)> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
-    rest.split(['/', '?', '#']).next()
+    Some(rest.split_at(rest.bytes().position(|byte| b"/?#".contains(&byte)).unwrap_or(rest.len())))
 }
 
 /// A host with an optional port; no user name, which only serves to deceive.

@@ -22,6 +22,8 @@ const LINE_BYTES_MAX: usize = 16 << 10;
 /// A plugin may read a table more than once.
 const OPENED_MAX: usize = 64;
 const CHUNK_BYTES: usize = 64 << 10;
+/// A short line of a table, by which is reckoned how many entries may come.
+const LINE_BYTES_USUAL: u64 = 64;
 
 /// Uploaded tables that a binding is granted, by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -96,7 +98,8 @@ impl Planning {
         if self.made.len() >= DATASETS_MAX {
             return Err(format!("dataset `{quoted}` is one too many, at most {DATASETS_MAX} are accepted"));
         }
-        let dataset = Dataset::new(kind, subject).map_err(|says| format!("dataset `{quoted}`: {says}"))?;
+        let mut dataset = Dataset::new(kind, subject).map_err(|says| format!("dataset `{quoted}`: {says}"))?;
+        dataset.expect(usize::try_from(self.tables.bytes() / LINE_BYTES_USUAL).unwrap_or(ENTRIES_MAX));
         self.made.push((name, dataset));
         u32::try_from(self.made.len() - 1).map_err(|error| error.to_string())
     }

@@ -20,6 +20,8 @@ pub(super) struct Hashed {
     hosts: Hosts,
     /// Of the prefix with the most.
     slashes: usize,
+    /// How many entries may come.
+    expected: usize,
 }
 
 #[derive(Default)]
@@ -32,7 +34,12 @@ struct Hosts {
 impl Hashed {
     pub(super) fn new(kind: Kind, subject: Subject) -> Self {
         let (hashes, entries) = (DefaultHashBuilder::default(), HashTable::new());
-        Self { kind, subject, hashes, entries, hosts: Hosts::default(), slashes: 0 }
+        Self { kind, subject, hashes, entries, hosts: Hosts::default(), slashes: 0, expected: 0 }
+    }
+
+    /// Room for them is made with the first one: to grow by and by would hash all keys again each time.
+    pub(super) fn expect(&mut self, entries: usize) {
+        self.expected = entries;
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -55,6 +62,10 @@ impl Hashed {
             return Err(Refused::Illegal("the dataset is full".to_owned()));
         };
         let hashes = &self.hashes;
+        if self.entries.is_empty() {
+            // Without it there is only more to do.
+            let _ = self.entries.try_reserve(self.expected, |entry| hash_key(hashes, subject, store.key(*entry)));
+        }
         self.entries.insert_unique(hash, entry, |entry| hash_key(hashes, subject, store.key(*entry)));
         match split(key).0 {
             "" => self.hosts.every = true,

@@ -78,6 +78,13 @@ impl Dataset {
         Ok(Self { subject, store: Store::default(), index })
     }
 
+    /// About so many entries will come, or none at all.
+    pub(super) fn expect(&mut self, entries: usize) {
+        if let Index::Hashed(index) = &mut self.index {
+            index.expect(entries.min(ENTRIES_MAX));
+        }
+    }
+
     pub(super) fn subject(&self) -> Subject {
         self.subject
     }
