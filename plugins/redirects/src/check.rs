@@ -10,11 +10,19 @@ use crate::table::{Found, Kind, Tables, covers};
 /// Browsers follow about twenty.
 const HOPS_MAX: usize = 10;
 
+/// For the groups of expressions.
+const SAMPLES: [&str; 5] = ["x", "1", "x/x", "x.html", ""];
+/// `$0` to `$9`.
+const GROUPS: usize = 10;
+
 /// Follows a rule's target for as long as rules answer for it. A circle is refused; a chain costs visitors a round trip
-/// for each hop, so it is named. An expression's targets depend on the visitor and are not followed.
+/// for each hop, so it is named.
 pub(crate) fn trail(read: &Read<'_>, tables: &Tables) {
-    if read.rule.kind == Kind::Regex || read.rule.status.redirect().is_none() {
+    if read.rule.status.redirect().is_none() {
         return;
+    }
+    if read.rule.kind == Kind::Regex {
+        return expression_trail(read, tables);
     }
     let rests: &[&str] = if read.rule.kind == Kind::Prefix { &["", "/x"] } else { &[""] };
     let begin = read.host.strip_prefix("*.").map_or_else(|| read.host.clone(), |suffix| format!("x.{suffix}"));
@@ -50,6 +58,30 @@ pub(crate) fn trail(read: &Read<'_>, tables: &Tables) {
                 object.warn_at("to", message, format!("send it to `{}` at once", brief(&target)));
             });
             return;
+        }
+    }
+}
+
+/// An expression's targets depend on the visitor, so some are tried. Whoever visits such a target is where a rule may send on
+/// again: without end, if it goes on for that long.
+fn expression_trail(read: &Read<'_>, tables: &Tables) {
+    for sample in SAMPLES {
+        let target = Found { rule: &read.rule, groups: vec![Some(sample); GROUPS] }.target();
+        let mut location = location::make(&target, "/", None);
+        let (host, mut trail) = (&read.host, Vec::<String>::new());
+        while let Some((on, path)) = path_on(&location, host) {
+            // What is sent to where it is is let through, and a rule for every host may lead to one that is not ours.
+            if on != *host || trail.last().is_some_and(|last| last == path) {
+                break;
+            }
+            trail.push(path.to_owned());
+            if trail.len() > HOPS_MAX {
+                return refuse_circle(read, &trail);
+            }
+            let Some(next) = tables.find(host, path).filter(|next| next.rule.status.redirect().is_some()) else {
+                break;
+            };
+            location = location::make(&next.target(), path, None);
         }
     }
 }

@@ -184,6 +184,21 @@ fn refuses_repeated_rules_and_circles() {
     let here = r#"[{"from": "/a", "to": "https://shop.example/a", "host": "shop.example"}]"#;
     assert_eq!(faults(here), ["/rules/0/to: redirects in a circle: /a -> /a"]);
     plan(r#"[{"from": "/a", "to": "https://other.example/a", "host": "shop.example"}]"#);
+    assert_eq!(
+        faults(r#"[{"from": "^/blog/(.*)$", "match": "regex", "to": "/blog/new/$1"}]"#),
+        [
+            "/rules/0/to: redirects without end: /blog/new/x -> /blog/new/new/x -> /blog/new/new/new/x -> /blog/new/new/new/new/x"
+        ]
+    );
+    assert_eq!(
+        faults(r#"[{"from": "^/a/(\\d+)$", "match": "regex", "to": "/b/$1"}, {"from": "/b", "match": "prefix", "to": "/a"}]"#).len(),
+        1
+    );
+    // Of these each one ends, or leads where it is, or to a host that may not be ours.
+    plan(
+        r#"[{"from": "^/(.*)//(.*)$", "match": "regex", "to": "/$1/$2"}, {"from": "^/same/(.*)$", "match": "regex", "to": "/same/$1"},
+            {"from": "^/moved/(.*)$", "match": "regex", "to": "https://new.example/moved/old/$1"}, {"from": "^/p/([a-z]+)$", "match": "regex", "to": "/p/$1/all"}]"#,
+    );
     // Rules for every host go on where they lead.
     let both = r#"[{"from": "/a", "to": "https://shop.example/b"}, {"from": "/b", "to": "https://shop.example/a"}]"#;
     assert_eq!(faults(both).len(), 2, "{:?}", faults(both));
