@@ -350,9 +350,13 @@ impl Metrics {
 
 /// Counts, groups and logs a failed plugin call.
 pub fn plugin_fault(plugin: &str, binding: &Binding, hook: &str, fault: &Fault) {
+    METRICS.plugin_faults.with_label_values(&[plugin, hook, fault.reason()]).inc();
+    // Nothing was called: what led to it has been told.
+    if matches!(fault, Fault::Resting(_)) {
+        return;
+    }
     let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
     CRASHES.add(Cause::new(plugin, binding.plugin(), hook, fault), now);
-    METRICS.plugin_faults.with_label_values(&[plugin, hook, fault.reason()]).inc();
     tracing::warn!(plugin, hook, reason = fault.reason(), "plugin failed: {fault}");
 }
 

@@ -3,6 +3,7 @@
 mod about; // what a call is about
 mod answers; // those that may be given again
 mod bodies; // as they pass
+mod calls; // on which instance, and whether at all
 mod facts; // as guests are told
 mod fields; // what of a message a plugin asks for
 
@@ -19,12 +20,12 @@ pub(super) use self::bodies::under_way_here;
 pub use self::bodies::{Body, Passed};
 use self::facts::guest_facts;
 use self::fields::{Field, wants};
+use super::clock;
 use super::component::Plugin;
 use super::count;
-use super::dice;
 use super::engine::Inner;
 use super::guest::{connection, control, http};
-use super::instance::{For, Instance, Start};
+use super::instance::For;
 use super::limits::Budget;
 use super::memo::{Answer, Shapes};
 use super::peer;
@@ -32,7 +33,7 @@ use super::planning::{Furnished, Named, Tables};
 use super::rates::Rates;
 use super::rules::Rules;
 use super::shelf::Place;
-use super::terms::{Isolation, Role, Terms};
+use super::terms::{Role, Terms};
 use super::trace;
 use super::types::{
     Action, Class, Diagnostic, Edit, Expectation, Fault, Hooks, Outcome, RequestFacts, RequestView, ResponseView, Seen,
@@ -163,7 +164,7 @@ impl Binding {
             return Ok(action);
         }
         let wanted = found.unwrap_or_else(|| self.wanted(about));
-        let http::Verdict { action, memo, rule } = self.with_instance(facts.tenant, |instance| {
+        let http::Verdict { action, memo, rule } = self.with_instance(facts.tenant, facts.now_ms, |instance| {
             instance.call_http(|policy, store, this| {
                 let (host, path, query) = (request.host(), request.path(), request.query());
                 policy.call_on_request(store, this, guest_facts(facts), host, path, query, &wanted)
@@ -218,7 +219,7 @@ impl Binding {
         response: &dyn ResponseView,
     ) -> Result<(Vec<Edit>, Option<http::Memo>), Fault> {
         let wanted = self.wanted(About::Response(request, response));
-        let http::Changes { edits, memo } = self.with_instance(facts.tenant, |instance| {
+        let http::Changes { edits, memo } = self.with_instance(facts.tenant, facts.now_ms, |instance| {
             instance.call_http(|policy, store, this| {
                 let (host, path, status) = (request.host(), request.path(), response.status());
                 policy.call_on_response(store, this, guest_facts(facts), host, path, status, &wanted)
@@ -234,7 +235,7 @@ impl Binding {
 
     fn expectation(&self, listener: &str, dialled: SocketAddr) -> Result<Expectation, Fault> {
         let wanted = self.owned(About::Connection { peer: dialled.ip(), client: None });
-        let expectation = self.with_instance(Tenant::default(), |instance| {
+        let expectation = self.with_instance(Tenant::default(), clock::monotonic_ms(), |instance| {
             instance.call_connection(|policy, store, this| {
                 policy.call_expect(store, this, listener, peer::endpoint(dialled), &wanted)
             })
@@ -261,7 +262,7 @@ impl Binding {
     fn outcome(&self, listener: &str, peer: SocketAddr, seen: Seen<'_>) -> Result<Outcome, Fault> {
         let client = seen.and_then(|header| header.source).unwrap_or(peer);
         let wanted = self.owned(About::Connection { peer: peer.ip(), client: Some(client.ip()) });
-        let outcome = self.with_instance(Tenant::default(), |instance| {
+        let outcome = self.with_instance(Tenant::default(), clock::monotonic_ms(), |instance| {
             instance.call_connection(|policy, store, this| {
                 policy.call_judge(store, this, listener, peer::endpoint(peer), &peer::seen(seen), &wanted)
             })
@@ -310,24 +311,6 @@ impl Binding {
         self.planned.compiled.len()
     }
 
-    fn with_instance<T>(
-        &self,
-        tenant: Tenant,
-        call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
-        count::called();
-        let kept_max = self.planned.host.settings.instances_per_thread_max;
-        match self.terms.isolation {
-            Isolation::Shared => self.place.with(Tenant::default(), kept_max, || self.start(), call),
-            Isolation::Tenant => self.place.with(tenant, kept_max, || self.start(), call),
-            Isolation::Request => self.place.once(|| self.start(), call),
-        }
-    }
-
-    fn start(&self) -> Result<Instance, Fault> {
-        self.planned.start(For::Heads, self.terms, self.rates.clone())
-    }
-
     fn wanted<'a>(&'a self, about: About<'a>) -> Vec<Option<&'a [u8]>> {
         let value = |field: &Field| match (field, about) {
             (Field::Request(name), About::Request(request) | About::Response(request, _)) => request.header(name),
@@ -351,17 +334,6 @@ impl Binding {
 
     fn found_something(&self, wanted: &[Option<&[u8]>]) -> bool {
         self.planned.wants.iter().zip(wanted).any(|(field, value)| matches!(field, Field::Found(_)) && value.is_some())
-    }
-}
-
-impl Planned {
-    fn start(&self, what: For, terms: Terms, rates: Arc<Rates>) -> Result<Instance, Fault> {
-        let Self { host, plugin, budget, compiled, .. } = self;
-        let uses = match terms.isolation {
-            Isolation::Tenant => dice::within(&host.settings.tenant_uses),
-            _ => u32::MAX,
-        };
-        Instance::start(host, plugin, Start { what, role: terms.role, uses, budget: *budget, compiled, rates })
     }
 }
 

@@ -1,9 +1,9 @@
 //! The clock of deadlines, beside the count of instructions: a thread that advances the engine's epoch while guests run, and sleeps while none does.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::EngineWeak;
 
@@ -12,6 +12,12 @@ pub(super) const TICK: Duration = Duration::from_millis(5);
 
 /// How long it takes at most until the thread sees that the engine is gone.
 const SLEEP_MAX: Duration = Duration::from_secs(10);
+
+/// Since the first look, for what happens before a request has a time.
+pub(super) fn monotonic_ms() -> u64 {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Cheap to clone. The thread ends when the engine is gone.
 #[derive(Clone)]

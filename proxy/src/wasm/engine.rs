@@ -64,6 +64,8 @@ pub struct Settings {
     pub plan_time: Duration,
     /// Memory for `describe` or `plan`.
     pub plan_memory_bytes_max: usize,
+    /// Whether a plugin that fails again and again is left alone for a while.
+    pub breaker: bool,
     pub compile: Compile,
 }
 
@@ -101,6 +103,7 @@ impl Default for Settings {
             plan_instructions: 4_000_000_000,
             plan_time: Duration::from_secs(2),
             plan_memory_bytes_max: 64 << 20,
+            breaker: true,
             compile: Compile::Here,
         }
     }

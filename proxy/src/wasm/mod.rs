@@ -12,6 +12,7 @@
 //! It is the only room that names wasmtime.
 
 mod binding; // a plugin with a configuration, and the calls
+mod breaker; // leaves alone what fails again and again
 mod clock; // advances deadlines while guests run
 mod component; // bytes → checked, compiled plugin
 mod compile; // bytes → machine code, in a process apart

@@ -1,9 +1,10 @@
 //! Idle instances, kept per thread for the next call: no lock, no sharing, and a bound.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+
+use hashbrown::HashMap;
 
 use super::instance::Instance;
 use super::types::{Fault, Tenant, Usage};

@@ -251,6 +251,9 @@ pub enum Fault {
     Output(String),
     #[error("plugin could not be started: {0}")]
     Unavailable(String),
+    /// For so many milliseconds more.
+    #[error("plugin has failed again and again and is left alone for {0} ms more")]
+    Resting(u64),
 }
 
 impl Fault {
@@ -270,6 +273,7 @@ impl Fault {
             Self::Memory => "memory",
             Self::Output(_) => "output",
             Self::Unavailable(_) => "unavailable",
+            Self::Resting(_) => "resting",
         }
     }
 }

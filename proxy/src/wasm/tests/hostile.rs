@@ -57,7 +57,7 @@ fn an_endless_loop_is_stopped_in_time() {
 #[test]
 fn a_call_is_stopped_by_its_count_of_instructions_on_a_machine_of_any_speed() {
     // Time would never stop it.
-    let host = Host::new(Settings { call_time: Duration::from_secs(3600), ..Settings::default() });
+    let host = Host::new(Settings { call_time: Duration::from_secs(3600), breaker: false, ..Settings::default() });
     let host = host.expect("the engine starts");
     let plugin = host.load(&guest("hostile")).expect("is a plugin");
     let binding = host.bind(&plugin, r#"{"behaviour": "by-path"}"#, &Tables::default()).expect("is accepted");
@@ -83,6 +83,37 @@ fn the_clock_of_deadlines_sleeps_while_no_guest_runs_and_wakes_for_the_next() {
             thread::sleep(Duration::from_millis(5));
         }
         assert_eq!(asked(&binding, "/spin"), Err(Fault::Deadline));
+    }
+}
+
+/// Processor time of this thread.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+/// What a misdeed takes of the thread that serves, instance and all: told by `--nocapture`, and held far above it, since the
+/// host is not optimised here.
+#[test]
+fn no_misdeed_holds_its_thread_for_long() {
+    let host = Host::new(Settings { breaker: false, ..Settings::default() }).expect("the engine starts");
+    let plugin = host.load(&guest("hostile")).expect("is a plugin");
+    let bind = |behaviour| host.bind(&plugin, &format!(r#"{{"behaviour": "{behaviour}"}}"#), &Tables::default());
+    let by_path = bind("by-path").expect("is accepted");
+    let restarts = ["start-spin-far", "start-touch-far"].map(|name| (bind(name).expect("is accepted"), name));
+    let paths = ["/spin", "/eat", "/touch", "/recurse", "/trap", "/vast", "/edits", "/crlf", "/log"];
+    let all = paths.iter().map(|path| (by_path.clone(), *path)).chain(restarts);
+    for (binding, path) in all {
+        let mut times: Vec<_> = (0..200)
+            .map(|_| {
+                let began = thread_time();
+                let _ = asked(&binding, path);
+                thread_time() - began
+            })
+            .collect();
+        times.sort();
+        println!("{path}: median {:?}, longest of 200 {:?}", times[100], times[199]);
+        assert!(times[100] < Duration::from_millis(20), "{path}: {:?}", times[100]);
     }
 }
 
@@ -253,4 +284,24 @@ fn threads_share_a_binding_and_no_instance() {
             scope.spawn(|| (1..=199).for_each(|n| assert_eq!(asked(&binding, "/"), Ok(Action::Deny(400 + n)))));
         }
     });
+}
+
+#[test]
+fn a_plugin_that_fails_again_and_again_is_left_alone_for_that_domain_only() {
+    let host = Host::new(Settings::default()).expect("starts");
+    let plugin = host.load(&guest("hostile")).expect("is a plugin");
+    let binding = host.bind(&plugin, r#"{"behaviour": "by-path"}"#, &Tables::default()).expect("is accepted");
+    let ask = |tenant, now_ms, path| {
+        let facts = RequestFacts { tenant: Tenant(tenant), now_ms, ..FACTS };
+        reason(binding.on_request(&facts, &get(path)))
+    };
+    for _ in 0..20 {
+        assert_eq!(ask(1, 0, "/trap"), Some("trap"));
+    }
+    assert_eq!(ask(1, 0, "/"), Some("resting"));
+    assert_eq!(ask(2, 0, "/"), None, "another domain");
+    assert_eq!(ask(1, 999, "/"), Some("resting"));
+    assert_eq!(ask(1, 1000, "/spin"), Some("deadline"), "a try");
+    assert_eq!(ask(1, 2999, "/"), Some("resting"), "twice as long");
+    assert_eq!((ask(1, 3000, "/"), ask(1, 3000, "/")), (None, None), "it is well again");
 }

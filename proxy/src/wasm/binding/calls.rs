@@ -1,0 +1,65 @@
+//! On which instance a call is made, and whether it is made at all.
+
+use std::sync::Arc;
+
+use super::{Binding, Planned};
+use crate::wasm::breaker::{self, Verdict};
+use crate::wasm::instance::{For, Instance, Start};
+use crate::wasm::rates::Rates;
+use crate::wasm::terms::{Isolation, Role, Terms};
+use crate::wasm::types::{Fault, Tenant};
+use crate::wasm::{count, dice};
+
+impl Binding {
+    pub(super) fn with_instance<T>(
+        &self,
+        tenant: Tenant,
+        now_ms: u64,
+        call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        // A shadow has an end of its own to failing.
+        if self.terms.role == Role::Shadow || !self.planned.host.settings.breaker {
+            return self.called(tenant, call);
+        }
+        let place = self.place.key();
+        if let Verdict::Rest(ms) = breaker::asks(place, tenant, now_ms) {
+            return Err(Fault::Resting(ms));
+        }
+        let answer = self.called(tenant, call);
+        match &answer {
+            Ok(_) => breaker::went_well(place, tenant, now_ms),
+            Err(fault) => {
+                if let Some(ms) = breaker::failed(place, tenant, now_ms) {
+                    let plugin = self.plugin().name();
+                    tracing::error!(plugin, ms, "plugin fails again and again, it is left alone for a while: {fault}");
+                }
+            }
+        }
+        answer
+    }
+
+    fn called<T>(&self, tenant: Tenant, call: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Result<T, Fault> {
+        count::called();
+        let kept_max = self.planned.host.settings.instances_per_thread_max;
+        match self.terms.isolation {
+            Isolation::Shared => self.place.with(Tenant::default(), kept_max, || self.start(), call),
+            Isolation::Tenant => self.place.with(tenant, kept_max, || self.start(), call),
+            Isolation::Request => self.place.once(|| self.start(), call),
+        }
+    }
+
+    pub(super) fn start(&self) -> Result<Instance, Fault> {
+        self.planned.start(For::Heads, self.terms, self.rates.clone())
+    }
+}
+
+impl Planned {
+    pub(super) fn start(&self, what: For, terms: Terms, rates: Arc<Rates>) -> Result<Instance, Fault> {
+        let Self { host, plugin, budget, compiled, .. } = self;
+        let uses = match terms.isolation {
+            Isolation::Tenant => dice::within(&host.settings.tenant_uses),
+            _ => u32::MAX,
+        };
+        Instance::start(host, plugin, Start { what, role: terms.role, uses, budget: *budget, compiled, rates })
+    }
+}
