@@ -29,7 +29,7 @@ struct Arguments {
     render: bool,
 }
 
-const LETTERS: [char; 8] = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'];
+const LETTERS: [char; 9] = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i'];
 
 fn main() -> ExitCode {
     cores::count();

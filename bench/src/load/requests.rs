@@ -44,6 +44,25 @@ impl Load {
         Ok(load)
     }
 
+    /// Requests of HTTP/1.1 for these targets in turn, all answered with that status; each connection begins elsewhere.
+    pub async fn of_targets(client: &Client, host: &str, targets: &Arc<Vec<String>>, status: u16) -> Result<Self> {
+        let mut load = Self { answered: Arc::default(), tasks: JoinSet::new() };
+        let requests: Arc<Vec<String>> = Arc::new(targets.iter().map(|target| request(host, target)).collect());
+        for begin in 0..AT_ONCE {
+            let (stream, requests, answered) = (client.connect(host).await?, requests.clone(), load.answered.clone());
+            load.tasks.spawn(async move {
+                let mut connection = Http1::new(stream);
+                let begin = begin * requests.len() / AT_ONCE;
+                for request in requests.iter().cycle().skip(begin) {
+                    connection.ask(request.as_bytes()).await?.expect(status)?;
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            });
+        }
+        Ok(load)
+    }
+
     async fn start_http1(&mut self, client: &Client, host: &str) -> Result<()> {
         let request: Arc<[u8]> = request(host, TARGET).into_bytes().into();
         for _ in 0..AT_ONCE {
@@ -100,6 +119,14 @@ pub struct Answer {
 }
 
 impl Answer {
+    pub fn expect(&self, status: u16) -> Result<()> {
+        if self.status == status {
+            Ok(())
+        } else {
+            fail(format!("status {}, not {status}: {}", self.status, self.head))
+        }
+    }
+
     fn expect_ok(&self) -> Result<()> {
         if self.status == 200 && self.body_bytes == crate::standin::BODY_BYTES {
             return Ok(());

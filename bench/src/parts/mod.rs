@@ -4,6 +4,7 @@ mod cold;
 mod flood;
 mod hot;
 mod orders;
+mod plugins;
 mod requests;
 mod startup;
 mod store;
@@ -45,6 +46,7 @@ pub fn title(letter: char) -> &'static str {
         'f' => "Hot names in a flood of unknown ones",
         'g' => "Orders of certificates",
         'h' => "Very many names in CertService's store",
+        'i' => "Plugins: calls, a million redirects, and guests that misbehave",
         _ => "",
     }
 }
@@ -66,6 +68,7 @@ pub async fn run(letter: char, wanted: &[char], effort: Effort) -> Result<Vec<(c
         'f' => flood::run(effort).await.map(one),
         'g' => orders::run(effort).await.map(one),
         'h' => store::run(effort).await.map(one),
+        'i' => plugins::run(effort).await.map(one),
         _ => fail(format!("there is no part `{letter}`")),
     }
 }

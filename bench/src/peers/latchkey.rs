@@ -125,7 +125,8 @@ async fn apply(admin: &Api, config: &Value) -> Result<()> {
     admin.put("/v1/config", config.to_string()).await?.expect(200).context("apply the configuration")
 }
 
-async fn push(admin: &Api, plugin: &str) -> Result<String> {
+/// Uploads a guest: its digest.
+pub async fn push(admin: &Api, plugin: &str) -> Result<String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/built/{plugin}.wasm"));
     let bytes = std::fs::read(&file).context(format!("{}: run plugins/build.sh", file.display()))?;
     let digest = format!("sha256:{}", hex(&contract::bundle::sha256(&bytes)));

@@ -19,7 +19,7 @@ use support::{Context, Result, program};
 use tokio::net::TcpStream;
 
 pub use self::caddy::{caddy_on_demand, caddy_stores};
-pub use self::latchkey::{Latchkey, LatchkeySetup};
+pub use self::latchkey::{Latchkey, LatchkeySetup, push};
 use crate::cpu::Meter;
 
 pub const LATCHKEY: &str = "latchkey";
@@ -100,6 +100,14 @@ pub async fn terminators(site: &Site<'_>, pems: &Path, names: usize) -> (Vec<Ser
     ];
     let (servers, missing) = sorted(started);
     (servers, missing, notes)
+}
+
+/// Servers that know these redirects, as nginx's `map` has them.
+pub async fn redirectors(site: &Site<'_>, map: &str) -> (Vec<Server>, Vec<Missing>) {
+    sorted([
+        ("nginx map", nginx::redirects_by_map(site, map).await),
+        (NGINX_LUA, nginx::redirects_by_lua(site, map).await),
+    ])
 }
 
 fn sorted<const N: usize>(started: [(&str, Result<Server>); N]) -> (Vec<Server>, Vec<Missing>) {

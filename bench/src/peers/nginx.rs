@@ -62,11 +62,7 @@ pub(super) async fn files(site: &Site<'_>, pems: &Path) -> Result<Server> {
 
 /// By Lua, with parsed certificates kept in a table of the worker for ever.
 pub(super) async fn lua(site: &Site<'_>, pems: &Path) -> Result<Server> {
-    let modules = ["ndk_http_module.so", "ngx_http_lua_module.so"].map(|file| format!("{MODULES}/{file}"));
-    if let Some(missing) = modules.iter().find(|module| !Path::new(module).is_file()) {
-        return fail(format!("{missing} is not installed (Debian: libnginx-mod-http-lua)"));
-    }
-    let load: String = modules.iter().map(|module| format!("load_module {module};\n")).collect();
+    let load = lua_modules()?;
     let init = "init_by_lua_block { ssl = require \"ngx.ssl\"; certificates = {} }\n";
     let choose = format!(
         "ssl_certificate {};\nssl_certificate_key {};\nssl_certificate_by_lua_block {{\n\
@@ -80,6 +76,58 @@ pub(super) async fn lua(site: &Site<'_>, pems: &Path) -> Result<Server> {
         pems.display()
     );
     terminator(NGINX_LUA, site, &load, init, &choose).await
+}
+
+/// Redirects of a `map`, which nginx hashes when it starts.
+pub(super) async fn redirects_by_map(site: &Site<'_>, map: &str) -> Result<Server> {
+    let file = site.folder.join("redirects.map");
+    folder::write(&file, map)?;
+    let sizes = "map_hash_max_size 4194304;\nmap_hash_bucket_size 128;\n";
+    let init = format!("{sizes}map $uri $redirect {{\ndefault \"\";\ninclude {};\n}}\n", file.display());
+    let decide = "if ($redirect) { return 308 $redirect$is_args$args; }\n";
+    redirector("nginx map", site, "", &init, decide).await
+}
+
+/// The same in a table of the worker's Lua.
+pub(super) async fn redirects_by_lua(site: &Site<'_>, map: &str) -> Result<Server> {
+    let file = site.folder.join("redirects.txt");
+    folder::write(&file, map)?;
+    let load = lua_modules()?;
+    let init = format!(
+        "init_by_lua_block {{\nredirects = {{}}\nfor line in io.lines(\"{}\") do\n\
+         local from, to = line:match(\"^(%S+) (%S+);$\")\nredirects[from] = to\nend\n}}\n",
+        file.display()
+    );
+    let decide = "rewrite_by_lua_block {\nlocal to = redirects[ngx.var.uri]\n\
+                  if to then return ngx.redirect(to .. (ngx.var.is_args or \"\") .. (ngx.var.args or \"\"), 308) end\n}\n";
+    redirector(NGINX_LUA, site, &load, &init, decide).await
+}
+
+async fn redirector(name: &'static str, site: &Site<'_>, load: &str, init: &str, decide: &str) -> Result<Server> {
+    let program = program::find("nginx").context("nginx is not installed")?;
+    let folder = site.folder.join(name.replace(' ', "-"));
+    std::fs::create_dir_all(&folder)?;
+    let plain = port::free()?;
+    let Site { host, upstream, chain, key, .. } = site;
+    let config = format!(
+        "{}{init}upstream site {{ server {upstream}; keepalive 1024; keepalive_requests 1000000000; }}\n\
+         server {{\nlisten {plain} ssl http2;\nserver_name {host};\nssl_certificate {};\nssl_certificate_key {};\n\
+         {decide}location / {{\nproxy_pass http://site;\n{FORWARDED}}}\n}}\n}}\n",
+        preamble(&folder, load),
+        chain.display(),
+        key.display(),
+    );
+    let file = folder.join("nginx.conf");
+    folder::write(&file, config)?;
+    run(name, &program, &folder, &file, Addresses { plain, policies: None }).await
+}
+
+fn lua_modules() -> Result<String> {
+    let modules = ["ndk_http_module.so", "ngx_http_lua_module.so"].map(|file| format!("{MODULES}/{file}"));
+    if let Some(missing) = modules.iter().find(|module| !Path::new(module).is_file()) {
+        return fail(format!("{missing} is not installed (Debian: libnginx-mod-http-lua)"));
+    }
+    Ok(modules.iter().map(|module| format!("load_module {module};\n")).collect())
 }
 
 async fn terminator(name: &'static str, site: &Site<'_>, load: &str, init: &str, certificate: &str) -> Result<Server> {

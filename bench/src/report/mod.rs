@@ -90,7 +90,7 @@ pub fn keep(folder: &Path, part: &Part) -> Result<()> {
 
 pub fn render(folder: &Path) -> Result<()> {
     let mut parts = Vec::new();
-    for letter in 'a'..='h' {
+    for letter in 'a'..='i' {
         let file = folder.join(format!("{letter}.json"));
         if file.is_file() {
             let part: Part = serde_json::from_str(&folder::read(&file)?).context(file.display())?;
