@@ -120,7 +120,7 @@ impl Service {
             hands: runner.hands(),
         };
         let hurry = Arc::new(Wake::new());
-        let server = Server::bind(&config.listen, api.metrics.clone()).await?;
+        let server = Server::bind(&config.listen, &api.metrics.tls_files_unusable)?;
         Ok(Self { server, api: Arc::new(api), runner, planner, senders, hurry, tickets, _lock: lock })
     }
 

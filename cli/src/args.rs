@@ -1,3 +1,4 @@
+mod admin;
 mod certservice;
 mod keys;
 mod pki;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+pub use self::admin::{AdminArgs, ConfigAction, Why};
 use self::certservice::seconds;
 pub use self::certservice::{
     AuditAction, BudgetAction, CertAction, CertServiceArgs, DomainAction, EdgeAction, ImportAction, IssueArgs,
@@ -16,10 +18,7 @@ pub use self::keys::KeysAction;
 pub use self::pki::{PkiAction, PkiArgs, Role};
 pub use self::plugins::{HstsAction, HstsArgs, PluginAction, RedirectsAction, RunArgs, TableAction, ToProxy};
 pub use self::shadow::{Change, ShadowAction};
-use crate::client::Target;
 pub use crate::import::Format;
-
-const ADMIN: &str = "unix:/run/latchkey/proxy.sock";
 
 /// The operator's command for Latchkey: domains and their certificates, a proxy's configuration and plugins.
 #[derive(Debug, Parser)]
@@ -188,64 +187,6 @@ pub enum By {
     Handshakes,
     /// Names that nobody registered, by registered domain
     UnknownSni,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct AdminArgs {
-    /// The proxy's admin socket.
-    #[arg(long, global = true, env = "LATCHKEY_ADMIN", value_name = "WHERE", default_value = ADMIN)]
-    pub admin: Target,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ConfigAction {
-    /// Print the configuration as it was applied. Applying it again changes nothing.
-    Dump,
-    /// Check a configuration as `apply` does and say what it would change; change nothing.
-    Plan {
-        /// JSON; `-` reads standard input.
-        file: PathBuf,
-    },
-    /// Check a configuration and put it in force; requests in flight are not disturbed.
-    Apply {
-        /// JSON; `-` reads standard input.
-        file: PathBuf,
-        #[command(flatten)]
-        why: Why,
-    },
-    /// What a revision changed, or what lies between two of them.
-    Diff {
-        /// Default: the running one.
-        revision: Option<u64>,
-        /// Compared with this one instead of the one before.
-        #[arg(long, value_name = "REVISION")]
-        since: Option<u64>,
-    },
-    /// Take up an earlier revision again, as a new one.
-    Revert {
-        revision: u64,
-        /// Say what it would change; change nothing.
-        #[arg(long)]
-        dry_run: bool,
-        #[command(flatten)]
-        why: Why,
-    },
-    /// The revisions: when, who, what and why.
-    Log {
-        /// How many, newest first.
-        #[arg(long, default_value_t = 20, value_name = "COUNT")]
-        limit: usize,
-    },
-}
-
-#[derive(Debug, Default, clap::Args)]
-pub struct Why {
-    /// Why, for those who read the log later.
-    #[arg(long, short, default_value = "")]
-    pub message: String,
-    /// Only where the running configuration still has this ETag (`config dump --json` tells it).
-    #[arg(long, value_name = "ETAG")]
-    pub if_match: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

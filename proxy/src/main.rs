@@ -70,6 +70,8 @@ enum Command {
         #[arg(long)]
         memory_bytes: Option<u64>,
     },
+    /// Print the OpenAPI document of the admin API
+    Openapi,
     /// Look into a plugin, test and measure it as this edge would run it
     Plugin {
         #[command(subcommand)]
@@ -93,6 +95,10 @@ fn main() -> ExitCode {
         Some(Command::CompilePlugin { seconds_max, mib_max, memory_bytes }) => {
             let done = compile_standard_input(CompileLimits { seconds_max, mib_max }, memory_bytes);
             return told_as_it_is(done);
+        }
+        Some(Command::Openapi) => {
+            print!("{}", proxy::control::openapi());
+            Ok(())
         }
         Some(Command::Plugin { tool }) => {
             // What a guest says as it panics.

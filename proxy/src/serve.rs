@@ -63,7 +63,7 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
     let known = Arc::new(known.unwrap_or_default());
     let control = Arc::new(Control::new(&config, supply.clone(), table.clone(), known.clone())?);
     control_runtime.block_on(control.restore())?;
-    let names = Names::make(&config.data_dir, &config.admin_socket, successor.is_some())?;
+    let names = Names::make(&config.data_dir, &config.admin.socket, successor.is_some())?;
 
     let edge = config.edge_key.kid().to_owned();
     let edge_key = Arc::new(config.edge_key);

@@ -3,6 +3,7 @@
 mod preview;
 mod rules;
 mod shadow;
+mod told;
 
 use std::collections::BTreeMap;
 
@@ -11,10 +12,14 @@ use serde::{Deserialize, Serialize};
 pub use self::preview::{HOSTS_MAX, MOMENTS_MAX, Preview, PreviewHost, Previewed, PreviewedHost};
 pub use self::rules::{RulesOfBinding, UnusedRule, UnusedRules};
 pub use self::shadow::{Shadow, ShadowCost, ShadowDifference, ShadowExample, ShadowReport, Shadows};
+pub use self::told::{
+    AuditEntry, AuditPage, ListenerInfo, PluginInfo, Plugins, Ranked, Ranking, Readiness, TableInfo, Tables,
+};
 use crate::api::Fault;
 
 /// One applied configuration, without its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Revision {
     /// From 1, without gaps.
     pub number: u64,
@@ -37,6 +42,7 @@ pub struct Revision {
 
 /// Who applied a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Author {
     /// Of the process at the other end of the Unix socket, as the kernel says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,6 +50,9 @@ pub struct Author {
     /// That user's name on the edge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// Over TCP: the role, and the first digits of the SHA-256 of the token or certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
     /// Who the caller says to act for; nobody checks it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -51,10 +60,11 @@ pub struct Author {
 
 impl std::fmt::Display for Author {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.user, self.uid) {
-            (Some(user), _) => f.write_str(user)?,
-            (None, Some(uid)) => write!(f, "uid {uid}")?,
-            (None, None) => f.write_str("unknown")?,
+        match (&self.caller, &self.user, self.uid) {
+            (Some(caller), ..) => f.write_str(caller)?,
+            (_, Some(user), _) => f.write_str(user)?,
+            (_, None, Some(uid)) => write!(f, "uid {uid}")?,
+            (_, None, None) => f.write_str("unknown")?,
         }
         self.by.as_ref().map_or(Ok(()), |by| write!(f, " for {by}"))
     }
@@ -62,12 +72,14 @@ impl std::fmt::Display for Author {
 
 /// Answer of `GET /v1/revisions`, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Revisions {
     pub revisions: Vec<Revision>,
 }
 
 /// Answer of `PUT /v1/config`, and of going back to a revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Applied {
     /// The one that is in force now.
     pub revision: u64,
@@ -78,6 +90,7 @@ pub struct Applied {
 
 /// What a configuration changes, compared with the running one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Plan {
     /// For a person.
     pub summary: String,
@@ -99,6 +112,7 @@ pub struct Plan {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Extent {
     pub added: u64,
     pub changed: u64,
@@ -115,6 +129,7 @@ impl Extent {
 
 /// What is different in the text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Diff {
     pub differences: Vec<Difference>,
     /// How many there are beyond these.
@@ -123,6 +138,7 @@ pub struct Diff {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Difference {
     /// JSON pointer (RFC 6901): into the old text where something was removed, else into the new one.
     pub at: String,
@@ -135,6 +151,7 @@ pub struct Difference {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DifferenceKind {
     Added,

@@ -5,35 +5,23 @@ use std::sync::Arc;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::AUTHORIZATION;
+use door::{Identified, Peer, Roles, Unidentified};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::Api;
-use super::listen::Peer;
 use super::problem::{ApiError, is_verb, wrong_method};
 use super::routes::Route;
-use super::tls::Presented;
-use crate::config::{ClientCertificate, Grant, KnownBy, Token};
-
-/// Longest bearer token that is hashed.
-const TOKEN_BYTES_MAX: usize = 512;
+use crate::config::Grant;
 
 /// Who calls, as far as the API cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// By a token, or by a client certificate.
-    Known(Known),
+    Known(Identified<Grant>),
     /// On a Unix socket: who may open it is trusted with what tokens are not configured for.
     Local { trusted: bool },
     /// Nobody asked who: the route is for all.
     Anybody,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
-    grant: Grant,
-    /// SHA-256 of the token or of the certificate.
-    sha256: [u8; 32],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,17 +76,6 @@ impl Allowed {
         }
     }
 
-    pub(super) fn roles(self) -> &'static [&'static str] {
-        match self {
-            Self::Domains => &["app", "operator"],
-            Self::SeeDomains => &["app", "operator", "viewer"],
-            Self::Edge => &["edge"],
-            Self::Operator => &["operator"],
-            Self::See | Self::Watch => &["operator", "viewer"],
-            Self::Anybody => &[],
-        }
-    }
-
     fn words(self) -> &'static str {
         match self {
             Self::Domains => "role app or operator",
@@ -112,11 +89,24 @@ impl Allowed {
     }
 }
 
+impl Roles for Allowed {
+    fn roles(&self) -> &'static [&'static str] {
+        match self {
+            Self::Domains => &["app", "operator"],
+            Self::SeeDomains => &["app", "operator", "viewer"],
+            Self::Edge => &["edge"],
+            Self::Operator => &["operator"],
+            Self::See | Self::Watch => &["operator", "viewer"],
+            Self::Anybody => &[],
+        }
+    }
+}
+
 impl Caller {
     /// The tenant whose domains it is confined to.
     pub(super) fn tenant(&self) -> Option<&str> {
         match self {
-            Self::Known(Known { grant: Grant::App { tenant }, .. }) => Some(tenant),
+            Self::Known(Identified { grant: Grant::App { tenant }, .. }) => Some(tenant),
             _ => None,
         }
     }
@@ -125,7 +115,7 @@ impl Caller {
     /// enough to find it in the boot file, or in the list of who issued it.
     pub(super) fn actor(&self) -> String {
         let (grant, sha256) = match self {
-            Self::Known(Known { grant, sha256 }) => (grant, sha256),
+            Self::Known(Identified { grant, sha256 }) => (grant, sha256),
             Self::Local { .. } => return "local".to_owned(),
             Self::Anybody => return "anybody".to_owned(),
         };
@@ -187,49 +177,13 @@ fn admit(
     }
 }
 
-/// Who sends a token is who the token says, whatever certificate the connection has.
 fn identify(api: &Api, headers: &HeaderMap, peer: &Peer) -> Result<Caller, ApiError> {
-    let (known, networks) = match (headers.get(AUTHORIZATION), &peer.certificate) {
-        (Some(header), _) => {
-            let token = header.as_bytes().split_at_checked(7);
-            let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
-            let token = token.map(|(_, token)| token.trim_ascii()).filter(|token| token.len() <= TOKEN_BYTES_MAX);
-            let Token { grant, sha256, networks } =
-                token.and_then(|token| known(&api.tokens, token)).ok_or_else(unknown_caller)?;
-            (Known { grant, sha256 }, networks)
-        }
-        (None, Some(presented)) => {
-            let of_it = api.certificates.iter().find(|certificate| is(&certificate.known_by, presented));
-            let ClientCertificate { grant, networks, .. } = of_it.cloned().ok_or_else(unknown_caller)?;
-            (Known { grant, sha256: presented.sha256 }, networks)
-        }
-        (None, None) if api.local => {
-            return Ok(Caller::Local { trusted: api.tokens.is_empty() });
-        }
-        (None, None) => return Err(unknown_caller()),
-    };
-    if networks.allow(peer.address) { Ok(Caller::Known(known)) } else { Err(wrong_network()) }
-}
-
-fn is(known_by: &KnownBy, presented: &Presented) -> bool {
-    match known_by {
-        KnownBy::Uri(wanted) => presented.uris.contains(wanted),
-        KnownBy::UriStart(start) => presented.uris.iter().any(|uri| uri.starts_with(start)),
-        KnownBy::Sha256(sha256) => presented.sha256 == *sha256,
+    match door::identify(&api.tokens, &api.certificates, headers, peer) {
+        Ok(known) => Ok(Caller::Known(known)),
+        Err(Unidentified::Nobody) if api.local => Ok(Caller::Local { trusted: api.tokens.is_empty() }),
+        Err(Unidentified::Nobody | Unidentified::Unknown) => Err(unknown_caller()),
+        Err(Unidentified::WrongNetwork) => Err(wrong_network()),
     }
-}
-
-/// Looks at all tokens, whichever fits, so that the time tells nothing.
-fn known(tokens: &[Token], presented: &[u8]) -> Option<Token> {
-    let digest = contract::bundle::sha256(presented);
-    let mut found = None;
-    for token in tokens {
-        let difference = digest.iter().zip(&token.sha256).fold(0, |sum, (a, b)| sum | (a ^ b));
-        if std::hint::black_box(difference) == 0 {
-            found = Some(token);
-        }
-    }
-    found.cloned()
 }
 
 fn unknown_caller() -> ApiError {

@@ -2,32 +2,35 @@
 
 use std::sync::Arc;
 
-use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::routing::{delete, get, post, put};
 use contract::api::*;
 use contract::journal;
+use door::{Info, PathInput, route};
 use serde_json::json;
 
 use super::access::Allowed::{self, *};
-use super::openapi::{About, route};
 use super::{
     Api, audit, budgets, changes, doctor, domains, edges, events, forecast, health, keys, lists, own, page, rewrap,
     verbs, webhooks,
 };
 
-pub(super) struct Route {
-    pub(super) method: &'static str,
-    /// As it is documented; a verb (`{name}:check`) is told apart by the handler.
-    pub(super) path: &'static str,
-    pub(super) allowed: Allowed,
-    pub(super) handler: MethodRouter<Arc<Api>>,
-    pub(super) about: About,
-}
+pub(super) type Route = door::Route<Arc<Api>, Allowed>;
 
-impl Route {
-    /// As the router has it.
-    pub(super) fn served_at(&self) -> &'static str {
-        self.path.split_once("}:").map_or(self.path, |(before, _)| &self.path[..=before.len()])
-    }
+/// The document that describes this API, in the form in which it is checked in.
+pub fn openapi() -> String {
+    let info = Info {
+        title: "Latchkey CertService",
+        version: env!("CARGO_PKG_VERSION"),
+        says: "Registers domains, obtains their certificates and hands them, sealed, to the edges. \
+               `x-roles` of an operation are the roles that may ask it; without them anybody may.",
+        path_inputs: &[PathInput {
+            name: "name",
+            says: "a host name; Unicode is taken, too",
+            example: "shop.example",
+            format: Some("hostname"),
+        }],
+    };
+    door::openapi(&info, &routes())
 }
 
 pub(super) fn routes() -> Vec<Route> {

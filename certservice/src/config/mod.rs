@@ -11,14 +11,13 @@ pub mod file;
 mod tests;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use contract::ChallengeKind;
 use contract::api::Fault;
 use contract::document::Document;
 use contract::sealed::Recipient;
-use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 pub(crate) use self::check::is_tenant;
@@ -59,61 +58,10 @@ pub struct Config {
     pub dns: Vec<DnsProvider>,
 }
 
-#[derive(Debug)]
-pub enum Listen {
-    Unix(PathBuf),
-    Tcp { address: SocketAddr, tls: Option<TlsFiles>, networks: Networks },
-}
+pub use door::{ClientFiles, KnownBy, Listen, Networks, TlsFiles};
 
-/// They are read again when they change.
-#[derive(Debug, Clone)]
-pub struct TlsFiles {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    pub client: Option<ClientFiles>,
-}
-
-/// By what client certificates are believed.
-#[derive(Debug, Clone)]
-pub struct ClientFiles {
-    pub ca: PathBuf,
-    pub crl: Option<PathBuf>,
-    pub required: bool,
-}
-
-/// From where something is allowed; from anywhere where it is empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Networks(pub Vec<IpNet>);
-
-impl Networks {
-    pub fn allow(&self, address: Option<IpAddr>) -> bool {
-        let address = address.map(|address| address.to_canonical());
-        self.0.is_empty() || self.0.iter().any(|net| address.is_some_and(|address| net.contains(&address)))
-    }
-}
-
-/// A bearer token: its hash and what it allows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
-    pub grant: Grant,
-    pub sha256: [u8; 32],
-    pub networks: Networks,
-}
-
-/// A TLS client certificate of a CA that is believed, and what it allows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCertificate {
-    pub grant: Grant,
-    pub known_by: KnownBy,
-    pub networks: Networks,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KnownBy {
-    Uri(String),
-    UriStart(String),
-    Sha256([u8; 32]),
-}
+pub type Token = door::Token<Grant>;
+pub type ClientCertificate = door::ClientCertificate<Grant>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {

@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::Failure;
 use crate::args::RunArgs;
 use crate::author;
-use crate::client::{Admin, Order, Target};
+use crate::client::{Admin, Order};
 use crate::command::push_file;
 
 const HTTPS_PORT: u16 = 8443;
@@ -80,7 +80,7 @@ impl Running {
             None => Some(Upstream::start("a sample server", port::free()?).await?),
         };
         let upstream = args.upstream.clone().or_else(|| sample.as_ref().map(Upstream::url)).unwrap_or_default();
-        let admin = Admin::new(&Target::Unix(fleet.edge_setup.admin_socket()))?;
+        let admin = Admin::local(fleet.edge_setup.admin_socket())?;
         let running = Self { fleet, admin, upstream, _sample: sample, source, seen: 0 };
         running.certify().await?;
         Ok(running)

@@ -1,77 +1,20 @@
-use contract::admin::{Applied, Crashes, Plan, Preview, Previewed, Revision, Revisions, Shadow, Shadows, UnusedRules};
+use std::path::PathBuf;
+
+use contract::admin::{
+    Applied, AuditEntry, AuditPage, Crashes, Plan, PluginInfo, Plugins, Preview, Previewed, Ranking, Readiness,
+    Revision, Revisions, Shadow, Shadows, TableInfo, Tables, UnusedRules,
+};
 use contract::bundle::sha256;
 use contract::plugin::SIGNATURE_HEADER;
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
-use serde::{Deserialize, Serialize};
 
+use super::credentials::{Credentials, read};
 use super::{ClientError, Target, header};
+use crate::args::AdminArgs;
 
 pub struct Admin {
     target: Target,
     client: Client,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Readiness {
-    pub ready: bool,
-    /// Why not.
-    pub reasons: Vec<String>,
-    pub revision: u64,
-    /// `ok`, or why it does not answer; a proxy that has its certificates serves without it.
-    pub certservice: String,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Plugin {
-    /// `sha256:` and hexadecimal digits.
-    pub digest: String,
-    /// As the plugin calls itself.
-    pub name: String,
-    pub version: String,
-    /// Which hooks it has.
-    pub class: String,
-    /// The key that vouches for it.
-    pub signed_by: Option<String>,
-}
-
-/// A text that plugins read.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Table {
-    /// `sha256:` and hexadecimal digits.
-    pub digest: String,
-    pub bytes: u64,
-    /// Unix seconds.
-    pub uploaded_at: u64,
-    /// What the running configuration calls it.
-    pub named: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Tables {
-    tables: Vec<Table>,
-}
-
-/// The hosts that a proxy is asked for most.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Ranking {
-    pub by: String,
-    /// How far it looks back.
-    pub seconds: u64,
-    pub total: u64,
-    pub names: Vec<Ranked>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Ranked {
-    pub name: String,
-    /// At most so many, and at least `at_least`.
-    pub count: u64,
-    pub at_least: u64,
-}
-
-#[derive(Deserialize)]
-struct Plugins {
-    plugins: Vec<Plugin>,
 }
 
 /// Whether a configuration is put in force or only looked at.
@@ -104,8 +47,24 @@ impl Order<'_> {
 }
 
 impl Admin {
-    pub fn new(target: &Target) -> Result<Self, ClientError> {
-        Ok(Self { client: target.client(|builder| builder)?, target: target.clone() })
+    pub fn new(args: &AdminArgs) -> Result<Self, ClientError> {
+        let token = args.admin_token_file.as_deref().map(read).transpose()?.map(|token| token.trim().to_owned());
+        let identity = args.admin_cert_file.as_deref().zip(args.admin_key_file.as_deref());
+        let credentials = Credentials::read(token, args.admin_ca_file.as_deref(), identity)?;
+        Ok(Self { client: args.admin.client(|builder| credentials.configure(builder))?, target: args.admin.clone() })
+    }
+
+    /// By its socket.
+    pub fn local(socket: PathBuf) -> Result<Self, ClientError> {
+        let target = Target::Unix(socket);
+        Ok(Self { client: target.client(|builder| builder)?, target })
+    }
+
+    /// Newest first.
+    pub async fn audit(&self, limit: u16) -> Result<Vec<AuditEntry>, ClientError> {
+        let page: AuditPage =
+            self.target.json(self.client.get(self.target.url(&format!("/v1/audit?limit={limit}")))).await?;
+        Ok(page.entries)
     }
 
     /// The configuration as it was applied, and its ETag.
@@ -170,7 +129,7 @@ impl Admin {
         Ok((digest, response.status() == StatusCode::CREATED))
     }
 
-    pub async fn plugins(&self) -> Result<Vec<Plugin>, ClientError> {
+    pub async fn plugins(&self) -> Result<Vec<PluginInfo>, ClientError> {
         let answer: Plugins = self.target.json(self.client.get(self.target.url("/v1/plugins"))).await?;
         Ok(answer.plugins)
     }
@@ -184,7 +143,7 @@ impl Admin {
         Ok(response.status() == StatusCode::CREATED)
     }
 
-    pub async fn tables(&self) -> Result<Vec<Table>, ClientError> {
+    pub async fn tables(&self) -> Result<Vec<TableInfo>, ClientError> {
         let answer: Tables = self.target.json(self.client.get(self.target.url("/v1/tables"))).await?;
         Ok(answer.tables)
     }

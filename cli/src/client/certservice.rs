@@ -6,11 +6,11 @@ use contract::api::{
     DomainPage, EdgeKeyInfo, Forecast, KeyPage, PutDomain, RetiredKey, RevokeDomain, RevokeReason,
 };
 use contract::journal::{Archived, Head, Page};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Certificate, Client, Identity};
+use reqwest::Client;
+use reqwest::header::CONTENT_TYPE;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
+use super::credentials::{Credentials, read};
 use super::{ClientError, Target};
 use crate::args::CertServiceArgs;
 
@@ -67,31 +67,9 @@ impl CertService {
             Some(file) => Some(read(file)?.trim().to_owned()),
             None => args.token.clone(),
         };
-        let root = args.ca_file.as_ref().map(|file| {
-            let not_pem = |error: reqwest::Error| setup(file.display(), error);
-            Certificate::from_pem_bundle(read(file)?.as_bytes()).map_err(not_pem)
-        });
-        let roots = root.transpose()?.unwrap_or_default();
-        let identity = match (&args.cert_file, &args.key_file) {
-            (Some(certificate), Some(key)) => {
-                let loaded =
-                    Identity::from_pkcs8_pem(read(certificate)?.as_bytes(), Zeroizing::new(read(key)?).as_bytes());
-                Some(loaded.map_err(|error| setup(certificate.display(), error))?)
-            }
-            _ => None,
-        };
-        let mut headers = HeaderMap::new();
-        if let Some(token) = token {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-                .map_err(|_| setup("token", "it holds characters that a header can't carry"))?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
-        let client = target.client(|builder| {
-            let builder = builder.default_headers(headers);
-            let builder = roots.into_iter().fold(builder, |builder, root| builder.add_root_certificate(root));
-            identity.into_iter().fold(builder, |builder, identity| builder.identity(identity))
-        })?;
+        let identity = args.cert_file.as_deref().zip(args.key_file.as_deref());
+        let credentials = Credentials::read(token, args.ca_file.as_deref(), identity)?;
+        let client = target.client(|builder| credentials.configure(builder))?;
         Ok(Self { target, client })
     }
 
@@ -243,12 +221,4 @@ impl CertService {
     fn domain_url(&self, name: &Hostname) -> String {
         self.target.url(&format!("/v1/domains/{name}"))
     }
-}
-
-fn read(file: &std::path::Path) -> Result<String, ClientError> {
-    std::fs::read_to_string(file).map_err(|error| setup(file.display(), error))
-}
-
-fn setup(file: impl std::fmt::Display, reason: impl std::fmt::Display) -> ClientError {
-    ClientError::Setup { file: file.to_string(), reason: reason.to_string() }
 }

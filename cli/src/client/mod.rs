@@ -2,6 +2,7 @@
 
 mod admin;
 mod certservice;
+mod credentials;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use contract::api::Problem;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url};
 
-pub use admin::{Admin, Intent, Order, Plugin, Readiness, ShadowChange};
+pub use admin::{Admin, Intent, Order, ShadowChange};
 pub use certservice::{CertService, Edge, ListOptions};
 
 const CONNECT_SECONDS_MAX: u64 = 5;

@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use contract::admin::{Applied, Extent, Plan, Revision};
+use contract::admin::{Applied, AuditEntry, Extent, Plan, Revision};
 use serde_json::json;
 
 use super::text;
@@ -11,7 +11,7 @@ use crate::failure::{difference, shown};
 use crate::when::date;
 
 pub(super) async fn run(args: &AdminArgs, action: ConfigAction, json: bool) -> Result<(), Failure> {
-    let admin = Admin::new(&args.admin)?;
+    let admin = Admin::new(args)?;
     match action {
         ConfigAction::Dump => dump(&admin, json).await,
         ConfigAction::Plan { file } => {
@@ -36,6 +36,12 @@ pub(super) async fn run(args: &AdminArgs, action: ConfigAction, json: bool) -> R
             let applied = admin.revert(revision, ordered(&why, dry_run)).await?;
             let words = if dry_run { planned(&applied.plan) } else { done(&applied) };
             say(json, &applied, &(remarks(&applied.plan, None) + &words));
+            Ok(())
+        }
+        ConfigAction::Audit { limit } => {
+            let entries = admin.audit(limit).await?;
+            let lines: Vec<_> = entries.iter().map(audited).collect();
+            say(json, &entries, &lines.join("\n"));
             Ok(())
         }
         ConfigAction::Log { limit } => {
@@ -108,6 +114,13 @@ fn logged(revision: &Revision) -> String {
     let message = if revision.message.is_empty() { String::new() } else { format!("\n      {}", revision.message) };
     let Revision { number, at, who, summary, .. } = revision;
     format!("{number:<5} {}  {who}{reverts}: {summary}{message}", date(*at))
+}
+
+fn audited(entry: &AuditEntry) -> String {
+    let AuditEntry { at, who, from, method, path, status, message } = entry;
+    let from = from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
+    let message = if message.is_empty() { String::new() } else { format!(": {message}") };
+    format!("{}  {status}  {method} {path}  {who}{from}{message}", date(*at))
 }
 
 /// Faults are told with the file that they are in.

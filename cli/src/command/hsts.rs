@@ -25,7 +25,7 @@ pub(super) async fn run(
     action: HstsAction,
     json: bool,
 ) -> Result<(), Failure> {
-    let admin = Admin::new(&admin.admin)?;
+    let admin = Admin::new(admin)?;
     let (HstsAction::Status(args) | HstsAction::Plan(args)) = &action;
     let names = names(certservice, args).await?;
     let lacking: Vec<Hostname> = names.iter().filter(|name| name.lacks).map(|name| name.asked.host.clone()).collect();

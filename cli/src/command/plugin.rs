@@ -30,9 +30,9 @@ pub(super) async fn run(args: &AdminArgs, action: PluginAction, json: bool) -> R
             }
             Ok(())
         }
-        PluginAction::Push { file, key } => push(&Admin::new(&args.admin)?, &file, key.as_deref(), json).await,
-        PluginAction::Ls => list(&Admin::new(&args.admin)?, json).await,
-        PluginAction::Crashes { name } => crashes(&Admin::new(&args.admin)?, &name, json).await,
+        PluginAction::Push { file, key } => push(&Admin::new(args)?, &file, key.as_deref(), json).await,
+        PluginAction::Ls => list(&Admin::new(args)?, json).await,
+        PluginAction::Crashes { name } => crashes(&Admin::new(args)?, &name, json).await,
         PluginAction::New { name } => {
             let folder = author::new(&name)?;
             if json {

@@ -14,7 +14,7 @@ pub(super) async fn run(admin: &AdminArgs, action: RedirectsAction, json: bool) 
     match action {
         RedirectsAction::Import { from, table, file } => import(from, table, &file, json),
         RedirectsAction::Unused { days, plugin } => {
-            let unused = Admin::new(&admin.admin)?.unused_rules(&plugin, days).await?;
+            let unused = Admin::new(admin)?.unused_rules(&plugin, days).await?;
             if json {
                 println!("{}", json!(unused));
             } else {

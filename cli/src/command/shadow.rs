@@ -9,7 +9,7 @@ use crate::client::{Admin, ShadowChange};
 use crate::when::date;
 
 pub(super) async fn run(args: &AdminArgs, action: ShadowAction, json: bool) -> Result<(), Failure> {
-    let admin = Admin::new(&args.admin)?;
+    let admin = Admin::new(args)?;
     match action {
         ShadowAction::Start { plugin, with, config, tables, percent, change } => {
             let mut settings = Map::from_iter([("percent".to_owned(), json!(percent))]);

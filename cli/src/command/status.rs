@@ -34,7 +34,7 @@ pub(super) async fn run(admin: &AdminArgs, certservice: &CertServiceArgs, json: 
 }
 
 async fn proxy(args: &AdminArgs) -> Result<String, String> {
-    let readiness = async { Admin::new(&args.admin)?.readiness().await };
+    let readiness = async { Admin::new(args)?.readiness().await };
     let readiness = readiness.await.map_err(|error| error.to_string())?;
     let state = format!("configuration revision {}; CertService: {}", readiness.revision, readiness.certservice);
     if readiness.ready { Ok(state) } else { Err(readiness.reasons.join("; ")) }

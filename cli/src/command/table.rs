@@ -11,7 +11,7 @@ use crate::client::Admin;
 use crate::when::date;
 
 pub(super) async fn run(args: &AdminArgs, action: TableAction, json: bool) -> Result<(), Failure> {
-    let admin = Admin::new(&args.admin)?;
+    let admin = Admin::new(args)?;
     match action {
         TableAction::Push { file } => push(&admin, &file, json).await,
         TableAction::Ls => list(&admin, json).await,

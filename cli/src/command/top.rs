@@ -5,7 +5,7 @@ use crate::args::{AdminArgs, By};
 use crate::client::Admin;
 
 pub(super) async fn run(admin: &AdminArgs, by: By, n: u16, json: bool) -> Result<(), Failure> {
-    let ranking = Admin::new(&admin.admin)?.top(name(by), n).await?;
+    let ranking = Admin::new(admin)?.top(name(by), n).await?;
     if json {
         println!("{}", json!(ranking));
         return Ok(());

@@ -11,7 +11,7 @@ use support::{Result, fail, port, program};
 use super::site_config::{PLUGINS, SiteConfig};
 use super::talk::Talk;
 use crate::args::CertServiceArgs;
-use crate::client::{Admin, CertService, Order, Target};
+use crate::client::{Admin, CertService, Order};
 
 const HTTPS_PORT: u16 = 8443;
 const HTTP_PORT: u16 = 8080;
@@ -43,7 +43,7 @@ impl Demo {
             sites.push((Hostname::parse(name)?, upstream.url()));
             upstreams.push(upstream);
         }
-        let admin = Admin::new(&Target::Unix(fleet.edge_setup.admin_socket()))?;
+        let admin = Admin::local(fleet.edge_setup.admin_socket())?;
         let domains = CertService::new(&CertServiceArgs {
             certservice: Some(fleet.certservice_setup.url().parse().or_else(|error: String| fail(error))?),
             token: None,

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use contract::document::Faults;
 use deserr::{Deserr, ValuePointerRef};
 
+use super::admin::Admin;
 use super::edge::Edge;
 use crate::handover::LISTENERS_MAX;
 
@@ -138,14 +139,6 @@ pub(super) struct Redis {
     pub certificate_file: Option<String>,
     #[deserr(default)]
     pub key_file: Option<String>,
-}
-
-#[derive(Debug, Default, Deserr)]
-#[deserr(error = Faults, deny_unknown_fields)]
-pub(super) struct Admin {
-    /// `unix:/path`. Default: `admin.sock` in `data_dir`.
-    #[deserr(default)]
-    pub listen: Option<String>,
 }
 
 #[derive(Debug, Deserr)]
@@ -297,7 +290,7 @@ impl Default for Limits {
     }
 }
 
-fn parse_address(text: String) -> Result<SocketAddr, String> {
+pub(super) fn parse_address(text: String) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("`{text}` is not an address; expected ip:port, such as 0.0.0.0:443 or [::]:443"))
 }
 

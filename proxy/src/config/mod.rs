@@ -1,5 +1,6 @@
 //! The boot file, read, resolved and checked: what the rest of the code works with.
 
+mod admin;
 mod edge;
 mod file;
 mod names;
@@ -14,6 +15,7 @@ use contract::document::{read_toml, render};
 use contract::sealed::EdgeKey;
 use contract::signed::VerifyKeys;
 
+pub use self::admin::{AdminConfig, AdminRole, AdminTcp};
 pub use self::edge::token_settings;
 use self::file::File;
 pub use self::file::Protocol;
@@ -36,7 +38,7 @@ pub struct Config {
     /// Between two looks at CertService's feed of changes.
     pub poll: Duration,
     pub redis: Option<RedisConfig>,
-    pub admin_socket: PathBuf,
+    pub admin: AdminConfig,
     pub tls: Tls,
     pub names: NamePolicy,
     pub limits: Limits,
@@ -96,7 +98,7 @@ impl Config {
             poll: Duration::from_secs(file.certservice.poll_seconds.max(1)),
             certservice: certservice(file.certservice)?,
             redis: file.redis.map(redis).transpose()?,
-            admin_socket: admin_socket(file.admin.listen.as_deref(), &data_dir)?,
+            admin: admin::resolve(file.admin, &data_dir)?,
             names: names::policy(&file.tls)?,
             tls: Tls {
                 handshake_timeout: Duration::from_millis(file.tls.handshake_timeout_ms),
@@ -250,14 +252,6 @@ fn redis(file: file::Redis) -> Result<RedisConfig, ConfigError> {
         _ => return Err(wrong("redis.certificate_file and redis.key_file come together")),
     };
     Ok(RedisConfig { url, root, identity })
-}
-
-fn admin_socket(listen: Option<&str>, data_dir: &Path) -> Result<PathBuf, ConfigError> {
-    match listen.map(|listen| listen.strip_prefix("unix:").ok_or(listen)) {
-        None => Ok(data_dir.join("admin.sock")),
-        Some(Ok(path)) if !path.is_empty() => Ok(path.into()),
-        Some(_) => Err(ConfigError::Setting("admin.listen: expected unix:/path/to/admin.sock".into())),
-    }
 }
 
 #[cfg(test)]

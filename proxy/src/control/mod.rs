@@ -5,6 +5,7 @@
 
 mod admin;
 mod apply;
+mod audit;
 mod diff;
 mod document;
 mod in_use;
@@ -23,10 +24,14 @@ use std::time::{Duration, Instant};
 
 use contract::admin::{Applied, Author, Diff, Plan, Revision, Shadow};
 use contract::api::Fault;
+use door::Server;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
 
+use self::admin::Known as KnownCallers;
+pub use self::admin::openapi;
 use self::apply::{Inputs, build};
+use self::audit::Audit;
 use self::in_use::{InUse, KEEP_EVERY};
 pub use self::news::News;
 use self::plugins::Plugins;
@@ -35,7 +40,7 @@ pub use self::shadows::{Change, NoShadow, Of};
 pub use self::snapshot::{Current, Snapshot};
 use self::tables::Tables;
 pub use self::tickets::TicketNews;
-use crate::config::Listener;
+use crate::config::{AdminTcp, Listener};
 use crate::observe::{METRICS, disk_failed};
 use crate::supply::Supply;
 use crate::tls::{Known, Table};
@@ -61,6 +66,10 @@ pub struct Control {
     accepting: AtomicBool,
     revisions: Revisions,
     in_use: InUse,
+    audit: Audit,
+    known_callers: KnownCallers,
+    /// Where it is to listen besides the Unix socket.
+    over_tcp: Option<AdminTcp>,
     /// One change at a time, in the order they came.
     changing: Arc<Mutex<Changes>>,
 }
@@ -155,6 +164,12 @@ impl Control {
             accepting: AtomicBool::new(false),
             revisions: Revisions::open(config.data_dir.join("revisions"))?,
             in_use: InUse::open(config.data_dir.join("rules-in-use")),
+            audit: Audit::new(config.data_dir.join("audit.log")),
+            known_callers: KnownCallers {
+                tokens: config.admin.tokens.clone(),
+                certificates: config.admin.certificates.clone(),
+            },
+            over_tcp: config.admin.tcp.clone(),
             changing: Arc::new(Mutex::new(Changes::Ours)),
         })
     }
@@ -339,7 +354,16 @@ impl Control {
         tokio::spawn(async move { control.keep_resolved().await });
         let control = self.clone();
         tokio::spawn(async move { control.keep_in_use().await });
-        tokio::spawn(admin::serve(listener, self));
+        // A process that takes another's place listens beside it for a moment.
+        let over_tcp = self.over_tcp.as_ref().map(|tcp| {
+            let tls = tcp.tls.as_ref().map(|tls| (tls, &METRICS.admin_tls_files_unusable));
+            Server::tcp(tcp.address, tls, &tcp.networks, true)
+        });
+        let over_tcp = over_tcp.transpose().map_err(|says| std::io::Error::other(format!("admin.tcp: {says}")))?;
+        if let Some(server) = &over_tcp {
+            tracing::info!(address = server.address(), "the admin API listens over TCP");
+        }
+        admin::serve(listener, over_tcp, self);
         Ok(())
     }
 }

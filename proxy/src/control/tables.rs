@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use futures_util::StreamExt;
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
@@ -46,7 +45,7 @@ impl Drop for Received {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(super) struct Kept {
     pub(super) digest: String,
     pub(super) bytes: u64,
@@ -60,6 +59,8 @@ pub(super) enum TableError {
     NotADigest(String),
     #[error("the body's digest is {actual}, not {given}")]
     OtherDigest { given: String, actual: String },
+    #[error("the table is empty; a plugin would read nothing from it")]
+    Empty,
     #[error("the table is larger than {TABLE_BYTES_MAX} bytes")]
     TooLarge,
     #[error("all tables together would be larger than {ALL_BYTES_MAX} bytes; remove some: `latchkey table rm`")]
@@ -177,6 +178,9 @@ async fn write(partial: &Path, body: Body, others: u64) -> Result<(String, u64),
         }
         hash.update(&chunk);
         file.write_all(&chunk).await?;
+    }
+    if bytes == 0 {
+        return Err(TableError::Empty);
     }
     file.sync_all().await?;
     Ok((Digest::from(<[u8; 32]>::from(hash.finalize())).to_string(), bytes))

@@ -59,6 +59,8 @@ pub struct Metrics {
     pub changes_applied: IntCounter,
     pub known_names: IntGauge,
     pub known_names_bytes: IntGauge,
+    /// 1 while `admin.tcp` files have changed and can't be used.
+    pub admin_tls_files_unusable: IntGauge,
     /// tier: `parsed`, `warm`
     certificates_held: IntGaugeVec,
     certificates_held_bytes: IntGaugeVec,
@@ -206,6 +208,10 @@ impl Metrics {
             changes_applied: counter("latchkey_changes_applied_total", "Changes of certificates applied"),
             known_names: gauge("latchkey_known_names", "Names that have a certificate, as far as this edge has heard"),
             known_names_bytes: gauge("latchkey_known_names_bytes", "Memory that the list of them takes"),
+            admin_tls_files_unusable: gauge(
+                "latchkey_admin_tls_files_unusable",
+                "1 while the admin API's TLS files have changed and can't be used: what was read before is in force",
+            ),
             disk_errors: counter("latchkey_disk_errors_total", "Failed reads and writes of bundles on disk"),
             redis_resting: gauge(
                 "latchkey_redis_resting",

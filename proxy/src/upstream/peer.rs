@@ -156,13 +156,14 @@ mod tests {
     #[test]
     fn failures_in_a_row_make_a_peer_rest_longer_each_time_until_it_serves() {
         let peer = peer();
+        const NONE: [Duration; 0] = [];
         let fail = |now, times: usize| (0..times).filter_map(|_| peer.request_failed_at(now)).collect::<Vec<_>>();
-        assert_eq!(fail(1, 4), []);
+        assert_eq!(fail(1, 4), NONE);
         peer.request_served();
-        assert_eq!(fail(1, 4), []);
+        assert_eq!(fail(1, 4), NONE);
         assert_eq!(fail(1, 1), [FIRST_REST]);
         assert!(peer.rests());
-        assert_eq!(fail(10_000, 20), [], "it rests already");
+        assert_eq!(fail(10_000, 20), NONE, "it rests already");
         assert_eq!(fail(10_001, 1), [FIRST_REST * 2], "one more failure after the rest is enough");
         let mut now = 10_001;
         let mut last = FIRST_REST * 2;

@@ -20,6 +20,8 @@ mod command;
 #[cfg(test)]
 mod compiled;
 #[cfg(test)]
+mod edge_api;
+#[cfg(test)]
 mod edge_keys;
 #[cfg(test)]
 mod full_path;

@@ -141,6 +141,9 @@ async fn a_table_must_have_the_digest_that_it_is_sent_under() {
         let reply = admin.put(path, "from,to\n".to_owned()).await.unwrap();
         assert_eq!((reply.status, reply.text().contains(says)), (400, true), "{}", reply.text());
     }
+    let nothing = "/v1/tables/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let empty = admin.put(nothing, "").await.unwrap();
+    assert_eq!((empty.status, empty.json().unwrap()["code"].clone()), (400, json!("empty")));
     let gone = admin.send(reqwest::Method::DELETE, &wrong, &[], Vec::new()).await.unwrap();
     assert_eq!(gone.status, 404);
     assert_eq!(admin.get("/v1/tables").await.unwrap().json().unwrap(), json!({"tables": []}));

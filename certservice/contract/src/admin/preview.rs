@@ -11,6 +11,7 @@ pub const MOMENTS_MAX: usize = 32;
 
 /// Body of `POST /v1/plugins/{plugin}/preview`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Preview {
     pub hosts: Vec<PreviewHost>,
@@ -19,6 +20,7 @@ pub struct Preview {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PreviewHost {
     pub host: Hostname,
@@ -31,11 +33,13 @@ pub struct PreviewHost {
 
 /// Its answer, in the same order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Previewed {
     pub hosts: Vec<PreviewedHost>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PreviewedHost {
     pub host: Hostname,
     /// A site with this plugin answers for the host. Without, nothing else is told.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Answer of `GET /v1/plugins/{plugin}/rules`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UnusedRules {
     /// The least for which the rules below have not decided.
     pub days: u64,
@@ -12,6 +13,7 @@ pub struct UnusedRules {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RulesOfBinding {
     /// The plugin's own configuration.
     pub config: serde_json::Value,
@@ -25,6 +27,7 @@ pub struct RulesOfBinding {
 impl Eq for RulesOfBinding {}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct UnusedRule {
     /// Its place in what the plugin has declared, from 0.
     pub rule: u32,

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
@@ -11,14 +12,14 @@ use contract::admin::{Applied, Revisions};
 use contract::api::Problem;
 
 use super::super::{Control, NotApplied, Order};
+use super::access::Caller;
 use super::shadow::no_shadow;
-use super::who::Peer;
 use super::{answer, handed_over, problem};
 use crate::observe::METRICS;
 
 /// Longest message of a revision, and name of who it is for, in characters.
-const MESSAGE_CHARS_MAX: usize = 1000;
-const BY_CHARS_MAX: usize = 64;
+pub(super) const MESSAGE_CHARS_MAX: usize = 1000;
+pub(super) const BY_CHARS_MAX: usize = 64;
 
 pub(super) async fn get(State(control): State<Arc<Control>>) -> Response {
     let snapshot = control.current.get();
@@ -40,12 +41,12 @@ pub(super) struct Parameters {
 
 pub(super) async fn put(
     State(control): State<Arc<Control>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(caller): Extension<Caller>,
     Query(parameters): Query<Parameters>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let order = match order(peer, parameters, &headers) {
+    let order = match order(&caller, parameters, &headers) {
         Ok(order) => order,
         Err(refused) => return bad(refused),
     };
@@ -58,12 +59,12 @@ pub(super) async fn put(
 
 pub(super) async fn revert(
     State(control): State<Arc<Control>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(caller): Extension<Caller>,
     Path(number): Path<u64>,
     Query(parameters): Query<Parameters>,
     headers: HeaderMap,
 ) -> Response {
-    match order(peer, parameters, &headers) {
+    match order(&caller, parameters, &headers) {
         Ok(order) => applied(&control, control.revert(number, order).await),
         Err(refused) => bad(refused),
     }
@@ -106,7 +107,11 @@ pub(super) async fn diff(
     }
 }
 
-pub(super) fn order(peer: Peer, parameters: Parameters, headers: &HeaderMap) -> Result<Order, (&'static str, String)> {
+pub(super) fn order(
+    caller: &Caller,
+    parameters: Parameters,
+    headers: &HeaderMap,
+) -> Result<Order, (&'static str, String)> {
     let expected = expected_revision(headers)
         .map_err(|given| ("bad_if_match", format!("If-Match `{given}` is not an ETag of GET /v1/config")))?;
     let Parameters { dry_run, message, by, at } = parameters;
@@ -124,7 +129,7 @@ pub(super) fn order(peer: Peer, parameters: Parameters, headers: &HeaderMap) -> 
             return Err(("bad_parameter", format!("`{name}` has control characters")));
         }
     }
-    Ok(Order { expected, dry_run, who: peer.author(by), message, reverts_to: None })
+    Ok(Order { expected, dry_run, who: caller.author(by), message, reverts_to: None })
 }
 
 pub(super) fn bad((code, says): (&'static str, String)) -> Response {

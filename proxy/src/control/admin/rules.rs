@@ -17,7 +17,7 @@ use crate::wasm::Binding;
 /// Named one by one, of a binding.
 const NAMED_MAX: usize = 10_000;
 const DAY: u64 = 86_400;
-const DAYS_MAX: u64 = 3650;
+pub(super) const DAYS_MAX: u64 = 3650;
 const DAYS_USUAL: &str = "30";
 
 #[derive(Deserialize)]

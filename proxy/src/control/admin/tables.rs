@@ -6,7 +6,8 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
-use serde_json::{Value, json};
+use contract::admin::{TableInfo, Tables};
+use serde_json::Value;
 
 use super::super::Control;
 use super::super::tables::{Kept, TableError};
@@ -16,12 +17,12 @@ pub(super) async fn list(State(control): State<Arc<Control>>) -> Response {
     match control.tables.list() {
         Ok(tables) => {
             let named = named(&control);
-            let shown = |kept: &Kept| {
-                let names: Vec<_> =
-                    named.iter().filter(|(_, digest)| *digest == kept.digest).map(|(name, _)| name).collect();
-                json!({"digest": kept.digest, "bytes": kept.bytes, "uploaded_at": kept.uploaded_at, "named": names})
+            let of = |kept: &Kept| {
+                let named = named.iter().filter(|(_, digest)| *digest == kept.digest);
+                let names = named.map(|(name, _)| name.clone()).collect();
+                shown(kept, names)
             };
-            Json(json!({ "tables": tables.iter().map(shown).collect::<Vec<_>>() })).into_response()
+            Json(Tables { tables: tables.iter().map(of).collect() }).into_response()
         }
         Err(error) => refused(&error.into()),
     }
@@ -38,7 +39,12 @@ pub(super) async fn put(State(control): State<Arc<Control>>, Path(digest): Path<
         Err(error) => return handed_over(&error),
     };
     match control.tables.keep(&received) {
-        Ok((kept, new)) => (if new { StatusCode::CREATED } else { StatusCode::OK }, Json(kept)).into_response(),
+        Ok((kept, new)) => {
+            let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+            let digest = kept.digest.clone();
+            let names = named(&control).into_iter().filter(|(_, known)| *known == digest).map(|(name, _)| name);
+            (status, Json(shown(&kept, names.collect()))).into_response()
+        }
         Err(error) => refused(&error),
     }
 }
@@ -55,6 +61,10 @@ pub(super) async fn delete(State(control): State<Arc<Control>>, Path(digest): Pa
     }
 }
 
+fn shown(kept: &Kept, named: Vec<String>) -> TableInfo {
+    TableInfo { digest: kept.digest.clone(), bytes: kept.bytes, uploaded_at: kept.uploaded_at, named }
+}
+
 /// Names and digests in the running configuration.
 fn named(control: &Control) -> Vec<(String, String)> {
     let document: Value = serde_json::from_str(&control.current.get().document).unwrap_or_default();
@@ -67,6 +77,7 @@ fn refused(error: &TableError) -> Response {
     let (status, code) = match error {
         TableError::NotADigest(_) | TableError::OtherDigest { .. } => (StatusCode::BAD_REQUEST, "wrong_digest"),
         TableError::Slow => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
+        TableError::Empty => (StatusCode::BAD_REQUEST, "empty"),
         TableError::Broken(_) => (StatusCode::BAD_REQUEST, "broken_off"),
         TableError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         TableError::Full => (StatusCode::INSUFFICIENT_STORAGE, "full"),

@@ -4,10 +4,10 @@ use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
-use serde_json::json;
+use contract::admin::{Ranked, Ranking};
 
 use super::problem;
-use crate::observe::{By, NAMES_MAX, Ranked, TOP};
+use crate::observe::{self, By, NAMES_MAX, TOP};
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,7 +34,8 @@ pub(super) async fn get(query: Result<Query<TopQuery>, QueryRejection>) -> Respo
         return bad(&format!("n: {n} is out of range; accepted are 1 to {NAMES_MAX}"));
     }
     let ranking = TOP.ranking(by, n);
-    let name = |ranked: &Ranked| json!({"name": ranked.name, "count": ranked.count, "at_least": ranked.at_least});
-    let names: Vec<_> = ranking.names.iter().map(name).collect();
-    Json(json!({ "by": by.name(), "seconds": ranking.seconds, "total": ranking.total, "names": names })).into_response()
+    let name = |observe::Ranked { name, count, at_least }| Ranked { name, count, at_least };
+    let names = ranking.names.into_iter().map(name).collect();
+    let (seconds, total) = (ranking.seconds, ranking.total);
+    Json(Ranking { by: by.name().to_owned(), seconds, total, names }).into_response()
 }

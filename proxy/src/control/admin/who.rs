@@ -1,29 +1,12 @@
 //! Who is at the other end of the admin socket.
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use contract::admin::Author;
-use tokio::net::UnixListener;
 
-/// As the kernel says; none where the other end is gone already.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer {
-    uid: Option<u32>,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().ok().map(|credentials| credentials.uid()) }
-    }
-}
-
-impl Peer {
-    /// `by`: who the caller says to act for.
-    pub(super) fn author(self, by: Option<String>) -> Author {
-        let users = || std::fs::read_to_string("/etc/passwd").ok();
-        let user = self.uid.and_then(|uid| name_of(uid, &users()?));
-        Author { uid: self.uid, user, by }
-    }
+/// `uid` as the kernel says; none where the other end is gone already. `by`: who the caller says to act for.
+pub(super) fn author(uid: Option<u32>, by: Option<String>) -> Author {
+    let users = || std::fs::read_to_string("/etc/passwd").ok();
+    let user = uid.and_then(|uid| name_of(uid, &users()?));
+    Author { uid, user, by, caller: None }
 }
 
 /// passwd(5): `name:password:uid:…`

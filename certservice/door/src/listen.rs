@@ -17,45 +17,60 @@ use hyper_util::service::TowerToHyperService;
 use prometheus::IntGauge;
 use rustix::fs::Mode;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use super::tls::{Files, Presented, handshake, presented};
-use crate::config::{Listen, Networks};
-use crate::observe::Metrics;
+use crate::access::{Networks, Peer};
+use crate::tls::{Files, handshake, presented};
 
 const CONNECTIONS_MAX: usize = 1024;
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: u32 = 1024;
 const HEADER_SECONDS_MAX: u64 = 10;
 /// How long requests under way may take after the signal to stop, and after their certificate may be no good any more.
 const STOP_SECONDS_MAX: u64 = 10;
 /// Between two looks at the files of TLS.
 const LOOK_SECONDS: u64 = 2;
 
+#[derive(Debug, Clone)]
+pub enum Listen {
+    Unix(PathBuf),
+    Tcp { address: SocketAddr, tls: Option<TlsFiles>, networks: Networks },
+}
+
+/// They are read again when they change.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub client: Option<ClientFiles>,
+}
+
+/// By what client certificates are believed.
+#[derive(Debug, Clone)]
+pub struct ClientFiles {
+    pub ca: PathBuf,
+    pub crl: Option<PathBuf>,
+    pub required: bool,
+}
+
 pub struct Server {
     socket: Socket,
     tls: Option<(Files, TlsAcceptor)>,
-    metrics: Arc<Metrics>,
     networks: Networks,
     builder: Builder<TokioExecutor>,
 }
 
 enum Socket {
-    Unix(UnixListener, PathBuf),
+    /// With the name that goes when it ends, if it is ours to remove.
+    Unix(UnixListener, Option<PathBuf>),
     Tcp(TcpListener),
 }
 
 enum Stream {
     Unix(UnixStream),
     Tcp(TcpStream, IpAddr),
-}
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Peer {
-    /// None over a Unix socket.
-    pub(super) address: Option<IpAddr>,
-    pub(super) certificate: Option<Arc<Presented>>,
 }
 
 /// Connections that were accepted by the same certificates, CAs and revocation lists. They end together when others come
@@ -82,27 +97,49 @@ impl Generation {
 }
 
 impl Server {
-    pub async fn bind(listen: &Listen, metrics: Arc<Metrics>) -> Result<Self, String> {
-        let (socket, tls, networks) = match listen {
-            Listen::Unix(path) => (Socket::Unix(bind_unix(path)?, path.clone()), None, Networks::default()),
-            Listen::Tcp { address, tls, networks } => {
-                let tls = tls.clone().map(Files::open).transpose()?;
-                let bound = TcpListener::bind(address).await;
-                let bound = bound.map_err(|error| format!("can't listen on {address}: {error}"))?;
-                (Socket::Tcp(bound), tls, networks.clone())
+    /// `unusable`: see [`Files::open`].
+    pub fn bind(listen: &Listen, unusable: &IntGauge) -> Result<Self, String> {
+        match listen {
+            Listen::Unix(path) => {
+                let socket = Socket::Unix(bind_unix(path)?, Some(path.clone()));
+                Ok(Self::new(socket, None, Networks::default()))
             }
-        };
+            Listen::Tcp { address, tls, networks } => {
+                let tls = tls.as_ref().map(|tls| (tls, unusable));
+                Self::tcp(*address, tls, networks, false)
+            }
+        }
+    }
+
+    /// A socket that somebody else has made, and whose name is theirs.
+    pub fn on_unix(listener: UnixListener) -> Self {
+        Self::new(Socket::Unix(listener, None), None, Networks::default())
+    }
+
+    /// `shared`: another process of the same user may listen there too, which is about to take this one's place.
+    pub fn tcp(
+        address: SocketAddr,
+        tls: Option<(&TlsFiles, &IntGauge)>,
+        networks: &Networks,
+        shared: bool,
+    ) -> Result<Self, String> {
+        let tls = tls.map(|(files, unusable)| Files::open(files.clone(), unusable.clone())).transpose()?;
+        let bound = bind_tcp(address, shared).map_err(|error| format!("can't listen on {address}: {error}"))?;
+        Ok(Self::new(Socket::Tcp(bound), tls, networks.clone()))
+    }
+
+    fn new(socket: Socket, tls: Option<(Files, TlsAcceptor)>, networks: Networks) -> Self {
         // Not both versions: telling them apart would wait for a first byte without a deadline.
         let mut builder = Builder::new(TokioExecutor::new()).http1_only();
         let limit = Duration::from_secs(HEADER_SECONDS_MAX);
         builder.http1().timer(TokioTimer::new()).header_read_timeout(limit);
-        Ok(Self { socket, tls, metrics, networks, builder })
+        Self { socket, tls, networks, builder }
     }
 
     /// For people and tests: with the port that the system chose.
     pub fn address(&self) -> String {
         match &self.socket {
-            Socket::Unix(_, path) => format!("unix:{}", path.display()),
+            Socket::Unix(_, path) => format!("unix:{}", path.as_deref().unwrap_or(Path::new("")).display()),
             Socket::Tcp(listener) => {
                 let scheme = if self.tls.is_some() { "https" } else { "http" };
                 listener.local_addr().map_or_else(|error| error.to_string(), |address| format!("{scheme}://{address}"))
@@ -123,7 +160,7 @@ impl Server {
             let (stream, place) = tokio::select! {
                 Some(accepted) = self.accept(&room) => accepted,
                 _ = look.tick(), if files.is_some() => {
-                    let (read, changed) = look_again(files.take(), self.metrics.tls_files_unusable.clone()).await;
+                    let (read, changed) = look_again(files.take()).await;
                     files = read;
                     if let Some(acceptor) = changed {
                         let before = std::mem::replace(&mut generation, Generation::new(Some(acceptor)));
@@ -131,7 +168,7 @@ impl Server {
                     }
                     continue;
                 }
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = said(&mut stop) => break,
             };
             let (builder, router) = (self.builder.clone(), router.clone());
             let (tls, watcher, mut over) =
@@ -148,7 +185,7 @@ impl Server {
             });
         }
         generation.end().await;
-        if let Socket::Unix(_, path) = &self.socket {
+        if let Socket::Unix(_, Some(path)) = &self.socket {
             // It may be gone, or another process may have put its own there; either is fine.
             let _ = std::fs::remove_file(path);
         }
@@ -177,15 +214,20 @@ impl Server {
     }
 }
 
+/// Also where nobody can say it any more.
+async fn said(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
 fn of_tcp(stream: TcpStream, from: SocketAddr) -> Stream {
     Stream::Tcp(stream, from.ip().to_canonical())
 }
 
 /// Away from the threads that serve: it reads files.
-async fn look_again(files: Option<Files>, unusable: IntGauge) -> (Option<Files>, Option<TlsAcceptor>) {
+async fn look_again(files: Option<Files>) -> (Option<Files>, Option<TlsAcceptor>) {
     let Some(mut files) = files else { return (None, None) };
     let looked = tokio::task::spawn_blocking(move || {
-        let changed = files.look(&unusable);
+        let changed = files.look();
         (Some(files), changed)
     });
     looked.await.unwrap_or((None, None))
@@ -199,13 +241,16 @@ async fn serve_stream(
     watcher: Watcher,
 ) -> Result<(), String> {
     match (stream, tls) {
-        (Stream::Unix(stream), _) => serve(builder, stream, router, Peer::default(), watcher).await,
+        (Stream::Unix(stream), _) => {
+            let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+            serve(builder, stream, router, Peer { uid, ..Peer::default() }, watcher).await
+        }
         (Stream::Tcp(stream, from), None) => {
-            serve(builder, stream, router, Peer { address: Some(from), certificate: None }, watcher).await
+            serve(builder, stream, router, Peer { address: Some(from), ..Peer::default() }, watcher).await
         }
         (Stream::Tcp(stream, from), Some(tls)) => match handshake(&tls, stream).await {
             Ok(stream) => {
-                let peer = Peer { address: Some(from), certificate: presented(&stream) };
+                let peer = Peer { address: Some(from), certificate: presented(&stream), uid: None };
                 serve(builder, stream, router, peer, watcher).await
             }
             Err(error) => Err(format!("TLS handshake with {from}: {error}")),
@@ -226,6 +271,14 @@ where
     let service = TowerToHyperService::new(router.layer(Extension(peer)));
     let connection = pin!(watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()));
     connection.await.map_err(|error| error.to_string())
+}
+
+fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(shared)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A socket that only our user may open, from its first moment. One that a crash left behind is replaced; one that

@@ -21,32 +21,28 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 use zeroize::Zeroizing;
 
-use crate::config::{ClientFiles, TlsFiles};
+use crate::access::Presented;
+use crate::listen::{ClientFiles, TlsFiles};
 
 const HANDSHAKE_SECONDS_MAX: u64 = 10;
 
-/// A client certificate of a CA that is believed.
-#[derive(Debug)]
-pub(super) struct Presented {
-    pub(super) sha256: [u8; 32],
-    pub(super) uris: Vec<String>,
-}
-
 /// The files, as they were read last.
-pub(super) struct Files {
+pub(crate) struct Files {
     paths: TlsFiles,
     seen: [u8; 32],
+    unusable: IntGauge,
 }
 
 impl Files {
-    pub(super) fn open(paths: TlsFiles) -> Result<(Self, TlsAcceptor), String> {
+    /// `unusable` is 1 while they have changed and can't be used.
+    pub(crate) fn open(paths: TlsFiles, unusable: IntGauge) -> Result<(Self, TlsAcceptor), String> {
         let seen = fingerprint(&paths);
         let acceptor = acceptor(&paths)?;
-        Ok((Self { paths, seen }, acceptor))
+        Ok((Self { paths, seen, unusable }, acceptor))
     }
 
-    /// What they say now, where they say something else than before. `unusable` tells whether that is of no use.
-    pub(super) fn look(&mut self, unusable: &IntGauge) -> Option<TlsAcceptor> {
+    /// What they say now, where they say something else than before.
+    pub(crate) fn look(&mut self) -> Option<TlsAcceptor> {
         let now = fingerprint(&self.paths);
         if now == self.seen {
             return None;
@@ -54,12 +50,12 @@ impl Files {
         self.seen = now;
         match acceptor(&self.paths) {
             Ok(acceptor) => {
-                unusable.set(0);
+                self.unusable.set(0);
                 tracing::info!("certificates, CAs and revocation lists of the API were read again");
                 Some(acceptor)
             }
             Err(error) => {
-                unusable.set(1);
+                self.unusable.set(1);
                 tracing::error!(
                     error,
                     "the API's changed TLS files can't be used; what was read before stays in force"
@@ -126,13 +122,13 @@ fn pem<T: PemObject>(path: &Path, what: &str) -> Result<Vec<T>, String> {
     Ok(all)
 }
 
-pub(super) async fn handshake(tls: &TlsAcceptor, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn handshake(tls: &TlsAcceptor, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     let limit = Duration::from_secs(HANDSHAKE_SECONDS_MAX);
     tokio::time::timeout(limit, tls.accept(stream)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// The certificate that the other side has shown, and that was verified.
-pub(super) fn presented(stream: &TlsStream<TcpStream>) -> Option<Arc<Presented>> {
+pub(crate) fn presented(stream: &TlsStream<TcpStream>) -> Option<Arc<Presented>> {
     let der = stream.get_ref().1.peer_certificates()?.first()?;
     let (_, certificate) = parse_x509_certificate(der).ok()?;
     let names = certificate.subject_alternative_name().ok().flatten();
@@ -157,15 +153,15 @@ mod tests {
         };
         let unusable = IntGauge::new("unusable", "unusable").unwrap();
         write();
-        let (mut files, _) = Files::open(paths.clone()).unwrap();
-        assert!(files.look(&unusable).is_none() && unusable.get() == 0);
+        let (mut files, _) = Files::open(paths.clone(), unusable.clone()).unwrap();
+        assert!(files.look().is_none() && unusable.get() == 0);
         std::fs::write(&paths.certificate, "nonsense").unwrap();
         for _ in 0..2 {
-            assert!(files.look(&unusable).is_none());
+            assert!(files.look().is_none());
             assert_eq!(unusable.get(), 1);
         }
         write();
-        assert!(files.look(&unusable).is_some());
+        assert!(files.look().is_some());
         assert_eq!(unusable.get(), 0);
     }
 }

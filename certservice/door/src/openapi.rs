@@ -1,7 +1,6 @@
 //! The API as an OpenAPI 3.1 document, from the table of routes and the types that they take and answer with.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use axum::routing::MethodRouter;
 use contract::api::Problem;
@@ -9,15 +8,42 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::Api;
-use super::access::Allowed;
-use super::routes::{Route, routes};
-
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// Who may ask a route.
+pub trait Roles {
+    /// Empty where anybody may.
+    fn roles(&self) -> &'static [&'static str];
+}
+
+pub struct Route<State, Allowed> {
+    pub method: &'static str,
+    /// As it is documented; a verb (`{name}:check`) is told apart by the handler.
+    pub path: &'static str,
+    pub allowed: Allowed,
+    pub handler: MethodRouter<State>,
+    about: About,
+}
+
+/// What the document says of the whole.
+pub struct Info {
+    pub title: &'static str,
+    pub version: &'static str,
+    pub says: &'static str,
+    pub path_inputs: &'static [PathInput],
+}
+
+/// A parameter in paths.
+pub struct PathInput {
+    pub name: &'static str,
+    pub says: &'static str,
+    pub example: &'static str,
+    pub format: Option<&'static str>,
+}
 
 /// What the document says of a route, beside who may ask it.
 #[derive(Default)]
-pub(super) struct About {
+struct About {
     says: &'static str,
     inputs: Vec<Value>,
     /// Media type and schema; any of them.
@@ -36,26 +62,34 @@ struct Answer {
     content: Option<(&'static str, Content)>,
 }
 
-pub(super) fn route(
+pub fn route<State, Allowed>(
     method: &'static str,
     path: &'static str,
     allowed: Allowed,
-    handler: MethodRouter<Arc<Api>>,
-) -> Route {
+    handler: MethodRouter<State>,
+) -> Route<State, Allowed> {
     Route { method, path, allowed, handler, about: About::default() }
 }
 
-impl Route {
-    pub(super) fn says(mut self, says: &'static str) -> Self {
+impl<State, Allowed> Route<State, Allowed> {
+    /// As the router has it.
+    pub fn served_at(&self) -> &'static str {
+        self.path.split_once("}:").map_or(self.path, |(before, _)| &self.path[..=before.len()])
+    }
+
+    #[must_use]
+    pub fn says(mut self, says: &'static str) -> Self {
         self.about.says = says;
         self
     }
 
-    pub(super) fn query(self, name: &str, schema: Value, says: &str) -> Self {
+    #[must_use]
+    pub fn query(self, name: &str, schema: Value, says: &str) -> Self {
         self.input("query", name, schema, says)
     }
 
-    pub(super) fn header(self, name: &str, schema: Value, says: &str) -> Self {
+    #[must_use]
+    pub fn header(self, name: &str, schema: Value, says: &str) -> Self {
         self.input("header", name, schema, says)
     }
 
@@ -65,25 +99,30 @@ impl Route {
     }
 
     /// A body in JSON, which may be left out.
-    pub(super) fn takes<T: JsonSchema>(mut self) -> Self {
+    #[must_use]
+    pub fn takes<T: JsonSchema>(mut self) -> Self {
         self.about.bodies.push((JSON, Content::Json(SchemaGenerator::subschema_for::<T>)));
         self
     }
 
-    pub(super) fn takes_text(mut self, media_type: &'static str, says: &'static str) -> Self {
+    #[must_use]
+    pub fn takes_text(mut self, media_type: &'static str, says: &'static str) -> Self {
         self.about.bodies.push((media_type, Content::Text(says)));
         self
     }
 
-    pub(super) fn json<T: JsonSchema>(self, status: u16) -> Self {
+    #[must_use]
+    pub fn json<T: JsonSchema>(self, status: u16) -> Self {
         self.answer(status, Some((JSON, Content::Json(SchemaGenerator::subschema_for::<T>))))
     }
 
-    pub(super) fn text(self, status: u16, media_type: &'static str) -> Self {
+    #[must_use]
+    pub fn text(self, status: u16, media_type: &'static str) -> Self {
         self.answer(status, Some((media_type, Content::Text(""))))
     }
 
-    pub(super) fn empty(self, status: u16) -> Self {
+    #[must_use]
+    pub fn empty(self, status: u16) -> Self {
         self.answer(status, None)
     }
 
@@ -93,7 +132,8 @@ impl Route {
     }
 
     /// Those of its own; 401, 403 and 503 can come anywhere.
-    pub(super) fn errors(mut self, errors: &'static [u16]) -> Self {
+    #[must_use]
+    pub fn errors(mut self, errors: &'static [u16]) -> Self {
         self.about.errors = errors;
         self
     }
@@ -103,14 +143,14 @@ const JSON: &str = "application/json";
 const PROBLEM: &str = "application/problem+json";
 
 /// The whole document, in the form in which it is checked in.
-pub fn openapi() -> String {
+pub fn openapi<State, Allowed: Roles>(info: &Info, routes: &[Route<State, Allowed>]) -> String {
     // What is sent may leave out what has a default; what is answered has it.
     let mut sent = generator(SchemaSettings::for_deserialize);
     let mut answered = generator(SchemaSettings::for_serialize);
     let mut paths: Map<String, Value> = Map::new();
     let problem = answered.subschema_for::<Problem>();
-    for route in routes() {
-        let operation = operation(&route, &mut sent, &mut answered, &problem);
+    for route in routes {
+        let operation = operation(info, route, &mut sent, &mut answered, &problem);
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.to_lowercase()] = operation;
     }
@@ -119,11 +159,10 @@ pub fn openapi() -> String {
     let document = json!({
         "openapi": "3.1.0",
         "info": {
-            "title": "Latchkey CertService",
-            "version": env!("CARGO_PKG_VERSION"),
+            "title": info.title,
+            "version": info.version,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
-            "description": "Registers domains, obtains their certificates and hands them, sealed, to the edges. \
-                `x-roles` of an operation are the roles that may ask it; without them anybody may.",
+            "description": info.says,
         },
         "paths": paths,
         "components": {
@@ -142,7 +181,13 @@ fn generator(side: fn(SchemaSettings) -> SchemaSettings) -> SchemaGenerator {
     side(settings).into_generator()
 }
 
-fn operation(route: &Route, sent: &mut SchemaGenerator, answered: &mut SchemaGenerator, problem: &Schema) -> Value {
+fn operation<State, Allowed: Roles>(
+    info: &Info,
+    route: &Route<State, Allowed>,
+    sent: &mut SchemaGenerator,
+    answered: &mut SchemaGenerator,
+    problem: &Schema,
+) -> Value {
     let about = &route.about;
     let mut answers = Map::new();
     for Answer { status, content } in &about.answers {
@@ -152,16 +197,17 @@ fn operation(route: &Route, sent: &mut SchemaGenerator, answered: &mut SchemaGen
         }
         answers.insert(status.to_string(), answer);
     }
-    let anywhere: &[u16] = if route.allowed == Allowed::Anybody { &[503] } else { &[401, 403, 503] };
+    let roles = route.allowed.roles();
+    let anywhere: &[u16] = if roles.is_empty() { &[503] } else { &[401, 403, 503] };
     for status in about.errors.iter().chain(anywhere) {
         let answer = json!({"description": reason(*status), "content": {PROBLEM: {"schema": problem}}});
-        answers.insert(status.to_string(), answer);
+        answers.entry(status.to_string()).or_insert(answer);
     }
     answers.sort_keys();
     let mut operation = json!({
-        "operationId": operation_id(route),
+        "operationId": operation_id(route.method, route.path),
         "summary": about.says,
-        "parameters": path_inputs(route.path).chain(about.inputs.iter().cloned()).collect::<Vec<_>>(),
+        "parameters": path_inputs(info, route.path).chain(about.inputs.iter().cloned()).collect::<Vec<_>>(),
         "responses": answers,
     });
     if !about.bodies.is_empty() {
@@ -173,9 +219,9 @@ fn operation(route: &Route, sent: &mut SchemaGenerator, answered: &mut SchemaGen
         let is_json = about.bodies.iter().any(|(media_type, _)| *media_type == JSON);
         operation["requestBody"] = json!({"content": content, "required": !is_json});
     }
-    if route.allowed != Allowed::Anybody {
+    if !roles.is_empty() {
         operation["security"] = json!([{"token": []}]);
-        operation["x-roles"] = json!(route.allowed.roles());
+        operation["x-roles"] = json!(roles);
     }
     operation
 }
@@ -190,27 +236,26 @@ fn schema(content: &Content, generator: &mut SchemaGenerator) -> Value {
 }
 
 /// `GET /v1/domains/{name}` is `get_domains_name`.
-fn operation_id(route: &Route) -> String {
-    let words = route.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !matches!(*word, "" | "v1"));
-    std::iter::once(route.method.to_lowercase())
-        .chain(words.map(|word| word.replace('-', "_")))
-        .collect::<Vec<_>>()
-        .join("_")
+fn operation_id(method: &str, path: &str) -> String {
+    let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !matches!(*word, "" | "v1"));
+    std::iter::once(method.to_lowercase()).chain(words.map(|word| word.replace('-', "_"))).collect::<Vec<_>>().join("_")
 }
 
-fn path_inputs(path: &str) -> impl Iterator<Item = Value> {
+fn path_inputs(info: &Info, path: &'static str) -> impl Iterator<Item = Value> {
     let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
-    names.map(|name| {
+    names.map(move |name| {
         let mut input = json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}});
-        if name == "name" {
-            input["description"] = "a host name; Unicode is taken, too".into();
-            input["schema"]["format"] = "hostname".into();
-            input["example"] = "shop.example".into();
+        if let Some(path_input) = info.path_inputs.iter().find(|known| known.name == name) {
+            input["description"] = path_input.says.into();
+            input["example"] = path_input.example.into();
+            if let Some(format) = path_input.format {
+                input["schema"]["format"] = format.into();
+            }
         }
         input
     })
 }
 
 fn reason(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Answer")
+    axum::http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Answer")
 }

@@ -1,0 +1,200 @@
+//! The edge's admin API over TCP: roles, client certificates, the audit log, and the document that describes it.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use support::api::Api;
+use support::certservice::hex;
+use support::edge::Edge;
+use support::fleet::Plan;
+use support::{port, program};
+
+use crate::world::{World, guest, output, repository, run, stderr, stdout};
+
+const OPERATOR: &str = "the operator's token";
+const VIEWER: &str = "the viewer's token";
+const AWAY: &str = "a token for another network";
+/// The run of Schemathesis, in seconds.
+const SECONDS: &str = "20";
+
+impl World {
+    /// The edge listens on this address besides its socket; `more` are lines of `[admin.tcp]` and further sections.
+    async fn over_tcp(&mut self, address: SocketAddr, more: &str) {
+        let token = |role: &str, token: &str, more: &str| {
+            let sha256 = hex(&contract::bundle::sha256(token.as_bytes()));
+            format!("[[admin.tokens]]\nrole = \"{role}\"\nsha256 = \"{sha256}\"\n{more}")
+        };
+        let away = token("operator", AWAY, "networks = [\"10.0.0.0/8\"]\n");
+        let tokens = [token("operator", OPERATOR, ""), token("viewer", VIEWER, ""), away].concat();
+        self.fleet.edge_setup.settings = format!("[admin.tcp]\naddress = \"{address}\"\n{more}\n{tokens}");
+        self.fleet.edge.process.stop().await.unwrap();
+        self.fleet.edge = Edge::start(&self.fleet.edge_setup).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn over_tcp_a_role_is_needed_and_every_change_is_told() {
+    let mut world = World::start(Plan::default()).await;
+    let address = port::free().unwrap();
+    world.over_tcp(address, "").await;
+    let as_caller = |token| Api::http(&format!("http://{address}"), token).unwrap();
+    let (operator, viewer) = (as_caller(Some(OPERATOR)), as_caller(Some(VIEWER)));
+    let config = world.config().to_string();
+    for (caller, see, change) in [
+        (as_caller(None), 401, 401),
+        (as_caller(Some("no such token")), 401, 401),
+        (as_caller(Some(AWAY)), 403, 403),
+        (as_caller(Some(VIEWER)), 200, 403),
+        (as_caller(Some(OPERATOR)), 200, 200),
+    ] {
+        for path in ["/healthz", "/readyz", "/metrics", "/v1/config", "/v1/plugins", "/v1/audit"] {
+            assert_eq!(caller.get(path).await.unwrap().status, see, "{path}");
+        }
+        let put = caller.put("/v1/config?dry_run=true&message=try", config.clone()).await.unwrap();
+        assert_eq!(put.status, change, "{}", put.text());
+        assert!(put.status == 200 || put.content_type.as_deref() == Some("application/problem+json"));
+    }
+    assert_eq!(viewer.get("/v1/unknown").await.unwrap().status, 404, "who is known may learn it");
+    assert_eq!(viewer.send(Method::DELETE, "/v1/config", &[], "").await.unwrap().status, 405);
+    let unknown = viewer.get("/v1/plugins/unknown/crashes").await.unwrap();
+    assert_eq!((unknown.status, unknown.json().unwrap()["code"].clone()), (404, json!("unknown_plugin")));
+
+    let mut longer = world.config();
+    longer["sites"][0]["plugins"][0]["config"]["max_age"] = 7.into();
+    let path = "/v1/config?message=longer%20promises&by=Ada";
+    operator.put(path, longer.to_string()).await.unwrap().expect(200).unwrap();
+    let newest = operator.get("/v1/revisions").await.unwrap().json().unwrap()["revisions"][0].clone();
+    let id = hex(&contract::bundle::sha256(OPERATOR.as_bytes()))[..8].to_owned();
+    assert_eq!((&newest["who"]["caller"], &newest["who"]["by"]), (&json!(format!("operator:{id}")), &json!("Ada")));
+
+    let audit = world.fleet.edge.admin.get("/v1/audit?limit=2").await.unwrap().json().unwrap();
+    let (last, before) = (&audit["entries"][0], &audit["entries"][1]);
+    assert_eq!((&last["method"], &last["path"], &last["status"]), (&json!("PUT"), &json!("/v1/config"), &json!(200)));
+    assert_eq!((&last["who"], &last["from"]), (&json!(format!("operator:{id} for Ada")), &json!("127.0.0.1")));
+    assert_eq!((&last["message"], &before["status"]), (&json!("longer promises"), &json!(405)));
+    world.fleet.edge.push(&guest("hsts")).await.unwrap();
+    let log = std::fs::read_to_string(world.fleet.edge_setup.data_folder().join("audit.log")).unwrap();
+    assert!(log.lines().last().unwrap().contains("/v1/plugins/sha256:"), "over the socket too: {log}");
+    for secret in [OPERATOR, VIEWER, "max_age"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+
+    let token = world.fleet.folder.write("admin.token", format!("{VIEWER}\n")).unwrap();
+    let mut command = Command::new(program::own("latchkey").unwrap());
+    command.args(["config", "audit", "--limit", "3", "--admin", &format!("http://{address}"), "--admin-token-file"]);
+    let shown = output({
+        command.arg(&token);
+        command
+    });
+    let shown = stdout(&shown.await);
+    assert!(shown.contains("403") || shown.contains("PUT /v1/plugins/sha256:"), "{shown}");
+}
+
+#[tokio::test]
+async fn client_certificates_of_a_private_ca_have_roles() {
+    let mut world = World::start(Plan::default()).await;
+    let folder = world.fleet.folder.path().to_owned();
+    let pki = async |arguments: &[&str]| {
+        let mut command = Command::new(program::own("latchkey").unwrap());
+        command.arg("pki").args(arguments).arg("--dir").arg(folder.join("pki"));
+        let made = output(command).await;
+        assert!(made.status.success(), "{}", stderr(&made));
+    };
+    pki(&["init"]).await;
+    pki(&["issue", "server", "--host", "localhost"]).await;
+    for (name, role) in [("ann", "operator"), ("vic", "viewer"), ("stranger", "edge")] {
+        pki(&["issue", name, "--role", role]).await;
+    }
+    let address = port::free().unwrap();
+    let file = |name: &str| folder.join("pki").join(name);
+    let more = format!(
+        "certificate_file = {:?}\nkey_file = {:?}\nclient_ca_file = {:?}\nclient_crl_file = {:?}\nclient_required = true\n\
+         [[admin.certificates]]\nrole = \"operator\"\nuri = \"latchkey:operator/ann\"\n\
+         [[admin.certificates]]\nrole = \"viewer\"\nuri = \"latchkey:viewer/*\"\n",
+        file("server.pem"),
+        file("server.key"),
+        file("ca.pem"),
+        file("crl.pem"),
+    );
+    world.over_tcp(address, &more).await;
+    let config = world.fleet.folder.write("config.json", world.config().to_string()).unwrap();
+    let status = async |name: Option<&str>, put: bool| {
+        let answer = run("curl", |command| {
+            command.args(["-sS", "--noproxy", "*", "--max-time", "30", "-o", "/dev/null", "-w", "%{http_code}"]);
+            let url = format!("https://localhost:{}/v1/config", address.port());
+            command.arg("--cacert").arg(file("ca.pem")).arg(url);
+            if let Some(name) = name {
+                command.arg("--cert").arg(file(&format!("{name}.pem"))).arg("--key").arg(file(&format!("{name}.key")));
+            }
+            if put {
+                command.arg("--upload-file").arg(&config);
+            }
+        });
+        stdout(&answer.await)
+    };
+    assert_eq!(status(None, false).await, "000", "no connection without a certificate");
+    assert_eq!((status(Some("ann"), false).await, status(Some("ann"), true).await), ("200".into(), "200".into()));
+    assert_eq!((status(Some("vic"), false).await, status(Some("vic"), true).await), ("200".into(), "403".into()));
+    assert_eq!(status(Some("stranger"), false).await, "401", "of the same CA, but nobody names it");
+    let mut command = Command::new(program::own("latchkey").unwrap());
+    command.args(["config", "log", "--admin", &format!("https://localhost:{}", address.port())]);
+    for (option, name) in [("ca", "ca.pem"), ("cert", "ann.pem"), ("key", "ann.key")] {
+        command.arg(format!("--admin-{option}-file")).arg(file(name));
+    }
+    let shown = output(command).await;
+    assert!(stdout(&shown).contains("touches 1 of 1 host"), "{}{}", stdout(&shown), stderr(&shown));
+}
+
+async fn printed() -> String {
+    let mut command = Command::new(program::own("latchkey-proxy").unwrap());
+    command.arg("openapi");
+    stdout(&output(command).await)
+}
+
+#[tokio::test]
+async fn the_document_that_is_checked_in_is_the_one_that_the_code_makes() {
+    let checked_in = std::fs::read_to_string(repository().join("docs/openapi-edge.json")).unwrap();
+    assert!(printed().await == checked_in, "write it anew: latchkey-proxy openapi > docs/openapi-edge.json");
+}
+
+#[tokio::test]
+async fn the_document_and_the_roles_say_the_same() {
+    let mut world = World::start(Plan::default()).await;
+    let address = port::free().unwrap();
+    world.over_tcp(address, "").await;
+    let viewer = Api::http(&format!("http://{address}"), Some(VIEWER)).unwrap();
+    let document: Value = serde_json::from_str(&printed().await).unwrap();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let path = path.replace("{number}", "1").replace("{plugin}", "hsts").replace("{digest}", "sha256:00");
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let answer = viewer.send(method.clone(), &path, &[], "{}").await.unwrap();
+            let allowed = operation["x-roles"].as_array().unwrap().contains(&json!("viewer"));
+            assert_eq!(answer.status != 403, allowed, "{method} {path}: {}", answer.text());
+        }
+    }
+}
+
+/// Schemathesis makes up requests from the document, good and bad ones, and checks each answer against it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_running_edge_answers_as_the_document_says() {
+    let mut world = World::start(Plan::default()).await;
+    let address = port::free().unwrap();
+    world.over_tcp(address, "").await;
+    let home = std::path::PathBuf::from(std::env::var_os("HOME").unwrap());
+    let mut command = Command::new(home.join(".cache/latchkey/venv/bin/st"));
+    command.arg("--config-file").arg(repository().join("tests/schemathesis-edge.toml"));
+    command.args(["--no-color", "run"]).arg(repository().join("docs/openapi-edge.json"));
+    command.args(["--url", &format!("http://{address}"), "--header", &format!("Authorization: Bearer {OPERATOR}")]);
+    command.args(["--seed", "1", "--max-time", SECONDS, "--request-timeout", "30", "--continue-on-failure"]);
+    // The database of examples belongs to this run.
+    command.current_dir(world.fleet.folder.path());
+    let ran = output(command).await;
+    let text = stdout(&ran);
+    assert!(ran.status.success(), "{text}{}", stderr(&ran));
+    let line = text.lines().find(|line| line.contains(" generated, ")).expect("a count of requests");
+    let count: u32 = line.trim().split(' ').next().unwrap().parse().unwrap();
+    assert!(count > 100, "only {line}");
+}
