@@ -347,6 +347,7 @@ fn budget(host: &Inner, class: Class) -> Budget {
         },
         time: settings.call_time,
         memory_bytes: settings.memory_bytes_max,
+        growth_bytes: settings.growth_bytes_max,
         output_bytes: OUTPUT_BYTES_MAX,
     }
 }

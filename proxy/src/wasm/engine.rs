@@ -58,6 +58,8 @@ pub struct Settings {
     pub call_time: Duration,
     /// Memory of one instance on the data path.
     pub memory_bytes_max: usize,
+    /// By how much it may grow in one call.
+    pub growth_bytes_max: usize,
     /// Instructions for `describe` or `plan`, which run on the admin path only.
     pub plan_instructions: u64,
     /// Processor time for `describe` or `plan`.
@@ -100,6 +102,7 @@ impl Default for Settings {
             start_instructions: 20_000_000,
             call_time: Duration::from_millis(10),
             memory_bytes_max: 16 << 20,
+            growth_bytes_max: 2 << 20,
             plan_instructions: 4_000_000_000,
             plan_time: Duration::from_secs(2),
             plan_memory_bytes_max: 64 << 20,
@@ -188,6 +191,7 @@ impl Inner {
                 .plan_time
                 .saturating_add(TIME_PER_TABLE_BYTE.saturating_mul(u32::try_from(table_bytes).unwrap_or(u32::MAX))),
             memory_bytes: self.settings.plan_memory_bytes_max,
+            growth_bytes: self.settings.plan_memory_bytes_max,
             output_bytes: 4 << 20,
         }
     }

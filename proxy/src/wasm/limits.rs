@@ -24,6 +24,8 @@ pub(super) struct Budget {
     pub call_instructions: u64,
     pub time: Duration,
     pub memory_bytes: usize,
+    /// By how much it may grow in one call: the system takes its time to give memory, which no instruction counts.
+    pub growth_bytes: usize,
     /// Most that the host copies out of the guest.
     pub output_bytes: usize,
 }
@@ -39,6 +41,7 @@ pub(super) struct State {
     clock: Clock,
     budget: Budget,
     memory_bytes: usize,
+    growth_left: usize,
     memory_refused: bool,
     /// Processor time of this thread when the call had lasted for half of its time.
     halfway: Option<Duration>,
@@ -59,6 +62,8 @@ pub(super) fn store(host: &Inner, plugin: Arc<str>, budget: Budget) -> Store<Sta
         clock,
         budget,
         memory_bytes: 0,
+        // A start may take all of it.
+        growth_left: budget.memory_bytes,
         memory_refused: false,
         halfway: None,
     };
@@ -73,6 +78,8 @@ pub(super) fn store(host: &Inner, plugin: Arc<str>, budget: Budget) -> Store<Sta
 /// Renews what is counted per call.
 pub(super) fn start_call(store: &mut Store<State>) {
     renew(store, store.data().budget.call_instructions);
+    let state = store.data_mut();
+    state.growth_left = state.budget.growth_bytes;
 }
 
 /// Without it the guest is stopped at once.
@@ -134,12 +141,14 @@ fn ticks(time: Duration) -> u64 {
 
 impl ResourceLimiter for State {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let total = self.memory_bytes.saturating_add(desired.saturating_sub(current));
-        if total > self.budget.memory_bytes {
+        let growth = desired.saturating_sub(current);
+        let total = self.memory_bytes.saturating_add(growth);
+        if total > self.budget.memory_bytes || growth > self.growth_left {
             self.memory_refused = true;
             return Ok(false);
         }
         self.memory_bytes = total;
+        self.growth_left -= growth;
         Ok(true)
     }
 

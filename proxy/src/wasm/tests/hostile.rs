@@ -25,7 +25,9 @@ fn resident_bytes() -> usize {
 #[test]
 fn each_misdeed_is_a_fault_of_its_own_kind() {
     let binding = hostile("by-path").expect("is accepted");
-    for (path, kind) in [("/spin", "deadline"), ("/eat", "memory"), ("/trap", "trap"), ("/recurse", "trap")] {
+    for (path, kind) in
+        [("/spin", "deadline"), ("/eat", "memory"), ("/touch", "memory"), ("/trap", "trap"), ("/recurse", "trap")]
+    {
         assert_eq!(reason(asked(&binding, path)), Some(kind), "{path}");
         assert_eq!(healthy().on_response(&FACTS, &get("/"), &get("/")).map(|edits| edits.len()), Ok(1), "{path}");
     }
