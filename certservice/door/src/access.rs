@@ -53,7 +53,7 @@ pub struct Presented {
 }
 
 /// Who is at the other end of a connection.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     /// None over a Unix socket.
     pub address: Option<IpAddr>,

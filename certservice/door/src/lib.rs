@@ -6,6 +6,8 @@
 mod access; // tokens, client certificates, networks
 mod listen; // Unix, TCP, TLS; deadlines
 mod openapi; // table of routes → OpenAPI 3.1
+mod patience; // answers that nobody reads
+mod room; // how many connections at once
 mod tls; // certificates, CAs, revocation lists, read again when they change
 
 pub use access::{ClientCertificate, Identified, KnownBy, Networks, Peer, Presented, Token, Unidentified, identify};

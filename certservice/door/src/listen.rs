@@ -6,8 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,16 +17,19 @@ use prometheus::IntGauge;
 use rustix::fs::Mode;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::{Networks, Peer};
+use crate::patience::Patience;
+use crate::room::{Place, Refused, Room};
 use crate::tls::{Files, handshake, presented};
 
-const CONNECTIONS_MAX: usize = 1024;
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 1024;
 const HEADER_SECONDS_MAX: u64 = 10;
+/// Of a request's header, and of what is read ahead of a body: what a connection may take before anybody knows whose it is.
+const BUFFER_BYTES_MAX: usize = 32 * 1024;
 /// How long requests under way may take after the signal to stop, and after their certificate may be no good any more.
 const STOP_SECONDS_MAX: u64 = 10;
 /// Between two looks at the files of TLS.
@@ -60,6 +62,7 @@ pub struct Server {
     tls: Option<(Files, TlsAcceptor)>,
     networks: Networks,
     builder: Builder<TokioExecutor>,
+    refused: Refused,
 }
 
 enum Socket {
@@ -132,8 +135,8 @@ impl Server {
         // Not both versions: telling them apart would wait for a first byte without a deadline.
         let mut builder = Builder::new(TokioExecutor::new()).http1_only();
         let limit = Duration::from_secs(HEADER_SECONDS_MAX);
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(limit);
-        Self { socket, tls, networks, builder }
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(limit).max_buf_size(BUFFER_BYTES_MAX);
+        Self { socket, tls, networks, builder, refused: Refused::default() }
     }
 
     /// For people and tests: with the port that the system chose.
@@ -149,7 +152,7 @@ impl Server {
 
     /// Serves until `stop` says so, then lets requests under way come to their end.
     pub async fn run(mut self, router: Router, mut stop: watch::Receiver<bool>) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let room = Room::new();
         let mut files = None;
         let mut generation = Generation::new(self.tls.take().map(|(read, acceptor)| {
             files = Some(read);
@@ -192,23 +195,34 @@ impl Server {
     }
 
     /// A connection from where they are taken, and its place among those at once.
-    async fn accept(&self, room: &Arc<Semaphore>) -> Option<(Stream, OwnedSemaphorePermit)> {
-        let place = room.clone().acquire_owned().await.ok()?;
+    async fn accept(&mut self, room: &Room) -> Option<(Stream, Place)> {
+        let mut free = room.next().await?;
         loop {
             let accepted = match &self.socket {
                 Socket::Unix(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Unix(stream)),
                 Socket::Tcp(listener) => listener.accept().await.map(|(stream, from)| of_tcp(stream, from)),
             };
-            match accepted {
-                Ok(Stream::Tcp(_, from)) if !self.networks.allow(Some(from)) => {
-                    tracing::warn!(%from, "a connection from outside of listen.networks was refused");
-                }
-                Ok(stream) => return Some((stream, place)),
+            let (stream, from) = match accepted {
+                Ok(Stream::Tcp(stream, from)) => (Stream::Tcp(stream, from), Some(from)),
+                Ok(stream) => return Some((stream, room.take(free, None).ok()?)),
                 Err(error) => {
                     // Out of file descriptors, mostly: pausing lets connections end.
                     tracing::warn!(%error, "accepting a connection failed");
                     tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
                 }
+            };
+            let why = if self.networks.allow(from) {
+                match room.take(free, from) {
+                    Ok(place) => return Some((stream, place)),
+                    Err(again) => free = again,
+                }
+                "that address has as many as it may have at once"
+            } else {
+                "it is from outside of the networks that the boot file names"
+            };
+            if let Some(count) = self.refused.one(Instant::now()) {
+                tracing::warn!(?from, count, "connections were refused, the last one since {why}");
             }
         }
     }
@@ -243,10 +257,10 @@ async fn serve_stream(
     match (stream, tls) {
         (Stream::Unix(stream), _) => {
             let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-            serve(builder, stream, router, Peer { uid, ..Peer::default() }, watcher).await
+            serve(builder, stream, router, Peer { address: None, certificate: None, uid }, watcher).await
         }
         (Stream::Tcp(stream, from), None) => {
-            serve(builder, stream, router, Peer { address: Some(from), ..Peer::default() }, watcher).await
+            serve(builder, stream, router, Peer { address: Some(from), certificate: None, uid: None }, watcher).await
         }
         (Stream::Tcp(stream, from), Some(tls)) => match handshake(&tls, stream).await {
             Ok(stream) => {
@@ -269,7 +283,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = TowerToHyperService::new(router.layer(Extension(peer)));
-    let connection = pin!(watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()));
+    let connection =
+        pin!(watcher.watch(builder.serve_connection(TokioIo::new(Patience::new(stream)), service).into_owned()));
     connection.await.map_err(|error| error.to_string())
 }
 

@@ -132,7 +132,9 @@ impl Caller {
 /// Runs around every request: identifies the caller, applies the rule of the route, counts the outcome.
 pub(super) async fn check(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+    let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+        return unknown_caller().into_response();
+    };
     let response = match admit(&gate, request.method(), route.as_deref(), request.headers(), &peer) {
         Ok(_) if is_verb(request.uri()) && request.method() != Method::POST => {
             wrong_method(request.uri().clone()).await

@@ -207,7 +207,7 @@ async fn who_is_revoked_is_out_within_seconds_and_others_stay() {
 async fn who_comes_from_elsewhere_is_not_spoken_to() {
     let guarded = Guarded::start("networks = [\"10.0.0.0/8\", \"2001:db8::/32\"]").await;
     assert_eq!(guarded.status(Some("pki/ann"), "/v1/domains").await, 0);
-    guarded.certservice.says(&["outside of listen.networks", "127.0.0.1"]).await.unwrap();
+    guarded.certservice.says(&["outside of the networks that the boot file names", "127.0.0.1"]).await.unwrap();
 }
 
 #[tokio::test]
