@@ -86,6 +86,7 @@ impl Life {
             Told::RelievedBy(pid) => {
                 tracing::info!(pid, "relieved: that process serves instead");
                 following.abort();
+                control.leave_tcp();
                 1
             }
         };

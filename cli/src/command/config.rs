@@ -117,10 +117,11 @@ fn logged(revision: &Revision) -> String {
 }
 
 fn audited(entry: &AuditEntry) -> String {
-    let AuditEntry { at, who, from, method, path, status, message } = entry;
+    let AuditEntry { at, who, from, method, path, status, message, left_out } = entry;
     let from = from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
     let message = if message.is_empty() { String::new() } else { format!(": {message}") };
-    format!("{}  {status}  {method} {path}  {who}{from}{message}", date(*at))
+    let more = if *left_out > 0 { format!(" (and {left_out} before it that are not listed)") } else { String::new() };
+    format!("{}  {status}  {method} {path}  {who}{from}{message}{more}", date(*at))
 }
 
 /// Faults are told with the file that they are in.

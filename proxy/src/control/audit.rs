@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use contract::admin::AuditEntry;
 use tokio::sync::Mutex;
@@ -16,21 +16,53 @@ use crate::observe::disk_failed;
 /// Beyond it a new file is begun, and the one before is kept.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 const TEXT_CHARS_MAX: usize = 200;
+/// So many requests of those who may change nothing are told in a window: whoever knocks without end pushes out nothing that
+/// was changed, and makes nobody wait for the disk.
+const FEW: u32 = 10;
+const FEW_SECONDS: u64 = 600;
 
 pub(super) struct Audit {
     path: PathBuf,
     writing: Mutex<()>,
+    may_not: std::sync::Mutex<Few>,
+    unknown: std::sync::Mutex<Few>,
+}
+
+/// Of who asked, as far as it counts here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    MayChange,
+    /// Is known, and may change nothing, or not from there.
+    MayNot,
+    Unknown,
+}
+
+#[derive(Debug, Default)]
+struct Few {
+    since: u64,
+    told: u32,
+    left_out: u64,
 }
 
 impl Audit {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, writing: Mutex::new(()) }
+        Self { path, writing: Mutex::new(()), may_not: Default::default(), unknown: Default::default() }
     }
 
     /// Is on disk when it returns. A disk that does not take it is told in the log, along with the entry.
-    pub(super) async fn add(&self, mut entry: AuditEntry) {
-        for text in [&mut entry.path, &mut entry.who, &mut entry.message] {
-            *text = text.chars().take(TEXT_CHARS_MAX).flat_map(char::escape_default).collect();
+    pub(super) async fn add(&self, mut entry: AuditEntry, standing: Standing) {
+        let few = match standing {
+            Standing::MayChange => None,
+            Standing::MayNot => Some(&self.may_not),
+            Standing::Unknown => Some(&self.unknown),
+        };
+        if let Some(few) = few {
+            let told = few.lock().unwrap_or_else(PoisonError::into_inner).one(entry.at);
+            let Some(left_out) = told else { return };
+            entry.left_out = left_out;
+        }
+        for text in [&mut entry.method, &mut entry.path, &mut entry.who, &mut entry.message] {
+            *text = text.chars().flat_map(char::escape_default).take(TEXT_CHARS_MAX).collect();
         }
         let _turn = self.writing.lock().await;
         let (path, entry) = (self.path.clone(), Arc::new(entry));
@@ -59,6 +91,21 @@ impl Audit {
             }
         }
         Ok(newest.into())
+    }
+}
+
+impl Few {
+    /// Whether to tell of one more; and how many were left out before it.
+    fn one(&mut self, now: u64) -> Option<u64> {
+        if now.abs_diff(self.since) >= FEW_SECONDS {
+            (self.since, self.told) = (now, 0);
+        }
+        if self.told == FEW {
+            self.left_out += 1;
+            return None;
+        }
+        self.told += 1;
+        Some(std::mem::take(&mut self.left_out))
     }
 }
 
@@ -94,14 +141,45 @@ mod tests {
         let audit = Audit::new(path.clone());
         assert!(audit.newest(10).unwrap().is_empty());
         for at in 1..=3 {
-            audit.add(entry(at)).await;
+            audit.add(entry(at), Standing::MayChange).await;
         }
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"at\": 4").unwrap();
         let found = audit.newest(2).unwrap();
         assert_eq!(found.iter().map(|entry| entry.at).collect::<Vec<_>>(), [3, 2]);
         assert_eq!(found[0].path, "/v1/config\\n");
-        audit.add(entry(5)).await;
+        audit.add(entry(5), Standing::MayChange).await;
         assert_eq!(audit.newest(1).unwrap()[0].at, 5, "the cut line is not in its way");
+    }
+
+    #[tokio::test]
+    async fn who_may_change_nothing_and_knocks_without_end_pushes_nothing_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Audit::new(folder.path().join("audit.log"));
+        let many = 1000;
+        for standing in [Standing::Unknown, Standing::MayNot] {
+            for _ in 0..many {
+                audit.add(entry(FEW_SECONDS), standing).await;
+            }
+            audit.add(entry(2 * FEW_SECONDS), standing).await;
+            let found = audit.newest(many).unwrap();
+            assert_eq!((found.len(), found[0].left_out, found[1].left_out), (FEW as usize + 1, 990, 0), "{standing:?}");
+            std::fs::remove_file(folder.path().join("audit.log")).unwrap();
+        }
+        for _ in 0..FEW + 1 {
+            audit.add(entry(FEW_SECONDS), Standing::MayChange).await;
+        }
+        assert_eq!(audit.newest(many).unwrap().len(), FEW as usize + 1, "what may have been changed is always told");
+    }
+
+    #[tokio::test]
+    async fn an_entry_is_short_whatever_was_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Audit::new(folder.path().join("audit.log"));
+        let [long, control] = ["A".repeat(30_000), "\u{1b}".repeat(30_000)];
+        let sent = AuditEntry { method: long.clone(), path: long, message: control.clone(), who: control, ..entry(1) };
+        audit.add(sent, Standing::MayChange).await;
+        let text = std::fs::read_to_string(folder.path().join("audit.log")).unwrap();
+        assert!(text.len() < 2000 && !text.contains('\u{1b}'), "{text}");
     }
 
     #[tokio::test]
@@ -109,10 +187,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.log");
         let audit = Audit::new(path.clone());
-        audit.add(entry(1)).await;
+        audit.add(entry(1), Standing::MayChange).await;
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(FILE_BYTES_MAX + 1).unwrap();
-        audit.add(entry(2)).await;
+        audit.add(entry(2), Standing::MayChange).await;
         assert!(path.with_extension("1").exists() && std::fs::metadata(&path).unwrap().len() < 1000);
         assert_eq!(audit.newest(10).unwrap().first().map(|entry| entry.at), Some(2));
     }

@@ -17,16 +17,17 @@ mod shadows;
 mod snapshot;
 mod tables;
 mod tickets;
+mod turn;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use contract::admin::{Applied, Author, Diff, Plan, Revision, Shadow};
 use contract::api::Fault;
 use door::Server;
 use futures_util::{StreamExt, stream};
-use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 use self::admin::Known as KnownCallers;
 pub use self::admin::openapi;
@@ -40,6 +41,8 @@ pub use self::shadows::{Change, NoShadow, Of};
 pub use self::snapshot::{Current, Snapshot};
 use self::tables::Tables;
 pub use self::tickets::TicketNews;
+use self::turn::{Changes, Turn};
+pub use self::turn::{HandedOver, Held};
 use crate::config::{AdminTcp, Listener};
 use crate::observe::{METRICS, disk_failed};
 use crate::supply::Supply;
@@ -50,7 +53,6 @@ use crate::wasm::{Compile, Digest, Host, HostError};
 /// How often upstream names are resolved anew.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 const RESOLVED_AT_ONCE_MAX: usize = 16;
-const HELD_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub struct Control {
     host: Host,
@@ -70,25 +72,11 @@ pub struct Control {
     known_callers: KnownCallers,
     /// Where it is to listen besides the Unix socket.
     over_tcp: Option<AdminTcp>,
+    left_tcp: watch::Sender<bool>,
+    /// A preview is under way.
+    previewing: Mutex<()>,
     /// One change at a time, in the order they came.
-    changing: Arc<Mutex<Changes>>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Changes {
-    Ours,
-    /// Another process has taken over: only it may change what is on disk.
-    HandedOver,
-}
-
-/// Nothing is changed while it lives.
-pub struct Held(OwnedMutexGuard<Changes>);
-
-impl Held {
-    /// Nor ever after by this process.
-    pub fn hand_over(mut self) {
-        *self.0 = Changes::HandedOver;
-    }
+    changing: Turn,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -118,10 +106,6 @@ pub enum NotApplied {
     Io(std::io::Error),
     HandedOver(HandedOver),
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("another process has just taken over from this one; send it again, and it gets it")]
-pub struct HandedOver;
 
 /// How, and by whom, a configuration is to be applied.
 #[derive(Debug, Default)]
@@ -170,7 +154,9 @@ impl Control {
                 certificates: config.admin.certificates.clone(),
             },
             over_tcp: config.admin.tcp.clone(),
-            changing: Arc::new(Mutex::new(Changes::Ours)),
+            left_tcp: watch::Sender::new(false),
+            previewing: Mutex::default(),
+            changing: Turn::default(),
         })
     }
 
@@ -180,14 +166,18 @@ impl Control {
 
     /// Waits for the turn to change something.
     async fn turn(&self) -> Result<MutexGuard<'_, Changes>, HandedOver> {
-        let turn = self.changing.lock().await;
-        if *turn == Changes::Ours { Ok(turn) } else { Err(HandedOver) }
+        self.changing.take().await
     }
 
     /// For a thread that may block. None where a change is under way for as long as that.
     pub fn hold_changes(&self, within: Duration) -> Option<Held> {
         self.keep_last();
-        take_within(&self.changing, within).map(Held)
+        self.changing.hold(within)
+    }
+
+    /// The process that serves instead listens there too. It has the name of the Unix socket already.
+    pub fn leave_tcp(&self) {
+        self.left_tcp.send_replace(true);
     }
 
     pub fn set_accepting(&self, accepting: bool) {
@@ -380,18 +370,6 @@ fn counted(applied: Result<Applied, NotApplied>) -> Result<Applied, NotApplied> 
     applied
 }
 
-/// Blocks.
-fn take_within<T>(turn: &Arc<Mutex<T>>, within: Duration) -> Option<OwnedMutexGuard<T>> {
-    let until = Instant::now() + within;
-    loop {
-        match turn.clone().try_lock_owned() {
-            Ok(turn) => return Some(turn),
-            Err(_) if Instant::now() >= until => return None,
-            Err(_) => std::thread::sleep(HELD_LOOK_EVERY),
-        }
-    }
-}
-
 /// Both are valid: what could not be read was never applied.
 fn compare(old: &str, new: &str) -> Plan {
     let [old, new] = [old, new].map(|text| serde_json::from_str(text).unwrap_or_default());
@@ -403,19 +381,5 @@ async fn resolve(upstream: &Upstream) {
         for error in errors {
             tracing::warn!(upstream = upstream.name, "{error}; the addresses known so far stay");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thread_waits_for_its_turn_no_longer_than_it_may() {
-        let turn = Arc::new(Mutex::new(()));
-        let held = take_within(&turn, Duration::ZERO).unwrap();
-        assert!(take_within(&turn, Duration::from_millis(50)).is_none());
-        drop(held);
-        assert!(take_within(&turn, Duration::ZERO).is_some());
     }
 }

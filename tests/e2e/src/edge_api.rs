@@ -9,13 +9,20 @@ use support::api::Api;
 use support::certservice::hex;
 use support::edge::Edge;
 use support::fleet::Plan;
-use support::{port, program};
+use support::wait::{PATIENCE, until};
+use support::{fail, port, program};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::world::{World, guest, output, repository, run, stderr, stdout};
 
 const OPERATOR: &str = "the operator's token";
 const VIEWER: &str = "the viewer's token";
 const AWAY: &str = "a token for another network";
+/// Of a request over TCP: beyond it no more is read.
+const HEADER_BYTES_MAX: usize = 32 * 1024;
+const OF_ONE_ADDRESS_MAX: usize = 256;
 /// The run of Schemathesis, in seconds.
 const SECONDS: &str = "20";
 
@@ -145,6 +152,129 @@ async fn client_certificates_of_a_private_ca_have_roles() {
     }
     let shown = output(command).await;
     assert!(stdout(&shown).contains("touches 1 of 1 host"), "{}{}", stdout(&shown), stderr(&shown));
+}
+
+/// A connection of its own on which this was sent.
+async fn sent(address: SocketAddr, bytes: impl AsRef<[u8]>) -> TcpStream {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(bytes.as_ref()).await.unwrap();
+    connection
+}
+
+async fn answered(mut connection: TcpStream) -> String {
+    let mut answer = Vec::new();
+    // A reset is as good an ending as any.
+    let _ = timeout(PATIENCE, connection.read_to_end(&mut answer)).await.expect("the edge to close");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_change_is_told_though_nobody_waits_for_its_answer() {
+    let mut world = World::start(Plan::default()).await;
+    let address = port::free().unwrap();
+    world.over_tcp(address, "").await;
+    let mut longer = world.config();
+    longer["sites"][0]["plugins"][0]["config"]["max_age"] = 8.into();
+    let body = longer.to_string();
+    let head = format!(
+        "PUT /v1/config?message=abandoned HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {OPERATOR}\r\ncontent-length: {}",
+        body.len()
+    );
+    drop(sent(address, format!("{head}\r\n\r\n{body}")).await);
+    let told = until("the change in the audit log", PATIENCE, async || {
+        let audit = world.fleet.edge.admin.get("/v1/audit?limit=1").await?.json()?;
+        let told = audit["entries"][0]["message"] == "abandoned" && audit["entries"][0]["status"] == 200;
+        if told { Ok(()) } else { fail(audit.to_string()) }
+    });
+    told.await.unwrap();
+    let newest = world.fleet.edge.admin.get("/v1/revisions").await.unwrap().json().unwrap()["revisions"][0].clone();
+    assert_eq!(newest["message"], "abandoned", "it is in force");
+}
+
+#[tokio::test]
+async fn who_is_unknown_fills_no_log_and_a_page_in_a_browser_changes_nothing() {
+    let mut world = World::start(Plan::default()).await;
+    let address = port::free().unwrap();
+    world.over_tcp(address, "").await;
+    let [stranger, operator] =
+        ["no such token", OPERATOR].map(|token| Api::http(&format!("http://{address}"), Some(token)).unwrap());
+    for _ in 0..50 {
+        assert_eq!(stranger.put("/v1/config", "{}").await.unwrap().status, 401);
+    }
+    let from_a_page = [("origin", "https://elsewhere.example")];
+    let refused = operator.send(Method::POST, "/v1/revisions/1/revert", &from_a_page, "").await.unwrap();
+    assert_eq!((refused.status, refused.json().unwrap()["code"].clone()), (403, json!("from_a_page")));
+    assert_eq!(operator.send(Method::GET, "/v1/revisions", &from_a_page, "").await.unwrap().status, 200);
+    let audit = operator.get("/v1/audit").await.unwrap().json().unwrap();
+    let entries = audit["entries"].as_array().unwrap();
+    let (told, unknown) = (&entries[0], entries.iter().filter(|entry| entry["who"] == "unknown").count());
+    assert_eq!(
+        (&told["path"], &told["status"], unknown),
+        (&json!("/v1/revisions/1/revert"), &json!(403), 10),
+        "{audit}"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_is_bounded_before_anybody_knows_whose_it_is() {
+    let mut world = World::start(Plan::default()).await;
+    let address = port::free().unwrap();
+    world.over_tcp(address, "").await;
+    let mut head = format!("GET /healthz HTTP/1.1\r\nauthorization: Bearer {OPERATOR}\r\nx: ");
+    head.extend(std::iter::repeat_n('a', HEADER_BYTES_MAX - head.len()));
+    let refused = answered(sent(address, &head).await).await;
+    assert!(refused.starts_with("HTTP/1.1 431 "), "{refused}");
+    head.truncate(HEADER_BYTES_MAX - 1000);
+    let taken = answered(sent(address, format!("{head}\r\nconnection: close\r\n\r\n")).await).await;
+    assert!(taken.starts_with("HTTP/1.1 200 "), "{taken}");
+
+    let mut open = Vec::new();
+    for _ in 0..OF_ONE_ADDRESS_MAX {
+        open.push(sent(address, "GET").await);
+    }
+    let healthz = format!("GET /healthz HTTP/1.1\r\nauthorization: Bearer {OPERATOR}\r\nconnection: close\r\n\r\n");
+    let mut crowded = TcpStream::connect(address).await.unwrap();
+    // It may be gone before it is written to.
+    let _ = crowded.write_all(healthz.as_bytes()).await;
+    assert_eq!(answered(crowded).await, "", "one address does not take all places");
+    assert_eq!(world.fleet.edge.admin.get("/healthz").await.unwrap().status, 200, "the socket has places of its own");
+    drop(open);
+    let again = until("places to be free again", PATIENCE, async || {
+        let answer = answered(sent(address, &healthz).await).await;
+        if answer.starts_with("HTTP/1.1 200 ") { Ok(()) } else { fail(answer) }
+    });
+    again.await.unwrap();
+}
+
+#[tokio::test]
+async fn only_the_process_that_serves_answers_over_tcp() {
+    let mut world = World::start(Plan::default()).await;
+    let address = port::free().unwrap();
+    world.over_tcp(address, "").await;
+    let pid = async || {
+        // On a connection of its own: the system chooses who accepts it.
+        let operator = Api::http(&format!("http://{address}"), Some(OPERATOR)).unwrap();
+        operator.get("/readyz").await.unwrap().json().unwrap()["pid"].as_u64().unwrap()
+    };
+    let before = pid().await;
+    // A request under way keeps the process of before alive.
+    let slow = sent(world.fleet.edge_setup.http, "GET / HTTP/1.1\r\n").await;
+    let mut upgrade = Command::new(program::own("latchkey-proxy").unwrap());
+    upgrade.arg("upgrade").arg("--config").arg(world.fleet.edge_setup.boot_file_path());
+    let upgraded = output(upgrade).await;
+    assert!(upgraded.status.success(), "{}", stderr(&upgraded));
+    let left = until("the process of before to leave the address", PATIENCE, async || {
+        for _ in 0..20 {
+            if pid().await == before {
+                return fail("it answers still");
+            }
+        }
+        Ok(())
+    });
+    left.await.unwrap();
+    assert!(std::path::Path::new(&format!("/proc/{before}")).exists(), "it ended, which shows nothing");
+    drop(slow);
+    world.fleet.edge.process.ended().await.unwrap();
 }
 
 async fn printed() -> String {

@@ -115,4 +115,12 @@ pub struct AuditEntry {
     /// Why, in the words of who asked.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Requests before this one that are in no entry: of callers who may change nothing, only a few are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::header::{ORIGIN, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -12,6 +12,7 @@ use contract::admin::{AuditEntry, Author};
 use door::{ClientCertificate, Identified, Peer, Roles, Token, Unidentified, identify};
 
 use super::super::Control;
+use super::super::audit::Standing;
 use super::{problem, who};
 use crate::config::AdminRole;
 
@@ -52,6 +53,14 @@ impl Caller {
             Self::Known(known) => Author { caller: Some(named(known)), by, ..Author::default() },
         }
     }
+
+    fn standing(&self) -> Standing {
+        match self {
+            Self::Local(_) => Standing::MayChange,
+            Self::Known(known) if known.grant == AdminRole::Operator => Standing::MayChange,
+            Self::Known(_) => Standing::MayNot,
+        }
+    }
 }
 
 /// Enough of the hash to find it in the boot file, or in the list of who issued the certificate.
@@ -74,23 +83,60 @@ pub(super) struct Rule {
 
 /// Runs around every request.
 pub(super) async fn check(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let caller = admit(&gate, request.method(), route.as_deref(), request.headers(), &peer);
-    let mut entry = changes.then(|| entry(&request, &peer, caller.as_ref().ok()));
-    let response = match caller {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(refusal) => *refusal,
+    let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+        return unknown(Unidentified::Nobody);
     };
-    if let Some(mut entry) = entry.take() {
-        entry.status = response.status().as_u16();
-        gate.control.audit.add(entry).await;
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let caller = admit(&gate, request.method(), route.as_deref(), request.headers(), &peer);
+    let who = caller.as_ref().map_or_else(|refusal| refusal.caller.as_ref(), Some);
+    let entry = is_change(request.method()).then(|| entry(&request, &peer, who));
+    match caller {
+        Ok(caller) => {
+            let standing = caller.standing();
+            request.extensions_mut().insert(caller);
+            match entry {
+                Some(entry) => to_its_end(gate, request, next, entry, standing).await,
+                None => next.run(request).await,
+            }
+        }
+        Err(refusal) => {
+            if let Some(mut entry) = entry {
+                entry.status = refusal.response.status().as_u16();
+                gate.control.audit.add(entry, refusal.standing).await;
+            }
+            refusal.response
+        }
     }
-    response
+}
+
+fn is_change(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Also where whoever asked has gone meanwhile: what was changed is told, and nothing is changed by halves.
+async fn to_its_end(
+    gate: Arc<Gate>,
+    request: Request,
+    next: Next,
+    mut entry: AuditEntry,
+    standing: Standing,
+) -> Response {
+    let carried_out = tokio::spawn(async move {
+        let response = next.run(request).await;
+        entry.status = response.status().as_u16();
+        gate.control.audit.add(entry, standing).await;
+        response
+    });
+    carried_out.await.unwrap_or_else(|error| {
+        problem(StatusCode::INTERNAL_SERVER_ERROR, "failed", &format!("the request ended badly: {error}"), vec![])
+    })
+}
+
+/// Whose request is not carried out.
+struct Refusal {
+    response: Response,
+    caller: Option<Caller>,
+    standing: Standing,
 }
 
 fn admit(
@@ -99,20 +145,32 @@ fn admit(
     route: Option<&str>,
     headers: &HeaderMap,
     peer: &Peer,
-) -> Result<Caller, Box<Response>> {
+) -> Result<Caller, Box<Refusal>> {
     if peer.address.is_none() {
         return Ok(Caller::Local(peer.uid));
     }
     let known = &gate.control.known_callers;
-    let identified =
-        identify(&known.tokens, &known.certificates, headers, peer).map_err(|why| Box::new(unknown(why)))?;
+    let identified = identify(&known.tokens, &known.certificates, headers, peer).map_err(|why| {
+        let known = why == Unidentified::WrongNetwork;
+        let standing = if known { Standing::MayNot } else { Standing::Unknown };
+        Box::new(Refusal { response: unknown(why), caller: None, standing })
+    })?;
+    let forbidden = |code, says| {
+        let response = problem(StatusCode::FORBIDDEN, code, says, vec![]);
+        let caller = Some(Caller::Known(identified.clone()));
+        Box::new(Refusal { response, caller, standing: Standing::MayNot })
+    };
+    // A browser shows a client certificate for whatever page asks it to; only such requests have an origin.
+    if is_change(method) && headers.contains_key(ORIGIN) {
+        return Err(forbidden("from_a_page", "changes are not taken from pages in browsers, which send an Origin"));
+    }
     let method = if method == Method::HEAD { "GET" } else { method.as_str() };
     let rule = gate.rules.iter().find(|rule| rule.method == method && Some(rule.path) == route);
     // A path or method that is not there has no rule; who is known may learn that it is not there.
     let allowed = rule.map_or(Allowed::See, |rule| rule.allowed);
     if allowed == Allowed::Operator && identified.grant != AdminRole::Operator {
         let says = "the role of this token or certificate does not allow it; it takes role operator";
-        return Err(Box::new(problem(StatusCode::FORBIDDEN, "forbidden", says, vec![])));
+        return Err(forbidden("forbidden", says));
     }
     Ok(Caller::Known(identified))
 }
@@ -143,6 +201,7 @@ fn entry(request: &Request, peer: &Peer, caller: Option<&Caller>) -> AuditEntry 
         path: request.uri().path().to_owned(),
         status: 0,
         message: parameter("message").unwrap_or_default(),
+        left_out: 0,
     }
 }
 

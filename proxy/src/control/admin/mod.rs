@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod body;
 mod config;
 mod health;
 mod plugins;
@@ -38,15 +39,17 @@ const COMPONENT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What a refusal of the HTTP library says, at most.
 const REFUSAL_BYTES_MAX: usize = 4096;
 
-/// For as long as the process lives.
+/// The socket for as long as the process lives; TCP until another serves instead.
 pub(super) fn serve(listener: UnixListener, over_tcp: Option<Server>, control: Arc<Control>) {
+    let never = watch::Sender::new(false);
+    let unix = (Server::on_unix(listener), never.subscribe());
+    let tcp = over_tcp.map(|server| (server, control.left_tcp.subscribe()));
     let router = router(control);
-    for server in [Some(Server::on_unix(listener)), over_tcp].into_iter().flatten() {
-        let router = router.clone();
+    for (server, stop) in [Some(unix), tcp].into_iter().flatten() {
+        let (router, never) = (router.clone(), never.clone());
         tokio::spawn(async move {
-            // Nobody tells it to stop: it ends with the process.
-            let (_never, stop) = watch::channel(false);
             server.run(router, stop).await;
+            drop(never);
         });
     }
 }
@@ -65,6 +68,7 @@ fn router(control: Arc<Control>) -> Router {
     router
         .fallback(|| async { problem(StatusCode::NOT_FOUND, "unknown_path", "no such path in the admin API", vec![]) })
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn(body::in_time))
         .layer(from_fn(in_our_words))
         .layer(from_fn_with_state(Arc::new(gate), access::check))
         .with_state(control)

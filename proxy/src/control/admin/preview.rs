@@ -34,6 +34,8 @@ pub(super) async fn post(
         );
         return problem(StatusCode::BAD_REQUEST, "too_many", &says, vec![]);
     }
+    // One at a time: it takes seconds of a processor that serves others, and a viewer may ask it.
+    let _turn = control.previewing.lock().await;
     let (snapshot, table) = (control.current.get(), control.table.clone());
     let asking = tokio::task::spawn_blocking(move || {
         let hosts = asked.hosts.iter().map(|host| preview(&snapshot.routes, &table, &plugin, host, &asked.at));
