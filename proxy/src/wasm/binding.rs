@@ -164,13 +164,13 @@ impl Binding {
             return Ok(action);
         }
         let wanted = found.unwrap_or_else(|| self.wanted(about));
-        let http::Verdict { action, memo, rule } = self.with_instance(facts.tenant, facts.now_ms, |instance| {
-            instance.call_http(|policy, store, this| {
+        let (action, memo, rule) = self.with_instance(facts.tenant, facts.now_ms, |instance| {
+            let http::Verdict { action, memo, rule } = instance.call_http(|policy, store, this| {
                 let (host, path, query) = (request.host(), request.path(), request.query());
                 policy.call_on_request(store, this, guest_facts(facts), host, path, query, &wanted)
-            })
+            })?;
+            Ok((verify::action(action)?, memo, rule))
         })?;
-        let action = verify::action(action)?;
         self.decided(rule, facts);
         self.remember(Hook::Request, facts, about, memo, || Answer::Action(action.clone(), rule));
         Ok(action)
@@ -219,13 +219,13 @@ impl Binding {
         response: &dyn ResponseView,
     ) -> Result<(Vec<Edit>, Option<http::Memo>), Fault> {
         let wanted = self.wanted(About::Response(request, response));
-        let http::Changes { edits, memo } = self.with_instance(facts.tenant, facts.now_ms, |instance| {
-            instance.call_http(|policy, store, this| {
+        self.with_instance(facts.tenant, facts.now_ms, |instance| {
+            let http::Changes { edits, memo } = instance.call_http(|policy, store, this| {
                 let (host, path, status) = (request.host(), request.path(), response.status());
                 policy.call_on_response(store, this, guest_facts(facts), host, path, status, &wanted)
-            })
-        })?;
-        Ok((verify::edits(edits)?, memo))
+            })?;
+            Ok((verify::edits(edits)?, memo))
+        })
     }
 
     /// How the first bytes from this peer are to be read.
@@ -262,12 +262,12 @@ impl Binding {
     fn outcome(&self, listener: &str, peer: SocketAddr, seen: Seen<'_>) -> Result<Outcome, Fault> {
         let client = seen.and_then(|header| header.source).unwrap_or(peer);
         let wanted = self.owned(About::Connection { peer: peer.ip(), client: Some(client.ip()) });
-        let outcome = self.with_instance(Tenant::default(), clock::monotonic_ms(), |instance| {
-            instance.call_connection(|policy, store, this| {
+        self.with_instance(Tenant::default(), clock::monotonic_ms(), |instance| {
+            let outcome = instance.call_connection(|policy, store, this| {
                 policy.call_judge(store, this, listener, peer::endpoint(peer), &peer::seen(seen), &wanted)
-            })
-        })?;
-        verify::outcome(outcome, peer, seen)
+            })?;
+            verify::outcome(outcome, peer, seen)
+        })
     }
 
     /// Of the last call on this thread, if it was one of this binding.

@@ -11,6 +11,7 @@ use crate::wasm::types::{Fault, Tenant};
 use crate::wasm::{count, dice};
 
 impl Binding {
+    /// `call` also checks what the guest returned: one whose answer is refused is as little trusted as one that failed.
     pub(super) fn with_instance<T>(
         &self,
         tenant: Tenant,

@@ -40,7 +40,8 @@ fn an_instance_is_kept_until_it_fails() {
     for calls in 1..=10_000 {
         assert_eq!(asked(&binding, "/"), Ok(Action::Deny(400 + calls.min(199))));
     }
-    for path in ["/trap", "/spin", "/eat"] {
+    // The last two answer, with what is refused.
+    for path in ["/trap", "/spin", "/eat", "/crlf", "/edits"] {
         assert!(asked(&binding, path).is_err());
         assert_eq!(asked(&binding, "/"), Ok(Action::Deny(401)), "{path}");
     }
