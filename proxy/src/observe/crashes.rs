@@ -10,6 +10,8 @@ use crate::wasm::{Fault, Plugin};
 /// Most groups; what comes beyond them is only counted.
 const GROUPS_MAX: usize = 256;
 const SAYS_CHARS_MAX: usize = 300;
+/// Between two lines of the log about one group: a visitor may cause a thousand crashes a second.
+const TELL_SECONDS: u64 = 60;
 
 pub static CRASHES: LazyLock<Crashes> = LazyLock::new(Crashes::default);
 
@@ -20,6 +22,7 @@ pub struct Crashes(Mutex<Groups>);
 struct Groups {
     known: HashMap<Cause, Seen>,
     beyond: u64,
+    beyond_told: Told,
 }
 
 /// What is the same for all crashes of a group.
@@ -46,6 +49,26 @@ struct Seen {
     count: u64,
     first_at: u64,
     last_at: u64,
+    told: Told,
+}
+
+/// In the log.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    at: Option<u64>,
+    untold: u64,
+}
+
+impl Told {
+    /// Whether it is its turn to be told; and how many were not since the last.
+    fn turn(&mut self, now: u64) -> Option<u64> {
+        if self.at.is_some_and(|at| now.abs_diff(at) < TELL_SECONDS) {
+            self.untold += 1;
+            return None;
+        }
+        self.at = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
 }
 
 impl Cause {
@@ -63,15 +86,23 @@ impl Cause {
 }
 
 impl Crashes {
-    pub fn add(&self, cause: Cause, now: u64) {
+    /// Whether the log is to tell of it; and how many of this group it did not tell of since the last.
+    pub fn add(&self, cause: Cause, now: u64) -> Option<u64> {
         // Held for a look-up only. A crash has cost its request a thousand times that.
         let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let room = groups.known.len() < GROUPS_MAX;
-        match groups.known.get_mut(&cause) {
-            Some(seen) => *seen = Seen { count: seen.count + 1, last_at: now, ..*seen },
-            None if room => drop(groups.known.insert(cause, Seen { count: 1, first_at: now, last_at: now })),
-            None => groups.beyond += 1,
+        if let Some(seen) = groups.known.get_mut(&cause) {
+            (seen.count, seen.last_at) = (seen.count + 1, now);
+            return seen.told.turn(now);
         }
+        if !room {
+            groups.beyond += 1;
+            return groups.beyond_told.turn(now);
+        }
+        let mut seen = Seen { count: 1, first_at: now, last_at: now, told: Told::default() };
+        let told = seen.told.turn(now);
+        groups.known.insert(cause, seen);
+        told
     }
 
     /// Of one plugin, the most frequent first; and how many crashes of any plugin are in no group.
@@ -84,7 +115,7 @@ impl Crashes {
     }
 }
 
-fn told(cause: Cause, Seen { count, first_at, last_at }: Seen) -> Crash {
+fn told(cause: Cause, Seen { count, first_at, last_at, .. }: Seen) -> Crash {
     let Cause { plugin, version, digest, hook, reason, says, stack } = cause;
     Crash { plugin, version, digest, hook, reason, says, stack, count, first_at, last_at }
 }
@@ -134,14 +165,24 @@ mod tests {
     }
 
     #[test]
+    fn a_group_is_told_at_once_then_seldom_and_with_a_count() {
+        let crashes = Crashes::default();
+        let told: Vec<_> = [0, 1, 59, 60, 61, 200].map(|now| crashes.add(cause("status 7"), now)).into();
+        assert_eq!(told, [Some(0), None, None, Some(2), None, Some(1)]);
+        assert_eq!(crashes.add(cause("another"), 61), Some(0), "of a group for itself");
+    }
+
+    #[test]
     fn groups_are_bounded_and_what_is_beyond_is_counted() {
         let crashes = Crashes::default();
         let letter = |n: usize| char::from_u32('一' as u32 + n as u32).unwrap().to_string();
         for n in 0..=GROUPS_MAX {
-            crashes.add(cause(&letter(n)), 1);
+            assert_eq!(crashes.add(cause(&letter(n)), 1), Some(0));
         }
-        crashes.add(cause(&letter(0)), 2);
+        assert_eq!(crashes.add(cause(&letter(0)), 2), None);
+        let more = GROUPS_MAX + 1;
+        assert_eq!(crashes.add(cause(&letter(more)), 2), None, "what is in no group is told together");
         let (found, beyond) = crashes.of("p");
-        assert_eq!((found.len(), beyond, found[0].count), (GROUPS_MAX, 1, 2));
+        assert_eq!((found.len(), beyond, found[0].count), (GROUPS_MAX, 2, 2));
     }
 }

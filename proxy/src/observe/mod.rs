@@ -362,8 +362,9 @@ pub fn plugin_fault(plugin: &str, binding: &Binding, hook: &str, fault: &Fault) 
         return;
     }
     let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-    CRASHES.add(Cause::new(plugin, binding.plugin(), hook, fault), now);
-    tracing::warn!(plugin, hook, reason = fault.reason(), "plugin failed: {fault}");
+    if let Some(untold) = CRASHES.add(Cause::new(plugin, binding.plugin(), hook, fault), now) {
+        tracing::warn!(plugin, hook, reason = fault.reason(), untold, "plugin failed: {fault}");
+    }
 }
 
 #[cfg(test)]
