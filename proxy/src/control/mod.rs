@@ -130,7 +130,8 @@ impl Control {
         let data = |error| ControlError::Data(config.data_dir.display().to_string(), error);
         std::fs::create_dir_all(&config.data_dir).map_err(data)?;
         // Plugins are called on the threads that serve, and bound on those of control.
-        let threads = config.threads + crate::serve::CONTROL_THREADS;
+        // And one that answers previews.
+        let threads = config.threads + crate::serve::CONTROL_THREADS + 1;
         let compile = Compile::Apart { limits: config.compile, data_dir: config.data_dir.clone() };
         let host = Host::new(crate::wasm::Settings { threads, compile, ..Default::default() })?;
         let plugins = Plugins::open(config.data_dir.join("plugins"), &host, config.trust.clone()).map_err(data)?;

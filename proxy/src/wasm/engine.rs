@@ -21,8 +21,6 @@ use super::terms::Terms;
 
 /// A guest's time is processor time: on a busy machine its call lasts longer.
 const CALL_TIMES_MAX: u32 = 4;
-/// A larger pool only takes address space that small machines and containers don't give.
-const POOL_INSTANCES_MAX: usize = 8192;
 /// Beside the threads' shelves: instances that live for one `describe` or `plan`.
 const POOL_INSTANCES_SPARE: usize = 16;
 /// Freed memory that stays mapped for the next instance; beyond it pages go back to the system.
@@ -38,14 +36,17 @@ const TIME_PER_TABLE_BYTE: Duration = Duration::from_nanos(200);
 
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Threads that will call plugins. Sizes the pool.
+    /// Threads that will call plugins at once. Sizes the pool.
     pub threads: usize,
-    /// Most instances that one thread keeps for its next calls; the least recently used one makes room.
+    /// Most instances that one thread has at once: the one that it calls, and those that it keeps for its next calls. The
+    /// least recently used one makes room. Fewer where there are so many threads that the pool would not do for all.
     pub instances_per_thread_max: usize,
-    /// Most bodies that one thread has under way in plugins; each has an instance for itself.
+    /// Most bodies that one thread has under way in plugins; each has an instance for itself. Fewer as above.
     pub bodies_per_thread_max: usize,
     /// Of these, most that are of one binding and registered domain.
     pub bodies_per_tenant_max: usize,
+    /// Instances of all threads: a larger pool only takes address space that small machines and containers don't give.
+    pub instances_max: usize,
     /// After how many calls an instance that one tenant has for itself is replaced: by chance, one of these.
     pub tenant_uses: RangeInclusive<u32>,
     /// WebAssembly instructions for one call on a connection; each byte that one copies or fills counts as one.
@@ -96,6 +97,7 @@ impl Default for Settings {
             instances_per_thread_max: 256,
             bodies_per_thread_max: 256,
             bodies_per_tenant_max: 64,
+            instances_max: 8192,
             tenant_uses: 64..=256,
             connection_instructions: 1_000_000,
             http_instructions: 2_000_000,
@@ -135,7 +137,8 @@ pub(super) struct Inner {
 }
 
 impl Host {
-    pub fn new(settings: Settings) -> Result<Self, HostError> {
+    pub fn new(mut settings: Settings) -> Result<Self, HostError> {
+        share_out(&mut settings);
         let failed = |error: wasmtime::Error| HostError::Engine(format!("{error:#}"));
         let (engine, reservation) = engine(&settings).map_err(failed)?;
         let linker = linker(&engine).map_err(failed)?;
@@ -224,10 +227,18 @@ pub(super) fn config(reservation: Reservation) -> Config {
     config
 }
 
+/// How many instances one thread may have at once: so many that all threads have theirs, whatever the others keep.
+fn share_out(settings: &mut Settings) {
+    let share = settings.instances_max.saturating_sub(POOL_INSTANCES_SPARE) / settings.threads.max(1);
+    settings.bodies_per_thread_max = settings.bodies_per_thread_max.min(share / 2);
+    let idle = share - settings.bodies_per_thread_max;
+    settings.instances_per_thread_max = settings.instances_per_thread_max.min(idle).max(1);
+}
+
 fn pool(settings: &Settings) -> PoolingAllocationConfig {
     let per_thread = settings.instances_per_thread_max.saturating_add(settings.bodies_per_thread_max);
     let shelves = settings.threads.saturating_mul(per_thread);
-    let instances = shelves.saturating_add(POOL_INSTANCES_SPARE).min(POOL_INSTANCES_MAX);
+    let instances = shelves.saturating_add(POOL_INSTANCES_SPARE).min(settings.instances_max);
     let instances = u32::try_from(instances).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)

@@ -49,5 +49,6 @@ pub use engine::{Compile, Host, HostError, Settings};
 pub use planning::Tables;
 pub use rules::{History, Rules, Unused};
 pub use shadow::{Sample, Shadow};
+pub use shelf::keep_nothing_here;
 pub use terms::{Isolation, Role, Terms};
 pub use types::*;

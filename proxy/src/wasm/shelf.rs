@@ -65,7 +65,7 @@ impl Place {
         start: impl FnOnce() -> Result<Instance, Fault>,
         call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let mut instance = self.take(tenant, start)?;
+        let mut instance = self.take(tenant, kept_max, start)?;
         let result = self.noted(&mut instance, call)?;
         self.keep(tenant, instance, kept_max);
         Ok(result)
@@ -75,9 +75,10 @@ impl Place {
     pub(super) fn take(
         &self,
         tenant: Tenant,
+        kept_max: usize,
         start: impl FnOnce() -> Result<Instance, Fault>,
     ) -> Result<Instance, Fault> {
-        SHELF.with_borrow_mut(|shelf| shelf.take((self.key, tenant))).map_or_else(start, Ok)
+        SHELF.with_borrow_mut(|shelf| shelf.take((self.key, tenant), kept_max)).map_or_else(start, Ok)
     }
 
     /// For the next call. All must have gone well.
@@ -90,9 +91,11 @@ impl Place {
     /// Runs `call` on an instance of its own, which nobody uses before or after.
     pub(super) fn once<T>(
         &self,
+        kept_max: usize,
         start: impl FnOnce() -> Result<Instance, Fault>,
         call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
+        SHELF.with_borrow_mut(|shelf| shelf.make_room(kept_max));
         self.noted(&mut start()?, call)
     }
 
@@ -114,16 +117,27 @@ impl Place {
 }
 
 impl Shelf {
-    fn take(&mut self, key: (u64, Tenant)) -> Option<Instance> {
+    /// Where there is none, there is room for it from here on: the one that is started next is one of `kept_max` too.
+    fn take(&mut self, key: (u64, Tenant), kept_max: usize) -> Option<Instance> {
         self.clear_retired();
-        self.kept.remove(&key).map(|kept| kept.instance)
+        let found = self.kept.remove(&key).map(|kept| kept.instance);
+        if found.is_none() {
+            self.make_room(kept_max);
+        }
+        found
     }
 
-    fn put(&mut self, place: &Place, tenant: Tenant, instance: Instance, kept_max: usize) {
-        if self.kept.len() >= kept_max {
+    /// Before another is started, not after: the pool has as many as all threads together may have at once.
+    fn make_room(&mut self, kept_max: usize) {
+        while self.kept.len() >= kept_max.max(1) {
             let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.put_at).map(|(key, _)| *key);
             oldest.map(|key| self.kept.remove(&key));
         }
+    }
+
+    fn put(&mut self, place: &Place, tenant: Tenant, instance: Instance, kept_max: usize) {
+        // Of a body, which others may have begun after.
+        self.make_room(kept_max);
         self.clock += 1;
         let kept = Kept { instance, binding: Arc::downgrade(&place.alive), put_at: self.clock };
         self.kept.insert((place.key, tenant), kept);
@@ -136,6 +150,11 @@ impl Shelf {
             self.kept.retain(|_, kept| kept.binding.strong_count() > 0);
         }
     }
+}
+
+/// Gives back all that this thread keeps: for threads that come and go.
+pub fn keep_nothing_here() {
+    SHELF.with_borrow_mut(|shelf| shelf.kept.clear());
 }
 
 /// How many instances this thread keeps.

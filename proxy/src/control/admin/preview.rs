@@ -11,6 +11,7 @@ use contract::admin::{HOSTS_MAX, MOMENTS_MAX, Preview, Previewed};
 use super::problem;
 use crate::control::Control;
 use crate::http::preview;
+use crate::wasm::keep_nothing_here;
 
 /// A name has at most 253 characters, and two dates beside it.
 pub(super) const BODY_BYTES_MAX: usize = HOSTS_MAX * 400;
@@ -39,7 +40,10 @@ pub(super) async fn post(
     let (snapshot, table) = (control.current.get(), control.table.clone());
     let asking = tokio::task::spawn_blocking(move || {
         let hosts = asked.hosts.iter().map(|host| preview(&snapshot.routes, &table, &plugin, host, &asked.at));
-        Previewed { hosts: hosts.collect() }
+        let previewed = Previewed { hosts: hosts.collect() };
+        // The next one may have another thread.
+        keep_nothing_here();
+        previewed
     });
     match asking.await {
         Ok(previewed) => Json(previewed).into_response(),

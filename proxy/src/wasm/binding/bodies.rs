@@ -80,7 +80,8 @@ impl Binding {
         let place = UnderWay::enter(self, tenant)?;
         let tenant = if self.terms.isolation == Isolation::Shared { Tenant::default() } else { tenant };
         let start = || self.planned.start(For::Bodies, self.terms, self.rates.clone());
-        let mut instance = self.body_place.take(tenant, start)?;
+        let kept_max = self.planned.host.settings.instances_per_thread_max;
+        let mut instance = self.body_place.take(tenant, kept_max, start)?;
         let own = |name| response.map_or_else(|| request.header(name), |response| response.header(name));
         let wanted = self.wanted(response.map_or(About::Request(request), |it| About::Response(request, it)));
         let head = body::Head {

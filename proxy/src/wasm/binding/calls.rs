@@ -45,7 +45,7 @@ impl Binding {
         match self.terms.isolation {
             Isolation::Shared => self.place.with(Tenant::default(), kept_max, || self.start(), call),
             Isolation::Tenant => self.place.with(tenant, kept_max, || self.start(), call),
-            Isolation::Request => self.place.once(|| self.start(), call),
+            Isolation::Request => self.place.once(kept_max, || self.start(), call),
         }
     }
 

@@ -254,6 +254,32 @@ fn a_thread_keeps_a_bounded_number_of_instances() {
     });
 }
 
+/// Each thread fills its shelf with as many as it may; all at once, and with one configuration more than that.
+#[test]
+fn no_call_is_refused_for_what_other_threads_keep() {
+    // The threads are so many that the pool has not what they were to keep.
+    let (threads, kept) = (8, 20);
+    let settings = Settings { threads, instances_per_thread_max: kept, instances_max: 80, ..Settings::default() };
+    let host = Host::new(settings).expect("starts");
+    let plugin = host.load(&guest("hsts")).expect("is a plugin");
+    let bound = |_| host.bind(&plugin, r#"{"max_age": 1}"#, &Tables::default()).expect("is accepted");
+    let bindings: Vec<_> = (0..=kept).map(bound).collect();
+    let filled = std::sync::Barrier::new(threads);
+    let asked_all = || {
+        let ask = |binding: &Arc<Binding>| reason(binding.on_response(&FACTS, &get("/"), &get("/")));
+        let faults: Vec<_> = bindings.iter().filter_map(ask).collect();
+        let kept = kept_here();
+        filled.wait();
+        (faults, kept)
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(asked_all)).collect();
+        for thread in threads {
+            assert_eq!(thread.join().expect("does not panic"), (vec![], 4));
+        }
+    });
+}
+
 #[test]
 fn an_exhausted_pool_is_a_fault_and_passes() {
     // Sixteen are spare: together with one thread's one, seventeen threads fit and the eighteenth does not.
