@@ -9,6 +9,7 @@ use wasmtime::component::ResourceAny;
 
 use super::about::{About, about_request};
 use super::{Binding, Planned, Rates, Terms};
+use crate::tls::now;
 use crate::wasm::count;
 use crate::wasm::guest::body;
 use crate::wasm::instance::{For, Instance};
@@ -23,7 +24,9 @@ const PIECE_BYTES_MAX: usize = 8 << 10;
 /// A body under way.
 pub struct Body {
     binding: Arc<Binding>,
+    /// Whose it is, and whose instance it has.
     tenant: Tenant,
+    kept_for: Tenant,
     /// Until its end, or a fault.
     at_work: Option<(Instance, ResourceAny)>,
     changes: bool,
@@ -65,23 +68,37 @@ impl Binding {
         may_change: bool,
     ) -> Result<Option<Body>, Fault> {
         let hook = if response.is_some() { "response-body" } else { "request-body" };
-        let begin = || self.begun(facts.tenant, request, response, length, may_change);
-        trace::call(self, hook, || about_request(request), begin)
+        let (key, tenant, now_ms) = (self.body_place.key(), facts.tenant, facts.now_ms);
+        trace::call(
+            self,
+            hook,
+            || about_request(request),
+            || {
+                self.rests(key, tenant, now_ms)?;
+                let place = UnderWay::enter(self, tenant)?;
+                let begun = self.begun(place, tenant, request, response, length, may_change);
+                // One that is under way has its end before it.
+                if !matches!(begun, Ok(Some(_))) {
+                    self.ended(key, tenant, now_ms, &begun);
+                }
+                begun
+            },
+        )
     }
 
     fn begun(
         self: &Arc<Self>,
+        place: UnderWay,
         tenant: Tenant,
         request: &dyn RequestView,
         response: Option<&dyn ResponseView>,
         length: Option<u64>,
         may_change: bool,
     ) -> Result<Option<Body>, Fault> {
-        let place = UnderWay::enter(self, tenant)?;
-        let tenant = if self.terms.isolation == Isolation::Shared { Tenant::default() } else { tenant };
+        let kept_for = if self.terms.isolation == Isolation::Shared { Tenant::default() } else { tenant };
         let start = || self.planned.start(For::Bodies, self.terms, self.rates.clone());
         let kept_max = self.planned.host.settings.instances_per_thread_max;
-        let mut instance = self.body_place.take(tenant, kept_max, start)?;
+        let mut instance = self.body_place.take(kept_for, kept_max, start)?;
         let own = |name| response.map_or_else(|| request.header(name), |response| response.header(name));
         let wanted = self.wanted(response.map_or(About::Request(request), |it| About::Response(request, it)));
         let head = body::Head {
@@ -99,7 +116,7 @@ impl Binding {
         instance.used();
         let (guest, changes) = match course {
             body::Course::Pass => {
-                self.keep(tenant, instance);
+                self.keep(kept_for, instance);
                 return Ok(None);
             }
             body::Course::Watch(guest) => (guest, false),
@@ -107,13 +124,13 @@ impl Binding {
         };
         if changes && !may_change {
             instance.drop_body(guest)?;
-            self.keep(tenant, instance);
+            self.keep(kept_for, instance);
             return Ok(None);
         }
         used.memory_bytes = instance.usage().memory_bytes;
         let at_work = Some((instance, guest));
         let binding = self.clone();
-        Ok(Some(Body { binding, tenant, at_work, changes, as_it_was: true, used, _place: place }))
+        Ok(Some(Body { binding, tenant, kept_for, at_work, changes, as_it_was: true, used, _place: place }))
     }
 
     /// For the next body.
@@ -146,14 +163,20 @@ impl Body {
         let Some((mut instance, guest)) = self.at_work.take() else {
             return Err(Fault::Unavailable("the body has ended".to_owned()));
         };
-        let passed = self.pieces(&mut instance, guest, bytes, end)?;
-        if end || matches!(passed, Passed::Refused(_)) {
-            instance.drop_body(guest)?;
-            self.binding.keep(self.tenant, instance);
-        } else {
-            self.at_work = Some((instance, guest));
+        let mut passed = self.pieces(&mut instance, guest, bytes, end);
+        let over = end || matches!(passed, Ok(Passed::Refused(_)));
+        if over && let Err(fault) = passed.as_ref().map_err(Fault::clone).and_then(|_| instance.drop_body(guest)) {
+            passed = Err(fault);
         }
-        Ok(passed)
+        if over || passed.is_err() {
+            self.binding.ended(self.binding.body_place.key(), self.tenant, now() * 1000, &passed);
+        }
+        match &passed {
+            Ok(_) if over => self.binding.keep(self.kept_for, instance),
+            Ok(_) => self.at_work = Some((instance, guest)),
+            Err(_) => {}
+        }
+        passed
     }
 
     fn pieces(

@@ -18,16 +18,27 @@ impl Binding {
         now_ms: u64,
         call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        // A shadow has an end of its own to failing.
-        if self.terms.role == Role::Shadow || !self.planned.host.settings.breaker {
-            return self.called(tenant, call);
-        }
         let place = self.place.key();
-        if let Verdict::Rest(ms) = breaker::asks(place, tenant, now_ms) {
-            return Err(Fault::Resting(ms));
-        }
+        self.rests(place, tenant, now_ms)?;
         let answer = self.called(tenant, call);
-        match &answer {
+        self.ended(place, tenant, now_ms, &answer);
+        answer
+    }
+
+    /// A fault where the plugin has failed again and again, and is not to be called.
+    pub(super) fn rests(&self, place: u64, tenant: Tenant, now_ms: u64) -> Result<(), Fault> {
+        match self.breaks().then(|| breaker::asks(place, tenant, now_ms)) {
+            Some(Verdict::Rest(ms)) => Err(Fault::Resting(ms)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a call came to.
+    pub(super) fn ended<T>(&self, place: u64, tenant: Tenant, now_ms: u64, answer: &Result<T, Fault>) {
+        if !self.breaks() {
+            return;
+        }
+        match answer {
             Ok(_) => breaker::went_well(place, tenant, now_ms),
             Err(fault) => {
                 if let Some(ms) = breaker::failed(place, tenant, now_ms) {
@@ -36,7 +47,11 @@ impl Binding {
                 }
             }
         }
-        answer
+    }
+
+    /// A shadow has an end of its own to failing.
+    fn breaks(&self) -> bool {
+        self.terms.role == Role::Live && self.planned.host.settings.breaker
     }
 
     fn called<T>(&self, tenant: Tenant, call: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Result<T, Fault> {

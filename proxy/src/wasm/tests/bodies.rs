@@ -168,3 +168,26 @@ fn one_domain_can_not_have_all_places_and_each_is_given_back() {
     assert_eq!(under_way_here(), 0);
     assert!(begin(3).is_ok() && kept_here() <= 1);
 }
+
+#[test]
+fn a_plugin_that_fails_at_body_after_body_is_left_alone_for_that_domain() {
+    let host = Host::new(Settings::default()).expect("starts");
+    let plugin = host.load(&guest("hostile")).expect("is a plugin");
+    let binding = host.bind(&plugin, r#"{"behaviour": "bodies"}"#, &Tables::default()).expect("is accepted");
+    let now_ms = crate::tls::now() * 1000;
+    let begin = |tenant: u128, path, now_ms| {
+        let facts = RequestFacts { tenant: Tenant(tenant), now_ms, ..FACTS };
+        binding.begin(&facts, &get(path), None, None, true)
+    };
+    let failed = || begin(1, "/watch/trap", now_ms).and_then(|body| body.expect("is shown").push(b"x", true));
+    assert!((0..20).all(|_| reason(failed()) == Some("trap")));
+    assert_eq!(reason(failed()), Some("resting"));
+    assert!(matches!(begin(2, "/watch/nothing", now_ms), Ok(Some(_))), "others are served");
+    // Later it is tried again, and one that ends well takes all back.
+    let later = now_ms + 60_000;
+    assert_eq!(
+        begin(1, "/watch/nothing", later).expect("is tried").expect("is shown").push(b"x", true),
+        Ok(Passed::AsItIs)
+    );
+    assert!(matches!(begin(1, "/watch/nothing", later), Ok(Some(_))));
+}
