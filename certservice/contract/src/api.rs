@@ -6,7 +6,7 @@ mod keys;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::certificate::{BringCertificate, CertificateInfo, CertificatePage};
+pub use self::certificate::{BringCertificate, BringSecond, CertificateInfo, CertificatePage, RenewalWindow};
 pub use self::forecast::{
     Budget, BudgetPage, EndingCertificate, Forecast, IssuerBudgets, IssuerForecast, Outage, PlannedDay,
 };

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Extension, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use contract::Hostname;
-use contract::api::{BringCertificate, CertificatePage, Domain, Fault};
+use contract::api::{BringCertificate, CertificatePage, Domain, Fault, RenewalWindow};
 use http::StatusCode;
 use zeroize::Zeroize;
 
@@ -18,12 +18,12 @@ use super::domains::{hostname, unknown_domain};
 use super::problem::ApiError;
 use crate::clock;
 use crate::intake::Wanted;
-use crate::issue::{Own, OwnFault, pem, read_own};
+use crate::issue::{Own, OwnFault, beside, pem, read_own};
 use crate::order::Job;
-use crate::renew::own;
+use crate::renew::{Window, own};
 use crate::store::{OWN, Upload, Uploaded};
 
-/// A chain of 8 certificates and a key of RSA-4096, in PEM, with room.
+/// Two chains of 8 certificates and a key of RSA-4096 each, in PEM, with room.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 const BODY_SECONDS_MAX: u64 = 30;
 
@@ -43,7 +43,12 @@ pub(super) async fn put(
     let now = clock::now();
     let own = read_own(&brought.chain, &brought.key, &entry.name, now);
     brought.key.zeroize();
-    let own = own.map_err(invalid_certificate)?;
+    let second = brought.rsa.as_mut().map(|second| {
+        let read = read_own(&second.chain, &second.key, &entry.name, now);
+        second.key.zeroize();
+        read
+    });
+    let own = beside(own, second).map_err(invalid_certificate)?;
     // The edges are to hear of it, whoever hangs up.
     to_the_end("taking the certificate", serve(api, caller, entry.name, entry.tenant, own, now)).await
 }
@@ -59,7 +64,8 @@ async fn brought(request: Request) -> Result<BringCertificate, ApiError> {
     }
     brought.ok().filter(|_| is_object).ok_or_else(|| {
         // What the parser says may quote the body.
-        let says = "the body is JSON with `chain` and `key`, both PEM, and optionally `tenant`";
+        let says =
+            "the body is JSON with `chain` and `key`, both PEM, and optionally `rsa` with the same two, and `tenant`";
         ApiError::new(StatusCode::BAD_REQUEST, "invalid_body", "Invalid body", says)
     })
 }
@@ -79,14 +85,14 @@ async fn serve(
     caller: Caller,
     name: Hostname,
     tenant: String,
-    own: Own,
+    (own, second): (Own, Option<Own>),
     now: u64,
 ) -> Result<Response, ApiError> {
-    let (bundle, shown) = api.hands.seal_own(&name, &own).await.map_err(|failure| {
+    let (bundle, shown) = api.hands.seal_own(&name, &own, second.as_ref()).await.map_err(|failure| {
         tracing::error!(domain = %name, says = failure.says, "a certificate that was brought along can't be sealed");
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "Internal error", failure.says)
     })?;
-    drop(own);
+    drop((own, second));
     let (status, warn_at) = own::standing(bundle.not_before, bundle.not_after, now);
     let answers = api.store.job_answers(&name).await?;
     let upload = Upload {
@@ -144,6 +150,7 @@ pub(super) async fn get(
         certificate,
         rsa: bundle.rsa.is_some(),
         renew_at: plan.renew_at,
+        window: plan.window.map(|Window { start, end }| RenewalWindow { start, end }),
         ari_id: plan.ari_id,
         ask_at: plan.ask_at,
         warn_at: plan.warn_at,

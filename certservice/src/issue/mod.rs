@@ -19,7 +19,7 @@ pub use self::acme::Reason;
 pub use self::certificate::{Facts, check};
 pub use self::failure::{Failure, Then};
 pub use self::key::{Csr, KeyKind, PrivateKey, new_key};
-pub use self::own::{Own, OwnFault, pem, read_own};
+pub use self::own::{Own, OwnFault, beside, pem, read_own};
 use crate::config;
 use crate::renew::Window;
 

@@ -34,6 +34,7 @@ pub struct Own {
     pub chain: Chain,
     pub key: PrivateKey,
     pub facts: Facts,
+    rsa: bool,
 }
 
 /// One fault: where, and what.
@@ -68,10 +69,40 @@ pub fn read_own(chain: &str, key: &str, domain: &Hostname, now: u64) -> Result<O
     match (key, look.faults.is_empty()) {
         (Some(key), true) => {
             let facts = Facts { ari_id: None, ..facts(leaf, &chain[0]) };
-            Ok(Own { key, facts, chain })
+            let rsa = matches!(leaf.public_key().parsed(), Ok(PublicKey::RSA(_)));
+            Ok(Own { key, facts, chain, rsa })
         }
         _ => Err(look.faults),
     }
+}
+
+/// One certificate, or one with an ECDSA key and beside it one with an RSA key: by its kind a client gets what it can check.
+pub fn beside(
+    first: Result<Own, Vec<OwnFault>>,
+    second: Option<Result<Own, Vec<OwnFault>>>,
+) -> Result<(Own, Option<Own>), Vec<OwnFault>> {
+    let mut faults = Vec::new();
+    let second = second.map(|second| second.map_err(|found| faults.extend(found.into_iter().map(of_second))).ok());
+    match (first, second) {
+        (Ok(first), None) => return Ok((first, None)),
+        (Ok(first), Some(Some(second))) if !first.rsa && second.rsa => return Ok((first, Some(second))),
+        (Ok(first), second) => {
+            let says =
+                |what: &str| format!("its key is {what}; with `rsa` the first one's is ECDSA, the second one's RSA");
+            if first.rsa {
+                faults.push(OwnFault { at: "/chain/0".to_owned(), says: says("RSA") });
+            }
+            if second.flatten().is_some_and(|second| !second.rsa) {
+                faults.push(OwnFault { at: "/rsa/chain/0".to_owned(), says: says("ECDSA") });
+            }
+        }
+        (Err(found), _) => faults.splice(0..0, found).for_each(drop),
+    }
+    Err(faults)
+}
+
+fn of_second(fault: OwnFault) -> OwnFault {
+    OwnFault { at: format!("/rsa{}", fault.at), ..fault }
 }
 
 impl Look {

@@ -51,6 +51,15 @@ impl Authority {
         change(&mut params);
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
+
+    /// With an RSA key.
+    fn rsa_leaf(&self) -> (String, String) {
+        let pkcs8 = contract::rsa_key::new_rsa_key().unwrap();
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8.as_slice().into(), &rcgen::PKCS_RSA_SHA256).unwrap();
+        let mut params = CertificateParams::new(vec!["*.example".to_owned(), "shop.example".to_owned()]).unwrap();
+        valid(&mut params, NOW - 1, NOW + 1);
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
 }
 
 fn domain() -> Hostname {
@@ -74,12 +83,29 @@ fn what_cas_sell_is_taken() {
         // A leaf alone is taken: a private CA may need no chain.
         assert!(read_own(&leaf, &key, &domain(), NOW).is_ok());
     }
-    let pkcs8 = contract::rsa_key::new_rsa_key().unwrap();
-    let key = KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8.as_slice().into(), &rcgen::PKCS_RSA_SHA256).unwrap();
-    let mut params = CertificateParams::new(vec!["*.example".to_owned(), "shop.example".to_owned()]).unwrap();
-    valid(&mut params, NOW - 1, NOW + 1);
-    let leaf = params.signed_by(&key, &authority.issuer).unwrap().pem();
-    assert!(read_own(&format!("{leaf}{}", authority.middle), &key.serialize_pem(), &domain(), NOW).is_ok());
+    let (leaf, key) = authority.rsa_leaf();
+    assert!(read_own(&format!("{leaf}{}", authority.middle), &key, &domain(), NOW).is_ok());
+}
+
+#[test]
+fn beside_an_ecdsa_key_stands_an_rsa_key_and_no_other_pair() {
+    let authority = Authority::new();
+    let ((ecdsa, ecdsa_key), (rsa, rsa_key)) = (authority.leaf(&PKCS_ECDSA_P256_SHA256, |_| {}), authority.rsa_leaf());
+    let read = |chain: &str, key: &str| read_own(chain, key, &domain(), NOW);
+    let (of_ecdsa, of_rsa) = (|| read(&ecdsa, &ecdsa_key), || read(&rsa, &rsa_key));
+    assert!(matches!(beside(of_ecdsa(), None), Ok((_, None))) && matches!(beside(of_rsa(), None), Ok((_, None))));
+    assert!(matches!(beside(of_ecdsa(), Some(of_rsa())), Ok((first, Some(second))) if !first.rsa && second.rsa));
+    for (first, second, wrong) in [
+        (of_rsa(), of_ecdsa(), &["/chain/0", "/rsa/chain/0"][..]),
+        (of_rsa(), of_rsa(), &["/chain/0"]),
+        (of_ecdsa(), of_ecdsa(), &["/rsa/chain/0"]),
+        (of_ecdsa(), read(&rsa, &ecdsa_key), &["/rsa/key"]),
+        (read(&ecdsa, &rsa_key), read("", &rsa_key), &["/key", "/rsa/chain"]),
+        (of_rsa(), read(&rsa, &ecdsa_key), &["/rsa/key", "/chain/0"]),
+    ] {
+        let faults = beside(first, Some(second)).err().unwrap();
+        assert_eq!(faults.iter().map(|fault| fault.at.as_str()).collect::<Vec<_>>(), wrong, "{faults:?}");
+    }
 }
 
 #[test]

@@ -81,17 +81,29 @@ impl Hands {
     }
 
     /// A certificate that was brought along, sealed to the edges.
-    pub async fn seal_own(&self, domain: &Hostname, own: &Own) -> Result<(Bundle, CertificateInfo), Failure> {
-        let Own { chain, key, facts } = own;
+    pub async fn seal_own(
+        &self,
+        domain: &Hostname,
+        own: &Own,
+        second: Option<&Own>,
+    ) -> Result<(Bundle, CertificateInfo), Failure> {
+        let Own { chain, key, facts, .. } = own;
+        let edges = self.edges().await?;
+        let rsa = second.map(|Own { chain, key, facts, .. }| {
+            let x5c = Bundle::encode_chain(chain.iter().map(Vec::as_slice));
+            Ok(Second { x5c, key: seal::to_certificate(key, facts, domain, &edges)? })
+        });
+        let also = second.map_or(facts, |second| &second.facts);
         let bundle = Bundle {
             domain: domain.clone(),
             revision: 0,
             issuer: OWN.to_owned(),
-            not_before: facts.not_before,
-            not_after: facts.not_after,
+            // Valid while both are.
+            not_before: facts.not_before.max(also.not_before),
+            not_after: facts.not_after.min(also.not_after),
             x5c: Bundle::encode_chain(chain.iter().map(Vec::as_slice)),
-            key: seal::to_certificate(key, facts, domain, &self.edges().await?)?,
-            rsa: None,
+            key: seal::to_certificate(key, facts, domain, &edges)?,
+            rsa: rsa.transpose()?,
         };
         let shown = facts.shown(&bundle);
         Ok((bundle, shown))

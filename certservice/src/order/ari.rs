@@ -72,6 +72,7 @@ async fn ask(
                     tracing::info!(%domain, renew_at = at, "the CA suggests another time for the renewal");
                 }
                 suggested.renew_at = Some(at);
+                suggested.window = Some(window);
                 suggested.urgent |= window.end <= now && at <= now;
             } else {
                 tracing::warn!(%domain, start = window.start, end = window.end, "the CA's renewal window ends before it begins");

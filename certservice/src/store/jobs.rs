@@ -63,7 +63,7 @@ const SHOW: &str = "UPDATE domains SET state = ?, code = ?, says = ?, who = ?, s
 /// Of a domain without a certificate: whom it is ordered from.
 const GOES_TO: &str = "UPDATE domains SET issuer = ? WHERE name = ? AND certificate IS NULL";
 const SHOW_CERTIFICATE: &str = "UPDATE domains SET issuer = ?, certificate = ?, renew_at = ?, urgent_at = ?, began_at = ?, ends_at = ?, \
-    ari_id = ?, ari_at = ?, warn_at = NULL WHERE name = ?";
+    ari_id = ?, ari_at = ?, warn_at = NULL, window_start = NULL, window_end = NULL WHERE name = ?";
 pub(super) const FORGET_ANSWERS: &str = "DELETE FROM challenges WHERE domain = ?";
 const ANSWER: &str = "INSERT INTO challenges (domain, token, key_authorization, expires_at) VALUES (?, ?, ?, ?)";
 

@@ -11,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 13] = [
+const MIGRATIONS: [Migration; 14] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -76,6 +76,11 @@ const MIGRATIONS: [Migration; 13] = [
         version: 13,
         sqlite: include_str!("migrations/0013.sqlite.sql"),
         mysql: include_str!("migrations/0013.mysql.sql"),
+    },
+    Migration {
+        version: 14,
+        sqlite: include_str!("migrations/0014.sqlite.sql"),
+        mysql: include_str!("migrations/0014.mysql.sql"),
     },
 ];
 

@@ -50,7 +50,7 @@ const HOLD: &str = "UPDATE domains SET created_at = created_at WHERE name = ?";
 const REMOVE_JOB: &str = "DELETE FROM jobs WHERE domain = ?";
 const SERVE: &str = "UPDATE domains SET issuer = ?, state = ?, code = ?, says = ?, who = ?, steps = ?, passed_over = NULL, \
     next_check_at = NULL, certificate = ?, renew_at = NULL, urgent_at = NULL, began_at = ?, ends_at = ?, ari_id = NULL, \
-    ari_at = NULL, warn_at = ? WHERE name = ?";
+    ari_at = NULL, warn_at = ?, window_start = NULL, window_end = NULL WHERE name = ?";
 const ENDS: &str = "SELECT name, ends_at, warn_at FROM domains WHERE warn_at <= ? ORDER BY warn_at LIMIT ?";
 const WARN: &str = "UPDATE domains SET state = ?, code = ?, says = ?, who = ?, steps = ?, warn_at = ? \
     WHERE name = ? AND warn_at = ? AND issuer = ?";

@@ -6,7 +6,7 @@ use contract::api::CertificateInfo;
 use super::domains::is_duplicate;
 use super::{Store, StoreError, from_sql, on, parse, to_sql, writing};
 use crate::order::{Lane, Stage};
-use crate::renew::{Planned, rests_until};
+use crate::renew::{Planned, Window, rests_until};
 
 /// A certificate that is to be replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Replacement {
     /// When the CA is asked again for a better time.
     pub ask_at: Option<u64>,
     pub warn_at: Option<u64>,
+    /// What the CA suggested last.
+    pub window: Option<Window>,
 }
 
 /// A certificate of which the CA is asked when to replace it.
@@ -46,6 +48,8 @@ pub struct Suggested {
     pub rests_until: u64,
     /// It can't wait.
     pub urgent: bool,
+    /// What the CA suggests; `None` where it did not say.
+    pub window: Option<Window>,
 }
 
 const DUE: &str = "SELECT name, issuer, certificate, ari_id, issuers, profile FROM domains \
@@ -55,7 +59,8 @@ const URGENT: &str = "SELECT name, issuer, certificate, ari_id, issuers, profile
     WHERE urgent_at <= ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.domain = domains.name) \
     ORDER BY urgent_at LIMIT ?";
 const OF_NAME: &str = "SELECT name, issuer, certificate, ari_id, issuers, profile FROM domains WHERE name = ?";
-const REPLACEMENT: &str = "SELECT renew_at, ari_id, ari_at, warn_at FROM domains WHERE name = ?";
+const REPLACEMENT: &str =
+    "SELECT renew_at, ari_id, ari_at, warn_at, window_start, window_end FROM domains WHERE name = ?";
 /// Lifetimes by the hour: few, though they differ by seconds.
 const BY_DAY: &str = "SELECT issuer, renew_at - renew_at % 86400, \
     COALESCE(ends_at - began_at - (ends_at - began_at) % 3600, 0), COUNT(*) \
@@ -66,7 +71,8 @@ const FIRST_TURN: &str = "INSERT INTO turns (name, taken_at) VALUES (?, ?)";
 const TAKE_TURN: &str = "UPDATE turns SET taken_at = ? WHERE name = ? AND taken_at = ?";
 const WINDOWS_DUE: &str = "SELECT name, issuer, ari_id, renew_at, ari_at, certificate, began_at FROM domains WHERE ari_at <= ? ORDER BY ari_at LIMIT ?";
 const ASK: &str = "UPDATE domains SET ari_at = ? WHERE name = ? AND ari_id = ? AND ari_at = ?";
-const SAVE: &str = "UPDATE domains SET renew_at = ?, ari_at = ? WHERE name = ? AND ari_id = ?";
+const SAVE: &str = "UPDATE domains SET renew_at = ?, ari_at = ?, window_start = COALESCE(?, window_start), \
+    window_end = COALESCE(?, window_end) WHERE name = ? AND ari_id = ?";
 const SAVE_URGENT: &str = "UPDATE domains SET urgent_at = ? WHERE name = ? AND ari_id = ? AND urgent_at > ?";
 
 type Row = (String, String, Option<String>, Option<String>, Option<String>, Option<String>);
@@ -94,14 +100,15 @@ impl Store {
     }
 
     pub async fn replacement(&self, name: &Hostname) -> Result<Replacement, StoreError> {
-        type Row = (Option<i64>, Option<String>, Option<i64>, Option<i64>);
+        type Row = (Option<i64>, Option<String>, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
         let row: Option<Row> =
             on!(self, pool => sqlx::query_as(REPLACEMENT).bind(name.as_str()).fetch_optional(pool).await?);
-        Ok(row.map_or_else(Replacement::default, |(renew_at, ari_id, ask_at, warn_at)| Replacement {
+        Ok(row.map_or_else(Replacement::default, |(renew_at, ari_id, ask_at, warn_at, start, end)| Replacement {
             renew_at: renew_at.map(from_sql),
             ari_id,
             ask_at: ask_at.map(from_sql),
             warn_at: warn_at.map(from_sql),
+            window: start.zip(end).map(|(start, end)| Window { start: from_sql(start), end: from_sql(end) }),
         }))
     }
 
@@ -159,7 +166,7 @@ impl Store {
                 let revision = certificate.transpose()?.map_or(0, |certificate| certificate.revision);
                 let rests_until = rests_until(revision, began_at.map_or(0, from_sql));
                 let renew_at = renew_at.map(from_sql);
-                due.push(Suggested { name, issuer, ari_id, renew_at, rests_until, urgent: false });
+                due.push(Suggested { name, issuer, ari_id, renew_at, rests_until, urgent: false, window: None });
             }
         }
         Ok(due)
@@ -167,10 +174,11 @@ impl Store {
 
     /// The instant chosen for a certificate, unless it was replaced meanwhile.
     pub async fn save_window(&self, suggested: &Suggested, ask_at: u64, now: u64) -> Result<(), StoreError> {
-        let Suggested { name, ari_id, renew_at, urgent, .. } = suggested;
+        let Suggested { name, ari_id, renew_at, urgent, window, .. } = suggested;
         let (name, renew_at) = (name.as_str(), renew_at.map(to_sql));
+        let (start, end) = window.map(|window| (to_sql(window.start), to_sql(window.end))).unzip();
         writing!(self, pool => sqlx::query(SAVE)
-            .bind(renew_at).bind(to_sql(ask_at)).bind(name).bind(ari_id).execute(pool).await.map(drop)?)?;
+            .bind(renew_at).bind(to_sql(ask_at)).bind(start).bind(end).bind(name).bind(ari_id).execute(pool).await.map(drop)?)?;
         if *urgent {
             writing!(self, pool => sqlx::query(SAVE_URGENT)
                 .bind(to_sql(now)).bind(name).bind(ari_id).bind(to_sql(now)).execute(pool).await.map(drop)?)?;

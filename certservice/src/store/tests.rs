@@ -40,7 +40,9 @@ async fn fresh() -> Vec<Fresh> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("latchkey_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let mut connection = sqlx::MySqlConnection::connect(&server).await.unwrap();
-        for statement in [format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")] {
+        for statement in
+            [format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name} CHARACTER SET latin1")]
+        {
             sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
         }
         let (base, options) = server.split_once('?').map_or((&*server, ""), |(base, options)| (base, options));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use contract::api::{BudgetPage, State, Who};
 
 use crate::edge::open_bundle;
-use crate::process::{CertService, LISTEN};
+use crate::process::{CertService, LISTEN, wait_for};
 use crate::scripted::{Ca, Script};
 
 const QUICK: &str = "[issuance]\nretry_seconds_min = 1\nretry_seconds_max = 2\n";
@@ -161,6 +161,22 @@ fn a_window_that_is_over_renews_at_once_and_names_what_it_replaces() {
         base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, replaced.split_once('.').unwrap().1);
     let told: String = told.unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(told, serial);
+}
+
+#[test]
+fn the_window_that_the_ca_suggests_is_shown_and_holds_the_instant() {
+    let (service, ca) = started("");
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let (start, end) = (now + 86_400, now + 2 * 86_400);
+    ca.suggest((i64::try_from(start).unwrap(), i64::try_from(end).unwrap()));
+    assert_eq!(service.put("shop.example", "").status, 201);
+    service.wait_live("shop.example");
+    let page = wait_for("the window", || {
+        let page = service.get("/v1/domains/shop.example/certificate").json();
+        page["window"].is_object().then_some(page)
+    });
+    assert_eq!(page["window"], serde_json::json!({"start": start, "end": end}));
+    assert!((start..end).contains(&page["renew_at"].as_u64().unwrap()), "{page}");
 }
 
 #[test]

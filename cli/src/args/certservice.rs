@@ -125,6 +125,12 @@ pub enum CertAction {
         /// PEM (PKCS #8).
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
+        /// A second one with an RSA key, for clients without ECDSA: its chain (PEM). The first has an ECDSA key then.
+        #[arg(long, value_name = "FILE", requires = "rsa_key")]
+        rsa_chain: Option<PathBuf>,
+        /// Its key (PEM, PKCS #8).
+        #[arg(long, value_name = "FILE", requires = "rsa_chain")]
+        rsa_key: Option<PathBuf>,
         /// Of a name that is new. Default: the token's, else `default`.
         #[arg(long)]
         tenant: Option<String>,

@@ -1,6 +1,4 @@
-use std::path::Path;
-
-use contract::api::{BringCertificate, CertificatePage, Domain};
+use contract::api::{BringCertificate, BringSecond, CertificatePage, Domain, RenewalWindow};
 use serde_json::json;
 
 use super::{domain, text};
@@ -19,8 +17,12 @@ pub(super) async fn run(args: &CertServiceArgs, action: CertAction, json: bool) 
             list(&domains.into_iter().filter(of_issuer).collect::<Vec<_>>(), json);
         }
         CertAction::Show { name, chain } => show(&certservice.certificate(&name).await?, chain, json),
-        CertAction::Upload { name, chain, key, tenant } => {
-            let brought = read(&chain, &key, tenant)?;
+        CertAction::Upload { name, chain, key, rsa_chain, rsa_key, tenant } => {
+            let rsa = match rsa_chain.zip(rsa_key) {
+                Some((chain, key)) => Some(BringSecond { chain: text(&chain)?, key: text(&key)? }),
+                None => None,
+            };
+            let brought = BringCertificate { chain: text(&chain)?, key: text(&key)?, rsa, tenant };
             domain::print(&certservice.bring(&name, &brought).await?, json);
         }
         CertAction::Rm { name } => domain::print(&certservice.give_up(&name).await?, json),
@@ -32,10 +34,6 @@ pub(super) async fn run(args: &CertServiceArgs, action: CertAction, json: bool) 
 
 /// Later than any certificate ends: all of them, soonest end first.
 const FAR_DAYS: u32 = 36_500;
-
-fn read(chain: &Path, key: &Path, tenant: Option<String>) -> Result<BringCertificate, Failure> {
-    Ok(BringCertificate { chain: text(chain)?, key: text(key)?, tenant })
-}
 
 fn list(domains: &[Domain], json: bool) {
     if json {
@@ -84,6 +82,9 @@ fn show(page: &CertificatePage, chain: bool, json: bool) {
     row("revision", certificate.revision.to_string());
     if page.rsa {
         row("beside it", "a second one with an RSA key".into());
+    }
+    if let Some(RenewalWindow { start, end }) = page.window {
+        row("CA suggests", format!("{} to {} (ARI window)", date(start), date(end)));
     }
     for (label, at) in [("renewed", page.renew_at), ("CA is asked", page.ask_at), ("warning", page.warn_at)] {
         if let Some(at) = at {

@@ -1,5 +1,7 @@
 //! A database that an earlier CertService left is brought up to date with all that it holds.
 
+use contract::api::PassedOver;
+
 use super::*;
 use crate::store::migrations::NEWEST;
 
@@ -80,5 +82,32 @@ async fn a_migration_that_was_interrupted_runs_again() {
         store.close().await;
         let store = Store::open(&fresh.url).await.unwrap();
         only_job(&store).await;
+    }
+}
+
+/// Databases with another default are common: no text of ours may go by it.
+#[tokio::test]
+async fn texts_of_any_language_survive_in_a_database_of_latin1() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        if let StoreUrl::Mysql(_) = fresh.url {
+            let query = "SELECT CAST(CONCAT(table_name, '.', column_name) AS CHAR) FROM information_schema.columns \
+                WHERE table_schema = DATABASE() AND character_set_name NOT IN ('utf8mb4', 'ascii')";
+            let by_default: Vec<String> = on!(store, pool => sqlx::query_scalar(query).fetch_all(pool).await).unwrap();
+            assert!(by_default.is_empty(), "{by_default:?}");
+        }
+        let text = "Überfüllt: “später”, позже, 後で \u{1F512}";
+        store
+            .register("shop", &Job { profile: Some("Größe \u{1F512}".into()), ..job("a.example") }, 0, "test")
+            .await
+            .unwrap();
+        let stored = only_job(&store).await;
+        let passed =
+            vec![PassedOver { issuer: "CA €".into(), code: "rate_limited".into(), says: text.into(), until: NOW }];
+        let job = Job { passed, ..stored.job.clone() };
+        store.save(stored, job, None).await.unwrap();
+        let domain = store.domain(&name("a.example")).await.unwrap().unwrap();
+        assert_eq!((domain.passed_over[0].says.as_str(), domain.passed_over[0].issuer.as_str()), (text, "CA €"));
+        assert_eq!(domain.profile.as_deref(), Some("Größe \u{1F512}"));
     }
 }

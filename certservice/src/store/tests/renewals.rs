@@ -1,6 +1,7 @@
 //! When certificates are renewed, as the store remembers it.
 
 use super::*;
+use crate::renew::Window;
 
 async fn issue(store: &Store, domain: &str, next: &Next) {
     store.register("shop", &job(domain), 0, "test").await.unwrap();
@@ -21,7 +22,14 @@ async fn a_window_is_asked_for_by_one_and_kept_for_its_certificate_only() {
         let mut suggested = due.remove(0);
         assert_eq!((suggested.name.as_str(), suggested.renew_at), ("a.example", Some(NOW + 1000)));
         suggested.renew_at = Some(NOW + 500);
+        suggested.window = Some(Window { start: NOW + 400, end: NOW + 600 });
         store.save_window(&suggested, NOW + 7000, NOW).await.unwrap();
+        let window = async || store.replacement(&name("a.example")).await.unwrap().window;
+        assert_eq!(window().await, suggested.window);
+        // A CA that does not answer once has taken nothing back.
+        suggested.window = None;
+        store.save_window(&suggested, NOW + 7000, NOW).await.unwrap();
+        assert_eq!(window().await, Some(Window { start: NOW + 400, end: NOW + 600 }));
         assert_eq!(store.renewals("ca", NOW + 500, 10).await.unwrap().len(), 1);
         assert!(store.urgent_renewals(NOW + 500, 10).await.unwrap().is_empty());
         // What was learnt of another certificate says nothing of this one.
@@ -35,6 +43,12 @@ async fn a_window_is_asked_for_by_one_and_kept_for_its_certificate_only() {
         assert_eq!((renewal.ari_id.as_deref(), renewal.not_after), (Some("key.serial"), NOW + 1000));
         assert_eq!(store.renewal(&name("a.example")).await.unwrap(), Some(renewal));
         assert_eq!(store.renewal(&name("none.example")).await.unwrap(), None);
+        // It was of that certificate, and says nothing of the next.
+        assert!(store.enqueue(&Job::new(name("a.example"), "ca".into(), 1, NOW)).await.unwrap());
+        let next = only_job(&store).await;
+        let served = (bundle("a.example", 2), shown(2));
+        store.finish(&next, &issued(&next.job), &served.0, &served.1, &soon(NOW + 9000)).await.unwrap();
+        assert_eq!(window().await, None);
     }
 }
 
