@@ -22,7 +22,11 @@ pub use crate::import::Format;
 
 /// The operator's command for Latchkey: domains and their certificates, a proxy's configuration and plugins.
 #[derive(Debug, Parser)]
-#[command(name = "latchkey", version, after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage.")]
+#[command(
+    name = "latchkey",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed or not well, 2 wrong usage, 3 the proxy or CertService can't be reached."
+)]
 pub struct Args {
     /// Print JSON, for scripts.
     #[arg(long, global = true)]

@@ -31,6 +31,11 @@ impl From<support::Error> for Failure {
 }
 
 impl Failure {
+    /// For scripts: whether there is an answer at all.
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Client(ClientError::Unreachable { .. })) { 3 } else { 1 }
+    }
+
     pub fn tell(&self, json: bool) {
         let problem = match self {
             Self::Client(ClientError::Refused { problem, .. }) | Self::Config { problem, .. } => Some(problem),
@@ -39,7 +44,10 @@ impl Failure {
         if json {
             let value = match problem {
                 Some(problem) => serde_json::json!(problem),
-                None => serde_json::json!({"code": "failed", "detail": self.to_string()}),
+                None => {
+                    let code = if self.exit_code() == 3 { "unreachable" } else { "failed" };
+                    serde_json::json!({"code": code, "detail": self.to_string()})
+                }
             };
             eprintln!("{value}");
             return;

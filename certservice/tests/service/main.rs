@@ -7,6 +7,7 @@ mod changes;
 mod ca;
 mod crash;
 mod databases;
+mod doctor;
 mod dns01;
 mod edge;
 mod events;

@@ -26,6 +26,8 @@ mod edge_keys;
 #[cfg(test)]
 mod full_path;
 #[cfg(test)]
+mod exit_codes;
+#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod hostile;
