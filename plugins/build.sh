@@ -9,7 +9,7 @@ set -eu
 cd "$(dirname "$0")"
 
 target=wasm32-unknown-unknown
-guests="hsts redirects proxy-policy require-header blocklist rewrite hostile other-world"
+guests="hsts redirects proxy-policy require-header blocklist rewrite forward-auth hostile hostile-waiting other-world"
 out=${LATCHKEY_GUESTS_DIR:-built}
 package=.
 locked=--locked

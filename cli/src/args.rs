@@ -16,7 +16,9 @@ pub use self::certservice::{
 };
 pub use self::keys::KeysAction;
 pub use self::pki::{PkiAction, PkiArgs, Role};
-pub use self::plugins::{HstsAction, HstsArgs, PluginAction, RedirectsAction, RunArgs, TableAction, ToProxy};
+pub use self::plugins::{
+    HstsAction, HstsArgs, PluginAction, RedirectsAction, RunArgs, THE_UPSTREAM, TableAction, ToProxy,
+};
 pub use self::shadow::{Change, ShadowAction};
 pub use crate::import::Format;
 

@@ -62,6 +62,9 @@ pub enum PluginAction {
     Bench(ToProxy),
 }
 
+/// Where requests go that a plugin lets pass, in the configuration of `latchkey plugin run`.
+pub const THE_UPSTREAM: &str = "sample";
+
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
     /// Folder that `new` made.
@@ -76,9 +79,20 @@ pub struct RunArgs {
     /// A table that the configuration names.
     #[arg(long = "table", value_name = "NAME=FILE", value_parser = named_file)]
     pub tables: Vec<(String, PathBuf)>,
+    /// A server that it may ask while a request waits, by the name that it has in its configuration.
+    #[arg(long = "callout", value_name = "NAME=URL", value_parser = named_url)]
+    pub callouts: Vec<(String, String)>,
     /// Where requests go that it lets pass, such as http://127.0.0.1:3000. Default: a server that tells what it saw.
     #[arg(long, value_name = "URL")]
     pub upstream: Option<String>,
+}
+
+fn named_url(text: &str) -> Result<(String, String), String> {
+    let (name, url) = text.split_once('=').ok_or("NAME=URL is expected")?;
+    if name == THE_UPSTREAM {
+        return Err(format!("`{THE_UPSTREAM}` is the name of the server behind the edge; take another"));
+    }
+    Ok((name.to_owned(), url.to_owned()))
 }
 
 fn named_file(text: &str) -> Result<(String, PathBuf), String> {

@@ -20,6 +20,7 @@ pub(super) const TEMPLATE: [(&str, &str); 7] = [
 pub(super) const SDK: &[(&str, &str)] = of_repository![
     "wit/README.md",
     "wit/body.wit",
+    "wit/callout.wit",
     "wit/connection.wit",
     "wit/control.wit",
     "wit/datasets.wit",
@@ -34,6 +35,7 @@ pub(super) const SDK: &[(&str, &str)] = of_repository![
     "plugins/sdk/Cargo.toml",
     "plugins/sdk/src/bindings.rs",
     "plugins/sdk/src/body.rs",
+    "plugins/sdk/src/callout.rs",
     "plugins/sdk/src/config.rs",
     "plugins/sdk/src/connection.rs",
     "plugins/sdk/src/datasets.rs",

@@ -13,7 +13,7 @@ use support::{fail, port};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Failure;
-use crate::args::RunArgs;
+use crate::args::{RunArgs, THE_UPSTREAM};
 use crate::author;
 use crate::client::{Admin, Order};
 use crate::command::push_file;
@@ -45,6 +45,8 @@ struct Source {
     component: Option<PathBuf>,
     config: PathBuf,
     tables: Vec<(String, PathBuf)>,
+    /// Servers that it may ask: name, URL.
+    callouts: Vec<(String, String)>,
 }
 
 /// Ends everything that it started, however it ends.
@@ -144,7 +146,12 @@ impl Running {
             tables.insert(name.clone(), json!({ "digest": digest }));
         }
         let names: Vec<&String> = tables.keys().collect();
-        let binding = json!([{"plugin": "mine", "tables": names, "config": config}]);
+        let mut upstreams = json!({THE_UPSTREAM: {"url": self.upstream}});
+        for (name, url) in &self.source.callouts {
+            upstreams[name] = json!({ "url": url });
+        }
+        let callees: Vec<&String> = self.source.callouts.iter().map(|(name, _)| name).collect();
+        let binding = json!([{"plugin": "mine", "tables": names, "callouts": callees, "config": config}]);
         let (sites, listeners) = match plugin.class.as_str() {
             "connection" => (json!([]), json!({"https": {"plugins": binding}, "http": {"plugins": binding}})),
             _ => (binding, json!({})),
@@ -152,8 +159,8 @@ impl Running {
         let document = json!({
             "plugins": {"mine": {"digest": digest}},
             "tables": tables,
-            "upstreams": {"sample": {"url": self.upstream}},
-            "sites": [{"hosts": ["*"], "upstream": "sample", "plugins": sites}],
+            "upstreams": upstreams,
+            "sites": [{"hosts": ["*"], "upstream": THE_UPSTREAM, "plugins": sites}],
             "listeners": listeners,
         });
         let applied = self.admin.apply(document.to_string(), Order::APPLY).await?;
@@ -187,8 +194,13 @@ impl Running {
 impl Source {
     fn new(args: &RunArgs) -> Result<Self, Failure> {
         let config = args.config.clone().unwrap_or_else(|| args.folder.join("config.json"));
-        let source =
-            Self { folder: args.folder.clone(), component: args.plugin.clone(), config, tables: args.tables.clone() };
+        let source = Self {
+            folder: args.folder.clone(),
+            component: args.plugin.clone(),
+            config,
+            tables: args.tables.clone(),
+            callouts: args.callouts.clone(),
+        };
         if source.component.is_none() && !source.folder.join("Cargo.toml").is_file() {
             let folder = source.folder.display();
             let says = format!(
@@ -260,8 +272,13 @@ mod tests {
         std::fs::create_dir_all(folder.join("src")).unwrap();
         std::fs::create_dir_all(folder.join("target")).unwrap();
         std::fs::write(folder.join("src/lib.rs"), "").unwrap();
-        let source =
-            Source { folder: folder.clone(), component: None, config: folder.join("config.json"), tables: vec![] };
+        let source = Source {
+            folder: folder.clone(),
+            component: None,
+            config: folder.join("config.json"),
+            tables: vec![],
+            callouts: vec![],
+        };
         let before = source.stamp();
         std::fs::write(folder.join("target/x"), "").unwrap();
         std::fs::write(folder.join("Cargo.lock"), "").unwrap();

@@ -64,3 +64,15 @@ pub mod body {
     });
     pub use exports::latchkey::edge::http_body::*;
 }
+
+/// What a policy that never asks does not import.
+pub mod callout {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package latchkey:sdk; world callout { import latchkey:edge/callout@0.2.1; }",
+        generate_all,
+        additional_derives: [PartialEq],
+    });
+    pub use latchkey::edge::callout::*;
+    pub use latchkey::edge::types::{Header, Ip};
+}

@@ -10,6 +10,7 @@
 #[doc(hidden)]
 pub mod bindings;
 pub mod body;
+pub mod callout;
 pub mod config;
 pub mod connection;
 pub mod datasets;

@@ -1,6 +1,7 @@
 //! From a document to a snapshot: everything is checked, every fault is reported, nothing is published by halves.
 
 mod attach; // a plugin to a site or a listener, with its shadow
+mod callouts; // whom a plugin may ask
 mod wide; // bindings for many of them
 
 use std::collections::HashMap;
@@ -45,10 +46,12 @@ pub(super) async fn build(text: &str, revision: u64, inputs: &Inputs<'_>) -> Res
         warnings: Vec::new(),
         bindings: HashMap::new(),
         shadows: HashMap::new(),
+        callees: HashMap::new(),
     };
     let plugins = builder.plugins(&config);
     builder.tables(&config);
     let upstreams = builder.upstreams(&config).await;
+    builder.callees.clone_from(&upstreams);
     let wide = builder.wide(&config, &plugins);
     let routes = builder.sites(&config, &plugins, &upstreams, &wide);
     let listeners = builder.listeners(&config, &plugins, &wide);
@@ -67,6 +70,8 @@ struct Builder<'a> {
     warnings: Vec<Fault>,
     bindings: HashMap<BindingKey, Arc<Binding>>,
     shadows: HashMap<ShadowKey, Placed>,
+    /// The upstreams, for those who may be asked.
+    callees: HashMap<String, Arc<Upstream>>,
 }
 
 impl Builder<'_> {

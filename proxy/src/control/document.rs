@@ -80,6 +80,12 @@ pub(super) struct Attached {
     /// Tables that the plugin may read while it plans.
     #[deserr(default)]
     pub tables: Vec<String>,
+    /// Upstreams that the plugin may ask while a request waits.
+    #[deserr(default)]
+    pub callouts: Vec<String>,
+    /// For all that one call asks. Default 500.
+    #[deserr(default, try_from(Option<u32>) = checked_timeout -> String)]
+    pub callout_timeout_ms: Option<u32>,
     /// Default: `closed` for connection plugins; what the plugin declares safe for others.
     #[deserr(default)]
     pub on_failure: Option<OnFailure>,
@@ -115,6 +121,17 @@ pub(super) struct Shadow {
     /// Of the binding's calls, 0.01 to 100. Default 1.
     #[deserr(default = 1.0, try_from(f64) = checked_percent -> String)]
     pub percent: f64,
+}
+
+const CALLOUT_TIMEOUT_MS_MAX: u32 = 5000;
+
+fn checked_timeout(given: Option<u32>) -> Result<Option<u32>, String> {
+    match given {
+        Some(ms) if !(1..=CALLOUT_TIMEOUT_MS_MAX).contains(&ms) => {
+            Err(format!("{ms} is out of range; accepted are 1 to {CALLOUT_TIMEOUT_MS_MAX}"))
+        }
+        given => Ok(given),
+    }
 }
 
 const PERCENT_MIN: f64 = 0.01;

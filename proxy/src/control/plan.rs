@@ -47,9 +47,12 @@ struct Reach {
 
 impl Reach {
     fn of(document: &Value) -> Self {
-        let mut reach = Self::default();
-        let parts = Parts { plugins: fingerprints(&document["plugins"]), tables: fingerprints(&document["tables"]) };
-        reach.upstreams = fingerprints(&document["upstreams"]);
+        let mut reach = Self { upstreams: fingerprints(&document["upstreams"]), ..Self::default() };
+        let parts = Parts {
+            plugins: fingerprints(&document["plugins"]),
+            tables: fingerprints(&document["tables"]),
+            upstreams: reach.upstreams.clone(),
+        };
         let wide = list(&document["bindings"]);
         for site in list(&document["sites"]) {
             let chain: Vec<&Value> = wide.iter().filter(|wide| covers(wide, site)).chain([site]).collect();
@@ -130,6 +133,8 @@ fn bound(all: &mut BTreeMap<String, BTreeMap<String, u64>>, place: &str, binding
 struct Parts {
     plugins: BTreeMap<String, u64>,
     tables: BTreeMap<String, u64>,
+    /// For `callouts`.
+    upstreams: BTreeMap<String, u64>,
 }
 
 /// Without their shadows.
@@ -156,11 +161,12 @@ fn of(attached: &Value, fingerprint: u64) -> Bound<'_> {
     Bound { plugin: text(&attached["plugin"]), fingerprint, percent: attached["percent"].as_f64().unwrap_or(100.0) }
 }
 
-/// The component and the tables that a binding names, or leaves to another.
+/// The component, the tables and the callees that a binding names, or leaves to another.
 fn named(binding: &Value, otherwise: &Value, parts: &Parts) -> u64 {
     let of = |key: &str| binding.get(key).unwrap_or(&otherwise[key]);
     let tables: Vec<_> = list(of("tables")).iter().map(|name| parts.tables.get(text(name))).collect();
-    combined(&(parts.plugins.get(text(of("plugin"))), tables))
+    let callees: Vec<_> = list(of("callouts")).iter().map(|name| parts.upstreams.get(text(name))).collect();
+    combined(&(parts.plugins.get(text(of("plugin"))), tables, callees))
 }
 
 fn text(value: &Value) -> &str {

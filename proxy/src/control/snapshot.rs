@@ -35,7 +35,16 @@ pub(super) struct BindingKey {
     pub(super) config: String,
     /// Name → digest.
     pub(super) tables: BTreeMap<String, String>,
+    pub(super) callouts: Granted,
     pub(super) terms: Terms,
+}
+
+/// Whom a binding may ask. By the serial of each upstream: one that has changed is another, and what was remembered of its
+/// answers goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Granted {
+    pub(super) to: BTreeMap<String, u64>,
+    pub(super) timeout_ms: u32,
 }
 
 /// A shadow that is the same goes on counting in the next snapshot.

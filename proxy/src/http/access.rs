@@ -1,10 +1,12 @@
 //! What becomes of a request that has ended: it is counted, told to the access log, and to the log if it failed.
 
+use std::time::Duration;
+
 use http::header::HOST;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::ctx::{Ctx, Trace};
+use super::ctx::{Ctx, Told, Trace};
 use super::fault::{self, Culprit};
 use super::local;
 use crate::connection::Connection;
@@ -179,11 +181,13 @@ fn version(version: http::Version) -> &'static str {
 
 fn plugin_calls<'a>(ctx: &'a Ctx, trace: &Trace) -> Vec<PluginCall<'a>> {
     let plugins = ctx.site.iter().flat_map(|site| &site.plugins);
-    let called = plugins.zip(&trace.plugins).filter(|(_, (nanos, _))| *nanos > 0);
-    let call = |(attached, &(nanos, verdict)): (&'a super::Attached, &(u64, &'static str))| PluginCall {
+    let called = plugins.zip(&trace.plugins).filter(|(_, told)| told.took > Duration::ZERO);
+    let micros = |time: Duration| u64::try_from(time.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+    let call = |(attached, told): (&'a super::Attached, &Told)| PluginCall {
         name: &attached.plugin,
-        micros: nanos.div_ceil(1000),
-        verdict,
+        micros: micros(told.took),
+        waited_micros: micros(told.waited),
+        verdict: told.verdict,
     };
     called.map(call).collect()
 }

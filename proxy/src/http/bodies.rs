@@ -1,6 +1,6 @@
 //! Bodies that a site's plugins see: begun when a message's head is decided, then pushed through them, in their order.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
@@ -118,12 +118,12 @@ fn begin(
         if !sees {
             continue;
         }
-        let request = Request { host: host.as_str(), parts: request };
+        let request = Request { host: host.as_str(), parts: request, client: None };
         let response = response.map(Response);
         let response = response.as_ref().map(|response| response as _);
         let began = trace.as_ref().map(|_| Instant::now());
         let begun = attached.binding.begin(facts, &request, response, length, may_change);
-        tell(trace, began, at, if begun.is_ok() { "next" } else { "fault" });
+        tell(trace, began, at, if begun.is_ok() { "next" } else { "fault" }, Duration::ZERO);
         match begun {
             Ok(None) => count(attached, message, "passed"),
             Ok(Some(body)) => {
@@ -178,7 +178,7 @@ impl Chain {
                 Ok(Passed::Refused(_)) => "deny",
                 Err(_) => "fault",
             };
-            tell(trace, began, *at, verdict);
+            tell(trace, began, *at, verdict, Duration::ZERO);
             match passed {
                 Ok(Passed::AsItIs) => {}
                 Ok(Passed::Replaced(with)) => bytes = with.into(),

@@ -44,11 +44,26 @@ pub struct Ctx {
     pub trace: Option<Box<Trace>>,
 }
 
+/// Of a plugin: both hooks together.
+#[derive(Clone, Copy)]
+pub struct Told {
+    /// Without what it waited for other servers.
+    pub took: Duration,
+    pub waited: Duration,
+    pub verdict: &'static str,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self { took: Duration::ZERO, waited: Duration::ZERO, verdict: "next" }
+    }
+}
+
 /// What only the access log asks for.
 #[derive(Default)]
 pub struct Trace {
-    /// Of the site's plugins, in their order: nanoseconds of both hooks, and what came of them.
-    pub plugins: Vec<(u64, &'static str)>,
+    /// Of the site's plugins, in their order.
+    pub plugins: Vec<Told>,
     pub upstream_address: Option<SocketAddr>,
     pub tries: u32,
     pub reused: bool,

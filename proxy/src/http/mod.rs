@@ -18,6 +18,7 @@ mod plugins;
 mod preview;
 mod route;
 mod target;
+mod waiting;
 
 pub use app::App;
 pub use phases::Edge;

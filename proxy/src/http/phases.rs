@@ -241,7 +241,7 @@ impl Edge {
         }
         let handshake = ctx.connection.as_ref().and_then(|connection| connection.handshake.get());
         ctx.facts = Some(plugins::facts(host, handshake.map(|handshake| handshake.validity)));
-        let decision = plugins::on_request(ctx, session.req_header_mut());
+        let decision = plugins::on_request(session, ctx).await?;
         local::decided(session, ctx, decision).await
     }
 }

@@ -6,14 +6,17 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use contract::{Hostname, Validity};
 use http::header::{HeaderName, HeaderValue};
+use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
 
-use super::ctx::{Ctx, Trace};
+use super::ctx::{Ctx, Told, Trace};
 use super::route::Pattern;
+use super::waiting;
 use crate::observe::plugin_fault;
 use crate::tls::HEALTH;
 use crate::wasm::{
@@ -56,7 +59,7 @@ impl Attached {
     }
 
     /// A shadow may be the only one that wants to be asked.
-    fn on_request(&self, facts: &RequestFacts, request: &dyn RequestView) -> Result<Action, Fault> {
+    fn on_request(&self, facts: &RequestFacts, request: &dyn RequestView) -> Said<Action> {
         if self.binding.hooks().request { self.binding.on_request(facts, request) } else { Ok(Action::Next) }
     }
 
@@ -65,14 +68,35 @@ impl Attached {
         facts: &RequestFacts,
         request: &dyn RequestView,
         response: &dyn ResponseView,
-    ) -> Result<Rc<[Edit]>, Fault> {
+    ) -> Said<Rc<[Edit]>> {
         if self.binding.hooks().response {
             self.binding.on_response(facts, request, response)
         } else {
             Ok(Rc::default())
         }
     }
+
+    /// What this plugin ends the chain with, if it does.
+    fn decision(&self, decided: Said<Action>, session: &mut Session) -> Option<Decision> {
+        match decided {
+            Ok(Action::Next) => None,
+            Ok(Action::Edit(edits)) => {
+                apply(&edits, session.req_header_mut());
+                None
+            }
+            Ok(Action::Redirect { status, location, edits }) => Some(Decision::Redirect { status, location, edits }),
+            Ok(Action::Respond { status, headers, body }) => Some(Decision::Respond { status, headers, body }),
+            Ok(Action::Deny(status)) => Some(Decision::Deny(status)),
+            Err(fault) => {
+                plugin_fault(&self.plugin, &self.binding, "request", &fault);
+                (!self.fail_open).then_some(Decision::Failed)
+            }
+        }
+    }
 }
+
+/// What a plugin said.
+type Said<T> = std::result::Result<T, Fault>;
 
 /// What the chain decided for a request.
 pub(super) enum Decision {
@@ -95,6 +119,7 @@ pub(super) enum Decision {
 pub(super) struct Request<'a> {
     pub host: &'a str,
     pub parts: &'a RequestHeader,
+    pub client: Option<IpAddr>,
 }
 
 impl RequestView for Request<'_> {
@@ -109,6 +134,12 @@ impl RequestView for Request<'_> {
     }
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.parts.headers.get(name).map(HeaderValue::as_bytes)
+    }
+    fn method(&self) -> &str {
+        self.parts.method.as_str()
+    }
+    fn client(&self) -> Option<IpAddr> {
+        self.client
     }
 }
 
@@ -182,36 +213,39 @@ fn registrable_domain(host: &str) -> Cow<'_, str> {
     psl::domain_str(host).map_or(Cow::Borrowed(host), Cow::Borrowed)
 }
 
-pub(super) fn on_request(ctx: &mut Ctx, request: &mut RequestHeader) -> Decision {
-    let Ctx { site: Some(site), host: Some(host), facts: Some(facts), trace, .. } = ctx else {
-        return Decision::GoOn;
+/// Waits only where a plugin does that asks other servers. An error where the visitor left meanwhile.
+pub(super) async fn on_request(session: &mut Session, ctx: &mut Ctx) -> Result<Decision> {
+    let Ctx { site: Some(site), host: Some(host), facts: Some(facts), connection, trace, .. } = ctx else {
+        return Ok(Decision::GoOn);
     };
+    let client = connection.as_ref().map(|connection| connection.client.0.ip());
     for (at, attached) in
         site.plugins.iter().enumerate().filter(|(_, attached)| attached.hooks(facts.rollout_bucket).request)
     {
-        let view = Request { host: host.as_str(), parts: request };
         let began = trace.as_ref().map(|_| Instant::now());
-        let sample = attached.sample();
-        let decided = attached.on_request(facts, &view);
-        tell(trace, began, at, decided.as_ref().map_or("fault", Action::verdict));
-        if let Some(sample) = sample {
-            sample.request(&decided, facts, &view);
-        }
-        match decided {
-            Ok(Action::Next) => {}
-            Ok(Action::Edit(edits)) => apply(&edits, request),
-            Ok(Action::Redirect { status, location, edits }) => return Decision::Redirect { status, location, edits },
-            Ok(Action::Respond { status, headers, body }) => return Decision::Respond { status, headers, body },
-            Ok(Action::Deny(status)) => return Decision::Deny(status),
-            Err(fault) => {
-                plugin_fault(&attached.plugin, &attached.binding, "request", &fault);
-                if !attached.fail_open {
-                    return Decision::Failed;
-                }
+        let decided = if attached.binding.waits() {
+            let (decided, waited) = Box::pin(waiting::ask(session, attached, host, client, facts)).await?;
+            tell(trace, began, at, verdict(&decided), waited);
+            decided
+        } else {
+            let view = Request { host: host.as_str(), parts: session.req_header(), client };
+            let sample = attached.sample();
+            let decided = attached.on_request(facts, &view);
+            tell(trace, began, at, verdict(&decided), Duration::ZERO);
+            if let Some(sample) = sample {
+                sample.request(&decided, facts, &view);
             }
+            decided
+        };
+        if let Some(decision) = attached.decision(decided, session) {
+            return Ok(decision);
         }
     }
-    Decision::GoOn
+    Ok(Decision::GoOn)
+}
+
+fn verdict(decided: &Said<Action>) -> &'static str {
+    decided.as_ref().map_or("fault", Action::verdict)
 }
 
 /// False if a plugin that fails closed has failed: the response must not go out.
@@ -223,7 +257,7 @@ pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut
     for (at, attached) in
         site.plugins.iter().enumerate().filter(|(_, attached)| attached.hooks(facts.rollout_bucket).response)
     {
-        let view = Request { host: host.as_str(), parts: request };
+        let view = Request { host: host.as_str(), parts: request, client: None };
         let began = trace.as_ref().map(|_| Instant::now());
         let sample = attached.sample();
         let decided = attached.on_response(facts, &view, &Response(response));
@@ -236,6 +270,7 @@ pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut
                 Ok(_) => "edit",
                 Err(_) => "fault",
             },
+            Duration::ZERO,
         );
         if let Some(sample) = sample {
             sample.response(&decided, facts, &view, &Response(response));
@@ -254,15 +289,22 @@ pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut
 }
 
 /// For the access log: what came of a call, and its time. `next` takes nothing back that the other hook said.
-pub(super) fn tell(trace: &mut Option<Box<Trace>>, began: Option<Instant>, at: usize, verdict: &'static str) {
+pub(super) fn tell(
+    trace: &mut Option<Box<Trace>>,
+    began: Option<Instant>,
+    at: usize,
+    verdict: &'static str,
+    waited: Duration,
+) {
     let (Some(trace), Some(began)) = (trace, began) else { return };
     if trace.plugins.len() <= at {
-        trace.plugins.resize(at + 1, (0, "next"));
+        trace.plugins.resize(at + 1, Told::default());
     }
     let told = &mut trace.plugins[at];
-    told.0 += u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    told.took += began.elapsed().saturating_sub(waited);
+    told.waited += waited;
     if verdict != "next" {
-        told.1 = verdict;
+        told.verdict = verdict;
     }
 }
 

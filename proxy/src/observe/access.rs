@@ -69,6 +69,8 @@ pub struct Tls<'a> {
 pub struct PluginCall<'a> {
     pub name: &'a str,
     pub micros: u64,
+    /// For other servers, beside that.
+    pub waited_micros: u64,
     pub verdict: &'static str,
 }
 
@@ -173,6 +175,9 @@ impl Line<'_> {
             self.0.push(b'{');
             self.text("name", call.name.as_bytes(), NAME_BYTES_MAX);
             self.number("us", call.micros);
+            if call.waited_micros > 0 {
+                self.number("waited_us", call.waited_micros);
+            }
             self.plain("verdict", call.verdict);
             self.0.push(b'}');
         }

@@ -57,8 +57,8 @@ fn full<'a>(plugins: &'a [PluginCall<'a>]) -> Record<'a> {
 #[test]
 fn a_line_tells_all_that_is_known() {
     let plugins = [
-        PluginCall { name: "hsts", micros: 12, verdict: "edit" },
-        PluginCall { name: "redirects", micros: 0, verdict: "next" },
+        PluginCall { name: "hsts", micros: 12, waited_micros: 4567, verdict: "edit" },
+        PluginCall { name: "redirects", micros: 0, waited_micros: 0, verdict: "next" },
     ];
     assert_eq!(
         line(&full(&plugins)),
@@ -67,7 +67,7 @@ fn a_line_tells_all_that_is_known() {
          \"cipher\":\"TLS_AES_128_GCM_SHA256\",\"group\":\"X25519MLKEM768\",\"resumed\":false,\"tier\":\"redis\",\
          \"host\":\"shop.example\",\"method\":\"GET\",\"path\":\"/a\",\"query\":\"q=1\",\"http\":\"2\",\"status\":502,\
          \"body_bytes_in\":3,\"body_bytes_out\":18446744073709551615,\"duration_us\":1234,\"answer\":\"upstream_fault\",\
-         \"plugins\":[{\"name\":\"hsts\",\"us\":12,\"verdict\":\"edit\"},{\"name\":\"redirects\",\"us\":0,\"verdict\":\"next\"}],\
+         \"plugins\":[{\"name\":\"hsts\",\"us\":12,\"waited_us\":4567,\"verdict\":\"edit\"},{\"name\":\"redirects\",\"us\":0,\"verdict\":\"next\"}],\
          \"upstream\":\"shop\",\"upstream_address\":\"[2001:db8::1]:80\",\"tries\":2,\"reused\":true,\"connect_us\":7,\
          \"culprit\":\"upstream\",\"error\":\"broke off\",\"revision\":9}\n"
     );
@@ -127,7 +127,8 @@ fn a_line_has_a_longest_length() {
     assert_eq!(read["path"].as_str().unwrap().chars().count(), TARGET_BYTES_MAX + 1);
     assert!(read["path"].as_str().unwrap().ends_with('…'));
     assert!(line(&record).len() < LINE_BYTES_MAX, "{}", line(&record).len());
-    let names: Vec<_> = (0..500).map(|_| PluginCall { name: "plugin-name", micros: 1, verdict: "next" }).collect();
+    let names: Vec<_> =
+        (0..500).map(|_| PluginCall { name: "plugin-name", micros: 1, waited_micros: 0, verdict: "next" }).collect();
     let named = Record { plugins: &names, ..record };
     assert!(line(&named).len() < LINE_BYTES_MAX);
     assert_eq!(self::read(&named)["plugins"].as_array().unwrap().len(), PLUGINS_MAX);

@@ -84,6 +84,10 @@ pub struct Metrics {
     /// from: `call`, `memo`, `datasets`
     plugin_answers: IntCounterVec,
     plugin_dataset_bytes: IntGauge,
+    /// plugin; result: `answered`, `abandoned`, or why not
+    pub plugin_callouts: IntCounterVec,
+    pub plugin_callout_seconds: Histogram,
+    pub plugin_waiting: IntGauge,
     /// result: `ok`, `unchanged`, `invalid`, `conflict`, `error`
     pub config_applies: IntCounterVec,
     pub config_revision: IntGauge,
@@ -279,6 +283,19 @@ impl Metrics {
             plugin_dataset_bytes: gauge(
                 "latchkey_plugin_dataset_bytes",
                 "Memory that the datasets of the running configuration's plugins take",
+            ),
+            plugin_callouts: counters(
+                "latchkey_plugin_callouts_total",
+                "Questions of plugins to other servers, by result",
+                &["plugin", "result"],
+            ),
+            plugin_callout_seconds: seconds(
+                "latchkey_plugin_callout_seconds",
+                "How long plugins waited for an answer of another server, or for none",
+            ),
+            plugin_waiting: gauge(
+                "latchkey_plugin_waiting",
+                "Calls under way of plugins that may wait for other servers",
             ),
             config_applies: counters(
                 "latchkey_config_applies_total",

@@ -20,6 +20,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use super::awaited::Awaited;
 use super::peer::Held;
 use super::room::Place;
+use super::settings::Origin;
 use super::{NoPeer, Upstream, answer};
 
 /// Every peer was taken out by active checks.
@@ -74,6 +75,11 @@ impl Attempt {
         let template = Box::new(peer.template.clone());
         self.now = Some((upstream.clone(), Held::new(peer)));
         Ok(template)
+    }
+
+    /// Where the try goes.
+    pub(super) fn origin<'a>(&self, upstream: &'a Upstream) -> Option<&'a Origin> {
+        self.now.as_ref().and_then(|(_, held)| upstream.origins.get(held.0.origin))
     }
 
     /// The try has a connection: the head of an answer will be waited for.

@@ -6,6 +6,7 @@
 mod answer;
 mod attempt;
 mod awaited;
+mod callout;
 mod choice;
 mod health;
 mod introduction;
@@ -15,6 +16,7 @@ mod settings;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ use prometheus::IntCounter;
 use tokio::task::AbortHandle;
 
 pub use self::attempt::{Attempt, NO_HEALTHY_PEER, PAUSED, Repeat, SATURATED};
+pub use self::callout::{LOOP_FIELD, LOOP_WORD};
 use self::choice::{Peers, Pick};
 use self::introduction::{Parties, introduce};
 use self::peer::Peer;
@@ -45,6 +48,8 @@ const ADDRESSES_MAX: usize = 1024;
 pub struct Upstream {
     pub name: String,
     pub settings: UpstreamSettings,
+    /// Of this value, in this process: what is kept from one configuration to the next keeps it.
+    pub serial: u64,
     origins: Vec<Origin>,
     roots: Option<Roots>,
     /// Swapped by re-resolution; none until the first one succeeds.
@@ -82,6 +87,7 @@ enum NoPeer {
 
 impl Upstream {
     pub fn new(name: &str, settings: UpstreamSettings) -> Result<Self, Vec<UpstreamError>> {
+        static SERIAL: AtomicU64 = AtomicU64::new(0);
         let origins = settings.origins()?;
         let roots = settings.ca_file.as_deref().map(Roots::read).transpose().map_err(|error| vec![error])?;
         let pem = roots.as_ref().map(|roots| roots.pem.as_slice());
@@ -90,6 +96,7 @@ impl Upstream {
         Ok(Self {
             name: name.to_owned(),
             settings,
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             origins,
             roots,
             peers: ArcSwapOption::empty(),

@@ -6,23 +6,26 @@ mod bodies; // as they pass
 mod calls; // on which instance, and whether at all
 mod facts; // as guests are told
 mod fields; // what of a message a plugin asks for
+mod waiting; // requests that wait
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use self::about::{About, about_request};
-use self::answers::Hook;
+use self::about::About;
+pub(super) use self::about::about_request;
+use self::answers::{Hook, Said};
 use self::bodies::messages;
 #[cfg(test)]
 pub(super) use self::bodies::under_way_here;
 pub use self::bodies::{Body, Passed};
 use self::facts::guest_facts;
 use self::fields::{Field, wants};
+pub use self::waiting::Asked;
+use super::callout::Callouts;
 use super::clock;
 use super::component::Plugin;
-use super::count;
 use super::engine::Inner;
 use super::guest::{connection, control, http};
 use super::instance::For;
@@ -40,6 +43,7 @@ use super::types::{
     Tenant, Usage,
 };
 use super::verify;
+use super::waiting::Room;
 use crate::tls::now;
 
 /// Larger than what is accepted of edits, since lists and records take room of their own.
@@ -65,6 +69,8 @@ pub struct Binding {
     /// What the policy counts.
     rates: Arc<Rates>,
     asks_always: AtomicBool,
+    /// Its calls that may wait.
+    waiting: Room,
 }
 
 /// What the plugin made of its configuration: the same on all terms, and with datasets it is large.
@@ -77,6 +83,8 @@ struct Planned {
     datasets: Vec<Named>,
     warnings: Vec<Diagnostic>,
     budget: Budget,
+    /// Whom it may ask.
+    callouts: Arc<Callouts>,
     /// When each of its rules decided last.
     rules: Rules,
 }
@@ -87,9 +95,11 @@ impl Binding {
         plugin: &Arc<Plugin>,
         config_json: &str,
         tables: &Tables,
+        callouts: Callouts,
         terms: Terms,
     ) -> Result<Self, BindError> {
-        let (plan, Furnished { datasets, rules }) = match plugin.plan(host, config_json, tables)? {
+        let callouts = Arc::new(callouts);
+        let (plan, Furnished { datasets, rules }) = match plugin.plan(host, config_json, tables, &callouts)? {
             (Ok(plan), furnished) => (plan, furnished),
             (Err(diagnostics), _) => return Err(BindError::Diagnostics(verify::refusal(diagnostics)?)),
         };
@@ -103,6 +113,7 @@ impl Binding {
             datasets,
             warnings: verify::warnings(plan.warnings)?,
             budget: budget(host, plugin.class()),
+            callouts,
             rules: Rules::new(rules, now()),
         };
         // A configuration that its own policies can't start with is refused now, not at the first request.
@@ -121,6 +132,7 @@ impl Binding {
             rates: Arc::new(Rates::new()),
             // A shadow is there to be looked at, call by call.
             asks_always: AtomicBool::new(terms.role == Role::Shadow),
+            waiting: Room::default(),
         }
     }
 
@@ -149,31 +161,25 @@ impl Binding {
     }
 
     pub fn on_request(&self, facts: &RequestFacts, request: &dyn RequestView) -> Result<Action, Fault> {
+        if self.waits() {
+            return self.on_request_at_once(facts, request);
+        }
         trace::call(self, "request", || about_request(request), || self.action(facts, request))
     }
 
     fn action(&self, facts: &RequestFacts, request: &dyn RequestView) -> Result<Action, Fault> {
-        let about = About::Request(request);
-        let found = self.planned.hooks.found_only.then(|| self.wanted(about));
-        if found.as_ref().is_some_and(|wanted| !self.found_something(wanted)) {
-            count::passed();
-            return Ok(Action::Next);
-        }
-        if let Some(Answer::Action(action, rule)) = self.remembered(Hook::Request, facts, about) {
-            self.decided(rule, facts);
-            return Ok(action);
-        }
-        let wanted = found.unwrap_or_else(|| self.wanted(about));
-        let (action, memo, rule) = self.with_instance(facts.tenant, facts.now_ms, |instance| {
-            let http::Verdict { action, memo, rule } = instance.call_http(|policy, store, this| {
+        let wanted = match self.settled(facts, request) {
+            Ok(action) => return Ok(action),
+            Err(wanted) => wanted,
+        };
+        let said = self.with_instance(facts.tenant, facts.now_ms, |instance| {
+            let verdict = instance.call_http(|policy, store, this| {
                 let (host, path, query) = (request.host(), request.path(), request.query());
                 policy.call_on_request(store, this, guest_facts(facts), host, path, query, &wanted)
             })?;
-            Ok((verify::action(action)?, memo, rule))
+            Said::checked(verdict)
         })?;
-        self.decided(rule, facts);
-        self.remember(Hook::Request, facts, about, memo, || Answer::Action(action.clone(), rule));
-        Ok(action)
+        Ok(self.told(facts, request, said))
     }
 
     pub fn on_response(
@@ -220,10 +226,9 @@ impl Binding {
     ) -> Result<(Vec<Edit>, Option<http::Memo>), Fault> {
         let wanted = self.wanted(About::Response(request, response));
         self.with_instance(facts.tenant, facts.now_ms, |instance| {
-            let http::Changes { edits, memo } = instance.call_http(|policy, store, this| {
-                let (host, path, status) = (request.host(), request.path(), response.status());
-                policy.call_on_response(store, this, guest_facts(facts), host, path, status, &wanted)
-            })?;
+            let (host, path, status) = (request.host(), request.path(), response.status());
+            let http::Changes { edits, memo } =
+                instance.call_on_response((guest_facts(facts), host, path, status, &wanted))?;
             Ok((verify::edits(edits)?, memo))
         })
     }
@@ -309,31 +314,6 @@ impl Binding {
     /// Of the compiled plan, which every instance holds.
     pub fn compiled_bytes(&self) -> usize {
         self.planned.compiled.len()
-    }
-
-    fn wanted<'a>(&'a self, about: About<'a>) -> Vec<Option<&'a [u8]>> {
-        let value = |field: &Field| match (field, about) {
-            (Field::Request(name), About::Request(request) | About::Response(request, _)) => request.header(name),
-            (Field::Response(name), About::Response(_, response)) => response.header(name),
-            (Field::Found(datasets), about) => datasets.iter().find_map(|dataset| {
-                let (_, dataset) = self.planned.datasets.get(*dataset)?;
-                about
-                    .subject(dataset.subject())
-                    .and_then(|wanted| dataset.find(wanted))
-                    .map(|entry| dataset.value(entry))
-            }),
-            _ => None,
-        };
-        self.planned.wants.iter().map(value).collect()
-    }
-
-    /// The calls of connection plugins take their lists this way.
-    fn owned(&self, about: About<'_>) -> Vec<Option<Vec<u8>>> {
-        self.wanted(about).into_iter().map(|value| value.map(<[u8]>::to_vec)).collect()
-    }
-
-    fn found_something(&self, wanted: &[Option<&[u8]>]) -> bool {
-        self.planned.wants.iter().zip(wanted).any(|(field, value)| matches!(field, Field::Found(_)) && value.is_some())
     }
 }
 

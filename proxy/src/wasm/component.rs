@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre};
 
+use super::callout::Callouts;
 use super::compile::CompileError;
 use super::engine::Inner;
 use super::guest::{COMPATIBLE_VERSIONS, PACKAGE, VERSION, body, connection, control, http};
@@ -13,10 +14,11 @@ use super::limits::{self, State};
 use super::planning::{Furnished, Planning, Tables};
 use super::types::{Class, Digest, Fault};
 use super::verify::shown;
+use super::waiting::{WaitingPre, at_once};
 
 pub const COMPONENT_BYTES_MAX: usize = 16 << 20;
 /// Interfaces of the package that a component may import; which of them its class has, linking tells.
-const IMPORTS: [&str; 5] = ["log", "datasets", "rates", "rules", "types"];
+const IMPORTS: [&str; 6] = ["log", "datasets", "rates", "rules", "callout", "types"];
 const NAME_BYTES_MAX: usize = 64;
 const SCHEMA_BYTES_MAX: usize = 64 << 10;
 
@@ -43,7 +45,7 @@ pub enum LoadError {
     #[error("component exports both connection and http-policy; a plugin is of one class")]
     TwoClasses,
     #[error(
-        "component imports {0}, which is not granted; a plugin may import log, datasets, rates and rules of {PACKAGE} only"
+        "component imports {0}, which is not granted; a plugin may import log, datasets, rates, rules and callout of {PACKAGE} only"
     )]
     Import(String),
     #[error(
@@ -74,10 +76,19 @@ pub struct Interfaces {
     pub exports: Vec<String>,
 }
 
+impl Interfaces {
+    /// Whether this interface of ours is among the imports.
+    fn imports(&self, name: &str) -> bool {
+        self.imports.iter().map(|import| Interface::parse(import)).any(|import| import.is_ours() && import.name == name)
+    }
+}
+
 /// What it takes to start an instance for traffic.
 pub(super) enum PolicyPre {
     Connection(connection::ConnectionPre<State>),
     Http(http::HttpPre<State>),
+    /// Of http, and it may ask other servers.
+    Waiting(WaitingPre),
 }
 
 struct Manifest {
@@ -102,13 +113,16 @@ impl Plugin {
             return Err(LoadError::MissingExport { missing: "http-policy, which http-body stands beside" });
         }
         let body = sees_bodies.then(|| body::BodyPre::new(pre.clone())).transpose().map_err(mismatch)?;
-        let policy = PolicyPre::new(class, pre).map_err(mismatch)?;
+        let interfaces = interfaces(host, &component);
+        let policy = match class == Class::Http && interfaces.imports("callout") {
+            true => PolicyPre::waiting(host, &component).map_err(mismatch)?,
+            false => PolicyPre::new(class, pre).map_err(mismatch)?,
+        };
         policy.fits(host)?;
         if let Some(body) = &body {
             fits(host, |store| body.instantiate(store).map(drop))?;
         }
         let manifest = describe(host, &control)?;
-        let interfaces = interfaces(host, &component);
         Ok(Self { digest, manifest, interfaces, control, policy, body })
     }
 
@@ -127,8 +141,13 @@ impl Plugin {
     pub fn class(&self) -> Class {
         match self.policy {
             PolicyPre::Connection(_) => Class::Connection,
-            PolicyPre::Http(_) => Class::Http,
+            PolicyPre::Http(_) | PolicyPre::Waiting(_) => Class::Http,
         }
+    }
+
+    /// Whether it may ask other servers, and wait for them.
+    pub fn waits(&self) -> bool {
+        matches!(self.policy, PolicyPre::Waiting(_))
     }
 
     /// Whether `on_failure = open` may be configured.
@@ -154,10 +173,17 @@ impl Plugin {
     }
 
     /// Runs `plan` in an instance of its own. Datasets come along where it accepts.
-    pub(super) fn plan(&self, host: &Inner, config: &str, tables: &Tables) -> Result<(Planned, Furnished), Fault> {
+    pub(super) fn plan(
+        &self,
+        host: &Inner,
+        config: &str,
+        tables: &Tables,
+        callouts: &Arc<Callouts>,
+    ) -> Result<(Planned, Furnished), Fault> {
         let mut store = limits::store(host, self.shared_name(), host.plan_budget(tables.bytes()));
         let guest = self.control.instantiate(&mut store).map_err(|error| Fault::Unavailable(explained(&error)))?;
         store.data_mut().planning = Some(Box::new(Planning::new(tables)));
+        store.data_mut().callouts = Some(callouts.clone());
         limits::start_call(&mut store);
         let planned = guest.latchkey_edge_control().call_plan(&mut store, config.as_bytes());
         let planned = planned.map_err(|error| fault(&store, &error))?;
@@ -177,11 +203,19 @@ impl PolicyPre {
         })
     }
 
+    fn waiting(host: &Inner, component: &Component) -> wasmtime::Result<Self> {
+        let pre = host.waiting_linker.instantiate_pre(component)?;
+        Ok(Self::Waiting(WaitingPre::new(component, pre)?))
+    }
+
     /// Starts the component once: only then the types of its functions are compared with the world's.
     fn fits(&self, host: &Inner) -> Result<(), LoadError> {
         match self {
             Self::Connection(pre) => fits(host, |store| pre.instantiate(store).map(drop)),
             Self::Http(pre) => fits(host, |store| pre.instantiate(store).map(drop)),
+            Self::Waiting(pre) => {
+                fits(host, |store| at_once(pre.fits(store)).unwrap_or_else(|fault| Err(fault.into())))
+            }
         }
     }
 }

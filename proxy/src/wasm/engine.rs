@@ -10,6 +10,7 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::binding::{BindError, Binding};
+use super::callout::{self, Callouts};
 use super::clock::Clock;
 use super::compile::CompileLimits;
 use super::compiled::Apart;
@@ -18,6 +19,7 @@ use super::guest;
 use super::limits::{Budget, State};
 use super::planning::Tables;
 use super::terms::Terms;
+use super::waiting::Room;
 
 /// A guest's time is processor time: on a busy machine its call lasts longer.
 const CALL_TIMES_MAX: u32 = 4;
@@ -47,6 +49,8 @@ pub struct Settings {
     pub bodies_per_tenant_max: usize,
     /// Instances of all threads: a larger pool only takes address space that small machines and containers don't give.
     pub instances_max: usize,
+    /// Most calls that may wait at once, for each thread; half of them of one binding.
+    pub waiting_per_thread_max: u32,
     /// After how many calls an instance that one tenant has for itself is replaced: by chance, one of these.
     pub tenant_uses: RangeInclusive<u32>,
     /// WebAssembly instructions for one call on a connection; each byte that one copies or fills counts as one.
@@ -98,6 +102,7 @@ impl Default for Settings {
             bodies_per_thread_max: 256,
             bodies_per_tenant_max: 64,
             instances_max: 8192,
+            waiting_per_thread_max: 256,
             tenant_uses: 64..=256,
             connection_instructions: 1_000_000,
             http_instructions: 2_000_000,
@@ -111,6 +116,16 @@ impl Default for Settings {
             breaker: true,
             compile: Compile::Here,
         }
+    }
+}
+
+impl Settings {
+    /// Of all threads: never so many that the shelves of a large machine have nothing left of the pool.
+    pub(super) fn waiting_max(&self) -> u32 {
+        let threads = u32::try_from(self.threads).unwrap_or(u32::MAX);
+        self.waiting_per_thread_max
+            .saturating_mul(threads)
+            .min(u32::try_from(self.instances_max / 4).unwrap_or(u32::MAX))
     }
 }
 
@@ -130,6 +145,9 @@ pub(super) struct Inner {
     pub engine: Engine,
     pub clock: Clock,
     pub linker: Linker<State>,
+    /// For those that may wait.
+    pub waiting_linker: Linker<State>,
+    pub waiting: Room,
     pub settings: Settings,
     pub reservation: Reservation,
     /// Where a component was compiled before, or is in a process apart.
@@ -142,13 +160,16 @@ impl Host {
         let failed = |error: wasmtime::Error| HostError::Engine(format!("{error:#}"));
         let (engine, reservation) = engine(&settings).map_err(failed)?;
         let linker = linker(&engine).map_err(failed)?;
+        let mut waiting_linker = linker.clone();
+        callout::link_waiting(waiting_linker.allow_shadowing(true)).map_err(failed)?;
         let call_max = settings.plan_time.max(settings.call_time);
         let clock = Clock::start(engine.weak(), CALL_TIMES_MAX * call_max)?;
         let apart = match &settings.compile {
             Compile::Here => None,
             Compile::Apart { limits, data_dir } => Some(Apart::new(data_dir, *limits)),
         };
-        Ok(Self(Arc::new(Inner { engine, clock, linker, settings, reservation, apart })))
+        let waiting = Room::default();
+        Ok(Self(Arc::new(Inner { engine, clock, linker, waiting_linker, waiting, settings, reservation, apart })))
     }
 
     /// All that was uploaded before is loaded: compiled code of anything else is removed.
@@ -167,7 +188,7 @@ impl Host {
     /// Has the plugin check a configuration (JSON) and read the tables that it is granted, and starts it once with the
     /// result.
     pub fn bind(&self, plugin: &Arc<Plugin>, config_json: &str, tables: &Tables) -> Result<Arc<Binding>, BindError> {
-        self.bind_on(plugin, config_json, tables, Terms::default())
+        self.bind_on(plugin, config_json, tables, Callouts::default(), Terms::default())
     }
 
     pub fn bind_on(
@@ -175,9 +196,10 @@ impl Host {
         plugin: &Arc<Plugin>,
         config_json: &str,
         tables: &Tables,
+        callouts: Callouts,
         terms: Terms,
     ) -> Result<Arc<Binding>, BindError> {
-        Binding::new(&self.0, plugin, config_json, tables, terms).map(Arc::new)
+        Binding::new(&self.0, plugin, config_json, tables, callouts, terms).map(Arc::new)
     }
 }
 
@@ -215,7 +237,8 @@ fn engine(settings: &Settings) -> wasmtime::Result<(Engine, Reservation)> {
 /// Without a pool of instances, which the code does not depend on.
 pub(super) fn config(reservation: Reservation) -> Config {
     let mut config = Config::new();
-    // Nothing in our worlds waits, and the support for waiting would triple the price of a call.
+    // What waits in our worlds does so on a stack of its own; support for waiting in the component model would triple the
+    // price of each call.
     config.concurrency_support(false);
     config.consume_fuel(true);
     config.epoch_interruption(true);
@@ -229,7 +252,8 @@ pub(super) fn config(reservation: Reservation) -> Config {
 
 /// How many instances one thread may have at once: so many that all threads have theirs, whatever the others keep.
 fn share_out(settings: &mut Settings) {
-    let share = settings.instances_max.saturating_sub(POOL_INSTANCES_SPARE) / settings.threads.max(1);
+    let beside = POOL_INSTANCES_SPARE.saturating_add(usize::try_from(settings.waiting_max()).unwrap_or(usize::MAX));
+    let share = settings.instances_max.saturating_sub(beside) / settings.threads.max(1);
     settings.bodies_per_thread_max = settings.bodies_per_thread_max.min(share / 2);
     let idle = share - settings.bodies_per_thread_max;
     settings.instances_per_thread_max = settings.instances_per_thread_max.min(idle).max(1);
@@ -238,10 +262,14 @@ fn share_out(settings: &mut Settings) {
 fn pool(settings: &Settings) -> PoolingAllocationConfig {
     let per_thread = settings.instances_per_thread_max.saturating_add(settings.bodies_per_thread_max);
     let shelves = settings.threads.saturating_mul(per_thread);
-    let instances = shelves.saturating_add(POOL_INSTANCES_SPARE).min(settings.instances_max);
+    let waiting = usize::try_from(settings.waiting_max()).unwrap_or(usize::MAX);
+    let instances = shelves.saturating_add(POOL_INSTANCES_SPARE).saturating_add(waiting).min(settings.instances_max);
     let instances = u32::try_from(instances).unwrap_or(u32::MAX);
+    // For what waits, and for starting one on each thread.
+    let stacks = settings.waiting_max().saturating_add(u32::try_from(settings.threads).unwrap_or(u32::MAX));
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
+        .total_stacks(stacks.saturating_add(POOL_INSTANCES_SPARE as u32))
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT_MAX))
         .total_memories(instances)
         .total_tables(instances.saturating_mul(TABLES_PER_COMPONENT_MAX))
@@ -262,6 +290,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     guest::control::latchkey::edge::datasets::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     guest::control::latchkey::edge::rates::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     guest::control::latchkey::edge::rules::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    callout::link(&mut linker)?;
     linker.instance(guest::TYPES)?;
     Ok(linker)
 }

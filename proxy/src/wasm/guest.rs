@@ -7,6 +7,9 @@ pub(super) const PACKAGE: &str = "latchkey:edge";
 pub(super) const COMPATIBLE_VERSIONS: &str = "0.2";
 /// What wit/ says it is.
 pub(super) const VERSION: &str = "0.2.1";
+/// For those who ask other servers.
+pub(super) const CALLOUT: &str = "latchkey:edge/callout@0.2.1";
+pub(super) const HTTP_POLICY: &str = "latchkey:edge/http-policy@0.2.1";
 /// Types only; there is nothing in it to implement.
 pub(super) const TYPES: &str = "latchkey:edge/types@0.2.1";
 
@@ -52,4 +55,14 @@ pub(super) mod body {
         ownership: Borrowing { duplicate_if_necessary: true },
     });
     pub(in crate::wasm) use exports::latchkey::edge::http_body::*;
+}
+
+/// The types of `callout`; its functions are linked by hand, since one of them waits.
+pub(super) mod callout {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "package latchkey:host; world callout { import latchkey:edge/callout@0.2.1; }",
+    });
+    pub(in crate::wasm) use latchkey::edge::callout::{Error, Request, Response, Visitor};
+    pub(in crate::wasm) use latchkey::edge::types::{Header, Ip};
 }

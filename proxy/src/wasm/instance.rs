@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wasmtime::component::ResourceAny;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
+use super::callout::{Calling, Callout, Callouts};
 use super::component::{Plugin, PolicyPre};
 use super::engine::Inner;
 use super::guest::{body, connection, http};
@@ -13,6 +14,7 @@ use super::rates::Rates;
 use super::terms::Role;
 use super::types::{self, Fault, Usage};
 use super::verify::shown;
+use super::waiting::{Functions, RequestArguments, ResponseArguments, at_once};
 
 const FRAMES_MAX: usize = 16;
 const FRAME_CHARS_MAX: usize = 120;
@@ -29,6 +31,7 @@ enum Guest {
     Connection(connection::Connection),
     Http(http::Http),
     Body(body::Body),
+    Waiting(Functions),
 }
 
 /// Which of its policies an instance is for.
@@ -47,11 +50,12 @@ pub(super) struct Start<'a> {
     pub budget: Budget,
     pub compiled: &'a [u8],
     pub rates: Arc<Rates>,
+    pub callouts: &'a Arc<Callouts>,
 }
 
 impl Instance {
     pub(super) fn start(host: &Inner, plugin: &Plugin, start: Start<'_>) -> Result<Self, Fault> {
-        let Start { what, role, uses, budget, compiled, rates } = start;
+        let Start { what, role, uses, budget, compiled, rates, callouts } = start;
         let name = match role {
             Role::Live => plugin.shared_name(),
             Role::Shadow => plugin.name_as_shadow(),
@@ -62,6 +66,12 @@ impl Instance {
             (_, Some(pre)) => pre.instantiate(&mut store).map(Guest::Body),
             (PolicyPre::Connection(pre), None) => pre.instantiate(&mut store).map(Guest::Connection),
             (PolicyPre::Http(pre), None) => pre.instantiate(&mut store).map(Guest::Http),
+            (PolicyPre::Waiting(pre), None) => {
+                store.data_mut().callouts = Some(callouts.clone());
+                let started = at_once(pre.start(&mut store, compiled))?;
+                let (functions, policy) = started.map_err(|error| not_started(&store, &error))?;
+                return Ok(Self { store, policy, guest: Guest::Waiting(functions), uses_left: uses });
+            }
         };
         let guest = guest.map_err(|error| not_started(&store, &error))?;
         let policy = match &guest {
@@ -70,9 +80,42 @@ impl Instance {
             }
             Guest::Http(guest) => guest.latchkey_edge_http_policy().policy().call_constructor(&mut store, compiled),
             Guest::Body(guest) => guest.latchkey_edge_http_body().policy().call_constructor(&mut store, compiled),
+            Guest::Waiting(_) => return Err(Fault::Unavailable("it has a policy already".to_owned())),
         };
         let policy = policy.map_err(|error| fault(&store, &error))?;
         Ok(Self { store, policy, guest, uses_left: uses })
+    }
+
+    /// Of a plugin that may wait; and the callouts that it made. Whoever drops this drops the instance too: a call that was
+    /// broken off leaves it in an unknown state.
+    pub(super) async fn call_waiting(
+        &mut self,
+        arguments: RequestArguments<'_>,
+        calling: Calling,
+    ) -> (Result<http::Verdict, Fault>, Vec<Callout>) {
+        let Guest::Waiting(functions) = &self.guest else {
+            return (Err(Fault::Unavailable("this plugin does not wait".to_owned())), Vec::new());
+        };
+        self.uses_left = self.uses_left.saturating_sub(1);
+        limits::start_call(&mut self.store);
+        self.store.data_mut().calling = Some(Box::new(calling));
+        let verdict = functions.on_request(&mut self.store, self.policy, arguments).await;
+        let made = self.store.data_mut().calling.take().map_or_else(Vec::new, |calling| calling.made);
+        (verdict.map_err(|error| fault(&self.store, &error)), made)
+    }
+
+    /// Whether the plugin may wait or not: here it can't.
+    pub(super) fn call_on_response(&mut self, arguments: ResponseArguments<'_>) -> Result<http::Changes, Fault> {
+        let Guest::Waiting(functions) = &self.guest else {
+            let (facts, host, path, status, wanted) = arguments;
+            return self.call_http(|policy, store, this| {
+                policy.call_on_response(store, this, facts, host, path, status, wanted)
+            });
+        };
+        self.uses_left = self.uses_left.saturating_sub(1);
+        limits::start_call(&mut self.store);
+        let changes = at_once(functions.on_response(&mut self.store, self.policy, arguments))?;
+        changes.map_err(|error| fault(&self.store, &error))
     }
 
     pub(super) fn call_connection<T>(

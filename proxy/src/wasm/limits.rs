@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 
+use super::callout::{Calling, Callouts};
 use super::clock::{Clock, TICK};
 use super::engine::Inner;
 use super::planning::Planning;
@@ -38,6 +39,10 @@ pub(super) struct State {
     pub planning: Option<Box<Planning>>,
     /// While it serves: what its binding counts.
     pub rates: Option<Arc<Rates>>,
+    /// What its binding is granted; none for a plugin that can't ask.
+    pub callouts: Option<Arc<Callouts>>,
+    /// While it may ask.
+    pub calling: Option<Box<Calling>>,
     clock: Clock,
     budget: Budget,
     memory_bytes: usize,
@@ -59,6 +64,8 @@ pub(super) fn store(host: &Inner, plugin: Arc<str>, budget: Budget) -> Store<Sta
         log_bytes_left: 0,
         planning: None,
         rates: None,
+        callouts: None,
+        calling: None,
         clock,
         budget,
         memory_bytes: 0,
@@ -93,6 +100,16 @@ fn renew(store: &mut Store<State>, instructions: u64) {
     state.halfway = None;
     state.memory_refused = false;
     state.log_bytes_left = LOG_BYTES_MAX;
+}
+
+/// The guest goes on after it has waited. What the thread did meanwhile is not its time: that is counted anew, while its
+/// instructions go on being counted.
+pub(super) fn resume(store: &mut StoreContextMut<'_, State>) {
+    let half = ticks(store.data().budget.time / 2);
+    store.set_epoch_deadline(half);
+    let state = store.data_mut();
+    state.clock.call_begins();
+    state.halfway = None;
 }
 
 /// Of the call that was last, and of the instance.

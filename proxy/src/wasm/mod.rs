@@ -13,6 +13,7 @@
 
 mod binding; // a plugin with a configuration, and the calls
 mod breaker; // leaves alone what fails again and again
+mod callout; // questions to other servers
 mod clock; // advances deadlines while guests run
 mod component; // bytes → checked, compiled plugin
 mod compile; // bytes → machine code, in a process apart
@@ -36,12 +37,17 @@ mod shelf; // idle instances, per thread
 mod terms; // how a binding's instances are used
 mod trace; // a line for each call, for authors
 mod types; // values that cross to the other rooms
+mod waiting; // guests that may wait
 mod verify; // checks of all that guests return
 
 #[cfg(test)]
 mod tests;
 
-pub use binding::{BindError, Binding, Body, Passed};
+pub use binding::{Asked, BindError, Binding, Body, Passed};
+pub use callout::{
+    Asking, Callee, Callout, CalloutReply, CalloutRequest, Callouts, NoReply,
+    REPLY_BODY_BYTES_MAX as CALLOUT_BODY_BYTES_MAX,
+};
 pub use compile::{COMMAND, CompileError, CompileLimits, compile_standard_input};
 pub use component::{COMPONENT_BYTES_MAX, Interfaces, LoadError, Plugin};
 pub use count::Answers;

@@ -105,8 +105,13 @@ impl Place {
         call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let result = call(instance);
-        LAST.set((self.key, Some(instance.usage())));
+        self.note(instance);
         result
+    }
+
+    /// What its last call used.
+    pub(super) fn note(&self, instance: &Instance) {
+        LAST.set((self.key, Some(instance.usage())));
     }
 
     /// What the last call on this thread used, if it was here.

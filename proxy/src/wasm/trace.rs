@@ -2,11 +2,11 @@
 //! looks.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::binding::{Binding, Body};
+use super::binding::{Asked, Binding, Body, about_request};
 use super::count::Answers;
-use super::types::{Action, Edit, Expectation, Fault, Outcome};
+use super::types::{Action, Edit, Expectation, Fault, Outcome, RequestView};
 use super::verify::shown;
 
 /// Of what a visitor sent.
@@ -20,25 +20,60 @@ pub(super) fn call<T: Told>(
     about: impl FnOnce() -> String,
     call: impl FnOnce() -> Result<T, Fault>,
 ) -> Result<T, Fault> {
-    if !tracing::enabled!(target: "latchkey::calls", tracing::Level::TRACE) {
-        return call();
-    }
-    let (calls, began) = (Answers::called_here(), Instant::now());
+    let Some(Begun { calls, at }) = begin() else { return call() };
     let answer = call();
-    let micros = began.elapsed().as_nanos() as f64 / 1000.0;
+    let took = at.elapsed();
+    let called = Answers::called_here() != calls;
+    tell(binding, hook, &about(), &answer, took, called, "");
+    answer
+}
+
+/// A call that somebody wants to know of.
+pub(super) struct Begun {
+    calls: u64,
+    at: Instant,
+}
+
+pub(super) fn begin() -> Option<Begun> {
+    let wanted = tracing::enabled!(target: "latchkey::calls", tracing::Level::TRACE);
+    wanted.then(|| Begun { calls: Answers::called_here(), at: Instant::now() })
+}
+
+impl Begun {
+    /// Time that was waited is told apart. Meanwhile others may have called: then it is told as if there had been a call.
+    pub(super) fn waited(self, binding: &Binding, request: &dyn RequestView, asked: &Asked) {
+        let (waited, called) = (asked.waited(), Answers::called_here() != self.calls);
+        let made = asked
+            .callouts
+            .iter()
+            .map(|made| format!("callout {} after {:.1} ms, ", made.result, made.took.as_secs_f64() * 1000.0));
+        let took = self.at.elapsed().saturating_sub(waited);
+        tell(binding, "request", &about_request(request), &asked.answer, took, called, &made.collect::<String>());
+    }
+}
+
+fn tell<T: Told>(
+    binding: &Binding,
+    hook: &str,
+    about: &str,
+    answer: &Result<T, Fault>,
+    took: Duration,
+    called: bool,
+    callouts: &str,
+) {
+    let micros = took.as_nanos() as f64 / 1000.0;
     let plugin = binding.plugin().name();
-    let about = shown(&about(), ABOUT_CHARS_MAX);
-    let says = match &answer {
+    let about = shown(about, ABOUT_CHARS_MAX);
+    let says = match answer {
         Ok(answer) => shown(&answer.told(), SAYS_CHARS_MAX),
         Err(fault) => format!("FAULT: {fault}"),
     };
     let cost = match binding.usage() {
-        _ if Answers::called_here() == calls => "no call was needed".to_owned(),
+        _ if !called => "no call was needed".to_owned(),
         Some(used) => format!("{} instructions, {} KiB", used.instructions, used.memory_bytes >> 10),
         None => "instance dropped".to_owned(),
     };
-    tracing::trace!(target: "latchkey::calls", "{plugin} {hook} {about} → {says} ({micros:.1} µs, {cost})");
-    answer
+    tracing::trace!(target: "latchkey::calls", "{plugin} {hook} {about} → {says} ({callouts}{micros:.1} µs, {cost})");
 }
 
 /// An answer, for people.

@@ -1,7 +1,7 @@
 //! What the rest of the proxy says to plugins and hears from them: plain values, no guest types, no HTTP library's.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::tls::Standing;
 
@@ -124,7 +124,8 @@ pub fn rollout_bucket(registrable_domain: &str) -> u16 {
 
 pub const BUCKETS: u16 = 10_000;
 
-pub trait RequestView {
+/// Looked at while others are served, where a plugin waits.
+pub trait RequestView: Sync {
     /// Lower case, without port.
     fn host(&self) -> &str;
     /// As sent, without query.
@@ -133,6 +134,13 @@ pub trait RequestView {
     fn query(&self) -> Option<&str>;
     /// The first value of that name (lower case).
     fn header(&self, name: &str) -> Option<&[u8]>;
+    fn method(&self) -> &str {
+        "GET"
+    }
+    /// The visitor's, where it is known.
+    fn client(&self) -> Option<IpAddr> {
+        None
+    }
 }
 
 pub trait ResponseView {

@@ -113,29 +113,44 @@ fn check_bytes(bytes: usize) -> Verified<()> {
     Ok(())
 }
 
-fn checked_header(header: http::Header) -> Verified<Header> {
-    let name = editable_name(header.name)?;
+fn checked_header(field: http::Header) -> Verified<Header> {
+    header(field.name, field.value)
+}
+
+/// A field that a plugin may set.
+pub(super) fn header(name: String, value: Vec<u8>) -> Verified<Header> {
+    let name = editable_name(name)?;
     let legal = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
-    if !header.value.iter().all(legal) {
+    if !value.iter().all(legal) {
         let name = shown(&name, 80);
         return refused(format!("value of `{name}` has a control character (RFC 9110 section 5.5)"));
     }
-    Ok(Header { name, value: header.value.trim_ascii().to_vec() })
+    Ok(Header { name, value: value.trim_ascii().to_vec() })
 }
 
 fn editable_name(field: String) -> Verified<String> {
     let field = name(field)?;
-    if NOT_FOR_PLUGINS.contains(&field.as_str()) {
+    if is_of_connection(&field) {
         let field = shown(&field, 80);
         return refused(format!("`{field}` frames the message or belongs to the connection; a plugin can't change it"));
     }
     Ok(field)
 }
 
+/// Whether a field, in lower case, frames a message or belongs to one connection.
+pub(super) fn is_of_connection(field: &str) -> bool {
+    NOT_FOR_PLUGINS.contains(&field)
+}
+
+/// RFC 9110 section 5.6.2.
+pub(super) fn is_token(text: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(legal)
+}
+
 /// A field name (RFC 9110 section 5.1), in lower case.
 pub(super) fn name(mut field: String) -> Verified<String> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if field.is_empty() || !field.bytes().all(token) {
+    if !is_token(&field) {
         return refused(format!("`{}` is not a header name (RFC 9110 section 5.1)", shown(&field, 80)));
     }
     field.make_ascii_lowercase();

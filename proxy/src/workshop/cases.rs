@@ -20,6 +20,9 @@ pub(super) struct File {
     /// Tables that a configuration may name: files, seen from this file's folder.
     #[deserr(default)]
     pub tables: Named<String>,
+    /// Upstreams that the plugin may ask.
+    #[deserr(default)]
+    pub callouts: Vec<String>,
     #[deserr(default)]
     pub limits: Limits,
     pub cases: Vec<Case>,
@@ -65,6 +68,9 @@ pub(super) struct Case {
     /// A connection plugin is asked about it.
     #[deserr(default)]
     pub connection: Option<Connection>,
+    /// What other servers say to its questions, in their order; to further ones nobody answers.
+    #[deserr(default)]
+    pub answers: Vec<Reply>,
     /// What must come out; what is not named is not compared.
     pub expect: Expected,
 }
@@ -118,6 +124,35 @@ pub(super) struct Response {
     /// Shown to a plugin that sees bodies of answers. Default: none.
     #[deserr(default)]
     pub body: Option<String>,
+}
+
+/// Of another server.
+#[derive(Debug, Deserr)]
+#[deserr(error = Faults, deny_unknown_fields)]
+pub(super) struct Reply {
+    /// Default 200.
+    #[deserr(default = 200)]
+    pub status: u16,
+    #[deserr(default)]
+    pub headers: Named<String>,
+    #[deserr(default)]
+    pub body: String,
+    /// No answer, instead.
+    #[deserr(default)]
+    pub fails: Option<Fails>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserr)]
+#[deserr(error = Faults)]
+pub(super) enum Fails {
+    #[deserr(rename = "timed_out")]
+    TimedOut,
+    #[deserr(rename = "unreachable")]
+    Unreachable,
+    #[deserr(rename = "broken")]
+    Broken,
+    #[deserr(rename = "too_large")]
+    TooLarge,
 }
 
 #[derive(Debug, Deserr)]

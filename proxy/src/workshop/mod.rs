@@ -5,6 +5,7 @@
 mod bodies;
 mod cases;
 mod outcome;
+mod script;
 mod trial;
 
 use std::path::{Path, PathBuf};
@@ -17,12 +18,23 @@ use contract::signed::VerifyKeys;
 use serde_json::{Value, json};
 
 use self::cases::File;
+use self::script::Script;
 use self::trial::{Benched, Trial, Tried};
-use crate::wasm::{BindError, Binding, Diagnostic, Digest, Host, Plugin, Settings, Severity, Tables};
+use crate::wasm::{BindError, Binding, Diagnostic, Digest, Host, Plugin, Settings, Severity, Tables, Terms};
 
 /// In the order in which they are told.
-const FACTS: [&str; 9] =
-    ["name", "version", "class", "fail_open_safe", "bytes", "digest", "imports", "exports", "signature"];
+const FACTS: [&str; 10] = [
+    "name",
+    "version",
+    "class",
+    "asks_servers",
+    "fail_open_safe",
+    "bytes",
+    "digest",
+    "imports",
+    "exports",
+    "signature",
+];
 
 #[derive(Debug, Subcommand)]
 pub enum Tool {
@@ -48,6 +60,9 @@ pub enum Tool {
         /// A table that the configuration names
         #[arg(long = "table", value_name = "NAME=FILE", value_parser = named_file)]
         tables: Vec<(String, PathBuf)>,
+        /// An upstream that it may ask
+        #[arg(long = "callout", value_name = "NAME")]
+        callouts: Vec<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -77,8 +92,8 @@ pub enum Tool {
 pub fn run(tool: Tool) -> Result<(), String> {
     match tool {
         Tool::Inspect { file, key, schema, json } => inspect(&file, key.as_deref(), schema, json),
-        Tool::Check { file, config, tables, json } => {
-            check(&file, config.as_deref(), Tables(tables.into_iter().collect()), json)
+        Tool::Check { file, config, tables, callouts, json } => {
+            check(&file, config.as_deref(), Tables(tables.into_iter().collect()), &callouts, json)
         }
         Tool::Test { cases, plugin, json } => test(&cases, plugin, json),
         Tool::Bench { cases, plugin, json } => bench(&cases, plugin, json),
@@ -116,6 +131,7 @@ fn facts(plugin: &Plugin, bytes: usize) -> Value {
         "name": plugin.name(),
         "version": plugin.version(),
         "class": plugin.class().to_string(),
+        "asks_servers": plugin.waits(),
         "fail_open_safe": plugin.fail_open_safe(),
         "bytes": bytes,
         "digest": plugin.digest().to_string(),
@@ -152,11 +168,11 @@ fn named_file(text: &str) -> Result<(String, PathBuf), String> {
     Ok((name.to_owned(), file.into()))
 }
 
-fn check(file: &Path, config: Option<&Path>, tables: Tables, json: bool) -> Result<(), String> {
+fn check(file: &Path, config: Option<&Path>, tables: Tables, callouts: &[String], json: bool) -> Result<(), String> {
     let (bytes, (host, plugin)) = (read(file)?, load(file)?);
     let mut told = facts(&plugin, bytes.len());
     if let Some(config) = config {
-        let binding = bind(&host, &plugin, config, &tables)?;
+        let binding = bind(&host, &plugin, config, &tables, callouts)?;
         let hooks = binding.hooks();
         told["on_request"] = hooks.request.into();
         told["on_response"] = hooks.response.into();
@@ -185,10 +201,17 @@ fn hint(diagnostic: &Diagnostic) -> String {
 }
 
 /// Every fault with its line.
-fn bind(host: &Host, plugin: &Arc<Plugin>, config: &Path, tables: &Tables) -> Result<Arc<Binding>, String> {
+fn bind(
+    host: &Host,
+    plugin: &Arc<Plugin>,
+    config: &Path,
+    tables: &Tables,
+    callouts: &[String],
+) -> Result<Arc<Binding>, String> {
+    let callouts = Arc::<Script>::default().callouts(callouts);
     let (name, text) = (config.display().to_string(), text(config)?);
     let document = Document::json(&text).map_err(|faults| render(&faults, &name))?;
-    host.bind(plugin, &text, tables).map_err(|error| match error {
+    host.bind_on(plugin, &text, tables, callouts, Terms::default()).map_err(|error| match error {
         BindError::Diagnostics(list) => {
             let errors = list.into_iter().filter(|d| d.severity == Severity::Error);
             let faults: Vec<_> =
@@ -249,7 +272,8 @@ fn prepare(path: &Path, plugin: Option<PathBuf>) -> Result<(File, Trial), String
     };
     let beside = |(name, file): (&String, &String)| (name.clone(), path.parent().unwrap_or(Path::new("")).join(file));
     let tables = Tables(file.tables.0.iter().map(beside).collect());
-    let trial = Trial::new(&read(&component)?, tables).map_err(|error| format!("{}: {error}", component.display()))?;
+    let trial = Trial::new(&read(&component)?, tables, &file.callouts)
+        .map_err(|error| format!("{}: {error}", component.display()))?;
     Ok((file, trial))
 }
 

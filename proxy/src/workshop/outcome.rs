@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::bodies::{self, Sent};
 use super::cases::{Case, Certificate, Connection, HeaderVersion, Request, Response, Scheme};
+use super::script::Script;
 use crate::accept::header::{Header as ProxyHeader, Tlvs, Version};
 use crate::tls::{Standing, Unwell};
 use crate::wasm::{
@@ -15,7 +16,8 @@ use crate::wasm::{
 };
 
 /// What a case may expect.
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 16] = [
+    "asked",
     "verdict",
     "status",
     "location",
@@ -37,7 +39,8 @@ pub(super) const KEYS: [&str; 15] = [
 pub(super) type Outcome = Map<String, Value>;
 
 /// All calls that a case takes, and what they use together; none where an instance is not kept for the next call.
-pub(super) fn ask(binding: &Arc<Binding>, case: &Case) -> Result<(Outcome, Option<Usage>), Fault> {
+pub(super) fn ask(binding: &Arc<Binding>, script: &Script, case: &Case) -> Result<(Outcome, Option<Usage>), Fault> {
+    script.begin(case);
     let mut outcome = Outcome::new();
     let mut used = Some(Usage { instructions: 0, memory_bytes: 0 });
     let mut add = |last: Option<Usage>| {
@@ -60,6 +63,10 @@ pub(super) fn ask(binding: &Arc<Binding>, case: &Case) -> Result<(Outcome, Optio
         if hooks.request {
             decided(binding.on_request(&facts, &visit)?, &mut outcome);
             add(binding.usage());
+            let asked = script.asked();
+            if !asked.is_empty() {
+                outcome.insert("asked".into(), asked.into());
+            }
         }
         if let Some(body) = request.body.as_ref().filter(|_| hooks.request_body) {
             let sent = Sent { request: &visit, response: None, body };

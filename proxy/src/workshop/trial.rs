@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::cases::{Case, File, Limits};
 use super::outcome::{self, Outcome};
-use crate::wasm::{BindError, Binding, Host, HostError, LoadError, Plugin, Settings, Tables, Usage};
+use super::script::Script;
+use crate::wasm::{BindError, Binding, Callouts, Host, HostError, LoadError, Plugin, Settings, Tables, Terms, Usage};
 
 /// How often a case is run for its time.
 const RUNS: usize = 20;
@@ -30,6 +31,9 @@ pub(super) struct Trial {
     host: Host,
     plugin: Arc<Plugin>,
     tables: Tables,
+    /// Upstreams that may be asked.
+    callouts: Callouts,
+    script: Arc<Script>,
     bound: HashMap<String, Arc<Binding>>,
 }
 
@@ -67,15 +71,21 @@ pub(super) struct Benched {
 }
 
 impl Trial {
-    pub(super) fn new(component: &[u8], tables: Tables) -> Result<Self, TrialError> {
+    pub(super) fn new(component: &[u8], tables: Tables, callouts: &[String]) -> Result<Self, TrialError> {
         // One thread asks, so a small pool does.
-        Self::on(Settings { threads: 1, instances_per_thread_max: 16, ..Settings::default() }, component, tables)
+        Self::on(
+            Settings { threads: 1, instances_per_thread_max: 16, ..Settings::default() },
+            component,
+            tables,
+            callouts,
+        )
     }
 
-    fn on(settings: Settings, component: &[u8], tables: Tables) -> Result<Self, TrialError> {
+    fn on(settings: Settings, component: &[u8], tables: Tables, callouts: &[String]) -> Result<Self, TrialError> {
         let host = Host::new(settings)?;
         let plugin = host.load(component)?;
-        Ok(Self { host, plugin, tables, bound: HashMap::new() })
+        let script = Arc::<Script>::default();
+        Ok(Self { host, plugin, tables, callouts: script.callouts(callouts), script, bound: HashMap::new() })
     }
 
     pub(super) fn test(&mut self, file: &File, case: &Case) -> Tried {
@@ -86,10 +96,10 @@ impl Trial {
                 warned(&binding, &mut found);
                 // Each case for itself.
                 binding.forget_rates();
-                match outcome::ask(&binding, case) {
+                match outcome::ask(&binding, &self.script, case) {
                     Ok((out, usage)) => {
                         found.extend(out);
-                        used = usage.map(|usage| measured(&binding, case, usage));
+                        used = usage.map(|usage| measured(&binding, &self.script, case, usage));
                     }
                     Err(fault) => drop(found.insert("fault".into(), fault.to_string().into())),
                 }
@@ -103,10 +113,10 @@ impl Trial {
     /// None where the configuration is refused or a call fails: there is nothing to measure.
     pub(super) fn bench(&mut self, file: &File, case: &Case) -> Option<Benched> {
         let binding = self.bind(&config(file, case)).ok()?;
-        let (_, used) = outcome::ask(&binding, case).ok()?;
+        let (_, used) = outcome::ask(&binding, &self.script, case).ok()?;
         let used = used?;
-        let calls = sorted((0..BENCH_RUNS).map(|_| timed(|| drop(outcome::ask(&binding, case)))));
-        let remembered = remembered(&binding, case);
+        let calls = sorted((0..BENCH_RUNS).map(|_| timed(|| drop(outcome::ask(&binding, &self.script, case)))));
+        let remembered = remembered(&binding, &self.script, case);
         let starts = sorted((0..BENCH_STARTS).map(|_| timed(|| drop(binding.start_once()))));
         Some(Benched {
             name: case.name.clone(),
@@ -123,7 +133,8 @@ impl Trial {
         if let Some(binding) = self.bound.get(config) {
             return Ok(binding.clone());
         }
-        let binding = self.host.bind(&self.plugin, config, &self.tables)?;
+        let callouts = self.callouts.clone();
+        let binding = self.host.bind_on(&self.plugin, config, &self.tables, callouts, Terms::default())?;
         binding.ask_always(true);
         self.bound.insert(config.to_owned(), binding.clone());
         Ok(binding)
@@ -131,16 +142,16 @@ impl Trial {
 }
 
 /// The mean of many, since a single one is shorter than what a clock takes.
-fn remembered(binding: &Arc<Binding>, case: &Case) -> Option<Duration> {
+fn remembered(binding: &Arc<Binding>, script: &Script, case: &Case) -> Option<Duration> {
     binding.ask_always(false);
-    let _ = outcome::ask(binding, case);
-    let all = timed(|| (0..BENCH_RUNS).for_each(|_| drop(outcome::ask(binding, case))));
+    let _ = outcome::ask(binding, script, case);
+    let all = timed(|| (0..BENCH_RUNS).for_each(|_| drop(outcome::ask(binding, script, case))));
     binding.ask_always(true);
     binding.remembers().then(|| all / u32::try_from(BENCH_RUNS).unwrap_or(1))
 }
 
-fn measured(binding: &Arc<Binding>, case: &Case, usage: Usage) -> Used {
-    let shortest = (0..RUNS).map(|_| timed(|| drop(outcome::ask(binding, case)))).min().unwrap_or_default();
+fn measured(binding: &Arc<Binding>, script: &Script, case: &Case, usage: Usage) -> Used {
+    let shortest = (0..RUNS).map(|_| timed(|| drop(outcome::ask(binding, script, case)))).min().unwrap_or_default();
     Used { micros: micros(shortest), instructions: usage.instructions, memory_kib: kib(usage.memory_bytes) }
 }
 

@@ -27,7 +27,8 @@ fn disagreement(folder: &Path, file: &File, seed: u64) -> Option<String> {
     let beside = |(name, table): (&String, &String)| (name.clone(), folder.join(table));
     let tables = Tables(file.tables.0.iter().map(beside).collect());
     let settings = Settings { threads: 1, instances_per_thread_max: 64, tenant_uses: 1..=9, ..Settings::default() };
-    let mut trial = Trial::on(settings, &component, tables).unwrap();
+    let mut trial = Trial::on(settings, &component, tables, &file.callouts).unwrap();
+    let script = trial.script.clone();
     let bound = file.cases.iter().filter_map(|case| Some((case, trial.bind(&config(file, case)).ok()?)));
     let all: Vec<_> = bound
         .map(|(case, binding)| {
@@ -40,7 +41,8 @@ fn disagreement(folder: &Path, file: &File, seed: u64) -> Option<String> {
         let [_, _, fresh] = bindings;
         let place = random(&mut state, bindings.len());
         let plain = |answer: Result<(Outcome, Option<Usage>), _>| answer.map(|(outcome, _)| outcome);
-        let (said, expected) = (plain(outcome::ask(&bindings[place], case)), plain(outcome::ask(fresh, case)));
+        let (said, expected) =
+            (plain(outcome::ask(&bindings[place], &script, case)), plain(outcome::ask(fresh, &script, case)));
         if said != expected {
             return Some(format!("{}, {:?}: {said:?}, not {expected:?}", case.name, Isolation::ALL[place]));
         }
@@ -50,7 +52,7 @@ fn disagreement(folder: &Path, file: &File, seed: u64) -> Option<String> {
 
 #[test]
 fn every_plugin_says_the_same_under_all_isolations() {
-    for plugin in ["hsts", "redirects", "proxy-policy", "examples/rewrite"] {
+    for plugin in ["hsts", "redirects", "proxy-policy", "examples/rewrite", "examples/forward-auth"] {
         let folder = repository().join("plugins").join(plugin);
         let text = std::fs::read_to_string(folder.join("cases.toml")).unwrap();
         let file: File = Document::toml(&text).unwrap().read().unwrap();

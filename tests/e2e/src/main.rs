@@ -10,6 +10,8 @@ mod bindings;
 #[cfg(test)]
 mod bodies;
 #[cfg(test)]
+mod callouts;
+#[cfg(test)]
 mod challenges;
 #[cfg(test)]
 mod changes;

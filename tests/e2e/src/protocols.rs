@@ -34,12 +34,16 @@ async fn world(upstream: Value) -> World {
     world
 }
 
-/// TLS to the proxy, with one protocol in ALPN.
 async fn tls(world: &World, protocol: &[u8]) -> SslStream<TcpStream> {
+    tls_to(world, HOST, protocol).await
+}
+
+/// TLS to the proxy, with one protocol in ALPN.
+pub(crate) async fn tls_to(world: &World, host: &str, protocol: &[u8]) -> SslStream<TcpStream> {
     let mut connector = SslConnector::builder(SslMethod::tls_client()).unwrap();
     connector.set_verify(SslVerifyMode::NONE);
     connector.set_alpn_protos(protocol).unwrap();
-    let ssl = connector.build().configure().unwrap().into_ssl(HOST).unwrap();
+    let ssl = connector.build().configure().unwrap().into_ssl(host).unwrap();
     let socket = TcpStream::connect(world.fleet.edge_setup.https).await.unwrap();
     socket.set_nodelay(true).unwrap();
     let mut stream = SslStream::new(ssl, socket).unwrap();
@@ -48,8 +52,8 @@ async fn tls(world: &World, protocol: &[u8]) -> SslStream<TcpStream> {
     stream
 }
 
-const HTTP1: &[u8] = b"\x08http/1.1";
-const HTTP2: &[u8] = b"\x02h2";
+pub(crate) const HTTP1: &[u8] = b"\x08http/1.1";
+pub(crate) const HTTP2: &[u8] = b"\x02h2";
 
 /// Of the proxy, in MiB.
 fn resident_mib(world: &World) -> u64 {

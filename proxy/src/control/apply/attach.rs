@@ -10,7 +10,7 @@ use super::super::document::{
     Attached as AttachedDocument, Isolation, OnFailure, RuntimeConfig, Shadow as ShadowDocument,
 };
 use super::super::snapshot::{BindingKey, Placed, ShadowKey};
-use super::{Builder, shown};
+use super::{Builder, callouts, shown};
 use crate::wasm::{self, BindError, Binding, Class, Diagnostic, Plugin, Role, Severity, Shadow, Terms};
 
 /// Most remarks of plugins that are told.
@@ -51,13 +51,18 @@ impl Builder<'_> {
             Isolation::Tenant => wasm::Isolation::Tenant,
             Isolation::Request => wasm::Isolation::Request,
         });
-        let key = BindingKey { plugin: *plugin.digest(), config: document.config.0.to_string(), tables, terms };
+        let callouts = self.callouts(document, &plugin, at, config)?;
+        let config_text = document.config.0.to_string();
+        let key = BindingKey { plugin: *plugin.digest(), config: config_text, tables, callouts, terms };
         let binding = self.bind(&plugin, key.clone(), &pointer(at, "config"))?;
         let shadow = match &document.shadow {
             Some(shadow) => {
                 let at = pointer(at, "shadow");
-                let (key, plugin, name) = self.key_of_shadow(document, shadow, &key, &at, plugins, config, class)?;
-                Some(self.shadow(key, &plugin, &name, shadow.percent, &at)?)
+                let (key, other, name) = self.key_of_shadow(document, shadow, &key, &at, plugins, config, class)?;
+                if self.shadow_waits(&plugin, &other, &at) {
+                    return None;
+                }
+                Some(self.shadow(key, &other, &name, shadow.percent, &at)?)
             }
             None => None,
         };
@@ -117,7 +122,8 @@ impl Builder<'_> {
         let tables = self.granted(names, &pointer(at, "tables"), config)?;
         let settings = document.config.as_ref().unwrap_or(&live.config).0.to_string();
         let terms = Terms { role: Role::Shadow, ..live_key.terms };
-        let shadow = BindingKey { plugin: *plugin.digest(), config: settings, tables, terms };
+        let callouts = live_key.callouts.clone();
+        let shadow = BindingKey { plugin: *plugin.digest(), config: settings, tables, callouts, terms };
         if shadow == (BindingKey { terms, ..live_key.clone() }) {
             let hint = "name another `plugin`, or give another `config` or other `tables`".to_owned();
             self.fault(at.to_owned(), "the shadow is what the binding is already", Some(hint));
@@ -208,7 +214,10 @@ impl Builder<'_> {
                 let file = |(name, digest): (&String, &String)| Some((name.clone(), self.inputs.tables.find(digest)?));
                 let tables = wasm::Tables(key.tables.iter().filter_map(file).collect());
                 // It may take seconds where there are tables: what else this thread does goes elsewhere meanwhile.
-                tokio::task::block_in_place(|| self.inputs.host.bind_on(plugin, &key.config, &tables, key.terms))
+                let callouts = callouts::resolved(&key.callouts, &self.callees);
+                tokio::task::block_in_place(|| {
+                    self.inputs.host.bind_on(plugin, &key.config, &tables, callouts, key.terms)
+                })
             }
         };
         match bound {

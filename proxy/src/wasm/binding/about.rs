@@ -33,7 +33,7 @@ impl<'a> About<'a> {
 }
 
 /// For people: host, path and query.
-pub(super) fn about_request(request: &dyn RequestView) -> String {
+pub(in crate::wasm) fn about_request(request: &dyn RequestView) -> String {
     let query = request.query().map_or_else(String::new, |query| format!("?{query}"));
     format!("{}{}{query}", request.host(), request.path())
 }

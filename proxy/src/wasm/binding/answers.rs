@@ -8,7 +8,8 @@ use crate::wasm::count;
 use crate::wasm::guest::http;
 use crate::wasm::memo::{self, Answer, Key, Parts, Shapes};
 use crate::wasm::terms::Isolation;
-use crate::wasm::types::RequestFacts;
+use crate::wasm::types::{Action, Fault, RequestFacts, RequestView};
+use crate::wasm::verify;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Hook {
@@ -16,7 +17,47 @@ pub(super) enum Hook {
     Response,
 }
 
+/// A verdict that has been checked.
+pub(super) struct Said {
+    action: Action,
+    memo: Option<http::Memo>,
+    rule: Option<u32>,
+}
+
+impl Said {
+    pub(super) fn checked(http::Verdict { action, memo, rule }: http::Verdict) -> Result<Self, Fault> {
+        Ok(Self { action: verify::action(action)?, memo, rule })
+    }
+}
+
 impl Binding {
+    /// What needs no call; else the fields that the plugin wants to see.
+    pub(super) fn settled<'a>(
+        &'a self,
+        facts: &RequestFacts,
+        request: &'a dyn RequestView,
+    ) -> Result<Action, Vec<Option<&'a [u8]>>> {
+        let about = About::Request(request);
+        let found = self.hooks().found_only.then(|| self.wanted(about));
+        if found.as_ref().is_some_and(|wanted| !self.found_something(wanted)) {
+            count::passed();
+            return Ok(Action::Next);
+        }
+        if let Some(Answer::Action(action, rule)) = self.remembered(Hook::Request, facts, about) {
+            self.decided(rule, facts);
+            return Ok(action);
+        }
+        Err(found.unwrap_or_else(|| self.wanted(about)))
+    }
+
+    /// Remembered where it may be.
+    pub(super) fn told(&self, facts: &RequestFacts, request: &dyn RequestView, said: Said) -> Action {
+        let Said { action, memo, rule } = said;
+        self.decided(rule, facts);
+        self.remember(Hook::Request, facts, About::Request(request), memo, || Answer::Action(action.clone(), rule));
+        action
+    }
+
     /// For tools that look at the calls themselves: no answer is given a second time.
     pub fn ask_always(&self, always: bool) {
         self.asks_always.store(always, Ordering::Relaxed);

@@ -71,11 +71,12 @@ impl Binding {
 
 impl Planned {
     pub(super) fn start(&self, what: For, terms: Terms, rates: Arc<Rates>) -> Result<Instance, Fault> {
-        let Self { host, plugin, budget, compiled, .. } = self;
+        let Self { host, plugin, budget, compiled, callouts, .. } = self;
         let uses = match terms.isolation {
             Isolation::Tenant => dice::within(&host.settings.tenant_uses),
             _ => u32::MAX,
         };
-        Instance::start(host, plugin, Start { what, role: terms.role, uses, budget: *budget, compiled, rates })
+        let start = Start { what, role: terms.role, uses, budget: *budget, compiled, rates, callouts };
+        Instance::start(host, plugin, start)
     }
 }

@@ -259,7 +259,13 @@ fn a_thread_keeps_a_bounded_number_of_instances() {
 fn no_call_is_refused_for_what_other_threads_keep() {
     // The threads are so many that the pool has not what they were to keep.
     let (threads, kept) = (8, 20);
-    let settings = Settings { threads, instances_per_thread_max: kept, instances_max: 80, ..Settings::default() };
+    let settings = Settings {
+        threads,
+        instances_per_thread_max: kept,
+        instances_max: 80,
+        waiting_per_thread_max: 0,
+        ..Settings::default()
+    };
     let host = Host::new(settings).expect("starts");
     let plugin = host.load(&guest("hsts")).expect("is a plugin");
     let bound = |_| host.bind(&plugin, r#"{"max_age": 1}"#, &Tables::default()).expect("is accepted");
@@ -283,7 +289,13 @@ fn no_call_is_refused_for_what_other_threads_keep() {
 #[test]
 fn an_exhausted_pool_is_a_fault_and_passes() {
     // Sixteen are spare: together with one thread's one, seventeen threads fit and the eighteenth does not.
-    let few = Settings { threads: 1, instances_per_thread_max: 1, bodies_per_thread_max: 0, ..Settings::default() };
+    let few = Settings {
+        threads: 1,
+        instances_per_thread_max: 1,
+        bodies_per_thread_max: 0,
+        waiting_per_thread_max: 0,
+        ..Settings::default()
+    };
     let host = Host::new(few).expect("starts");
     let plugin = host.load(&guest("hsts")).expect("is a plugin");
     let binding = host.bind(&plugin, r#"{"max_age": 1}"#, &Tables::default()).expect("is accepted");

@@ -5,7 +5,8 @@ use super::*;
 fn counting(host: &Host, behaviour: &str, isolation: Isolation) -> Arc<Binding> {
     let plugin = host.load(&guest("hostile")).expect("is a plugin");
     let config = format!(r#"{{"behaviour": "{behaviour}"}}"#);
-    host.bind_on(&plugin, &config, &Tables::default(), Terms::isolated(isolation)).expect("is accepted")
+    host.bind_on(&plugin, &config, &Tables::default(), Callouts::default(), Terms::isolated(isolation))
+        .expect("is accepted")
 }
 
 fn said(binding: &Binding, tenant: u128) -> u16 {

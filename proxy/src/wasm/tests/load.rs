@@ -73,7 +73,7 @@ fn refuses_an_import_that_is_not_granted() {
     let wants_wasi = renamed(&guest("hsts"), "latchkey:edge/log@0.2.1", "wasi:cli/terminal@0.2.0");
     assert_eq!(
         refused(&wants_wasi),
-        "component imports wasi:cli/terminal@0.2.0, which is not granted; a plugin may import log, datasets, rates and rules of latchkey:edge only"
+        "component imports wasi:cli/terminal@0.2.0, which is not granted; a plugin may import log, datasets, rates, rules and callout of latchkey:edge only"
     );
 }
 

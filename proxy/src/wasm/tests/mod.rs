@@ -8,6 +8,7 @@ mod isolation;
 mod load;
 mod returned;
 mod tables;
+mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
