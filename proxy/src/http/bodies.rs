@@ -15,7 +15,7 @@ use super::ctx::Ctx;
 use super::plugins::{Attached, Request, Response, tell};
 use super::{fault, local};
 use crate::observe::{METRICS, plugin_fault};
-use crate::wasm::{Body, Fault, Passed};
+use crate::wasm::{Body, Fault, Hooks, Passed};
 
 /// True of the old body only (RFC 1864, RFC 3230, RFC 9530).
 const DIGESTS: [HeaderName; 4] = [
@@ -65,7 +65,7 @@ struct Link {
 /// Of a request, when what its upstream is told is decided: once for each try.
 pub(super) fn begin_request(ctx: &mut Ctx, with_body: bool, request: &mut RequestHeader) -> Result<()> {
     ctx.request_body = None;
-    if !with_body || request.headers.contains_key(UPGRADE) {
+    if !with_body || !is_seen(ctx, |hooks| hooks.request_body) || request.headers.contains_key(UPGRADE) {
         return Ok(());
     }
     let length = length(&request.headers);
@@ -83,6 +83,9 @@ pub(super) fn begin_request(ctx: &mut Ctx, with_body: bool, request: &mut Reques
 /// Of an answer, when its head is decided.
 pub(super) fn begin_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut ResponseHeader) -> Result<()> {
     ctx.response_body = None;
+    if !is_seen(ctx, |hooks| hooks.response_body) {
+        return Ok(());
+    }
     let length = length(&response.headers);
     if response.status.is_informational() || response.status == StatusCode::NO_CONTENT || length == Some(0) {
         return Ok(());
@@ -98,6 +101,12 @@ pub(super) fn begin_response(ctx: &mut Ctx, request: &RequestHeader, response: &
         ctx.response_body = chain.map(Box::new);
     }
     Ok(())
+}
+
+/// Whether any plugin of the site wants such bodies: where none does, nothing is looked at.
+fn is_seen(ctx: &Ctx, wants: fn(Hooks) -> bool) -> bool {
+    let Ctx { site: Some(site), facts: Some(facts), .. } = ctx else { return false };
+    site.plugins.iter().any(|attached| wants(attached.own_hooks(facts.rollout_bucket)))
 }
 
 fn begin(
