@@ -97,10 +97,13 @@ pub(super) fn begin_response(ctx: &mut Ctx, request: &RequestHeader, response: &
     if chain.as_ref().is_some_and(|chain| chain.changes()) {
         is_changed(response, without_body)?;
     }
-    if !without_body {
-        ctx.response_body = chain.map(Box::new);
+    match chain {
+        Some(chain) if without_body => chain.let_go(ctx),
+        chain => {
+            ctx.response_body = chain.map(Box::new);
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// Whether any plugin of the site wants such bodies: where none does, nothing is looked at.
@@ -169,6 +172,19 @@ pub(super) fn push_response(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) 
 impl Chain {
     fn changes(&self) -> bool {
         self.links.iter().any(|link| link.body.changes())
+    }
+
+    /// Of a message that has a head only, so what fails here has no body that could miss anything.
+    fn let_go(self, ctx: &Ctx) -> Result<()> {
+        let Some(site) = &ctx.site else { return Ok(()) };
+        for Link { at, body } in self.links {
+            if let Err(fault) = body.let_go()
+                && let Some(attached) = site.plugins.get(at)
+            {
+                fails(attached, self.message, &fault, true)?;
+            }
+        }
+        Ok(())
     }
 
     fn push(&mut self, ctx: &mut Ctx, mut bytes: Bytes, end: bool) -> Result<Bytes> {

@@ -157,6 +157,17 @@ impl Body {
         self.used
     }
 
+    /// Nothing will be pushed, as where only the head of an answer was asked for.
+    pub fn let_go(mut self) -> Result<(), Fault> {
+        let Some((mut instance, guest)) = self.at_work.take() else { return Ok(()) };
+        let dropped = instance.drop_body(guest);
+        self.binding.ended(self.binding.body_place.key(), self.tenant, now() * 1000, &dropped);
+        if dropped.is_ok() {
+            self.binding.keep(self.kept_for, instance);
+        }
+        dropped
+    }
+
     /// The next bytes; `end`: nothing comes after them. After a fault nothing can be pushed.
     pub fn push(&mut self, bytes: &[u8], end: bool) -> Result<Passed, Fault> {
         // Taken out: what fails is not used again.

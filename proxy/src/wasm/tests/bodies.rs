@@ -132,6 +132,8 @@ fn an_instance_serves_one_body_after_another_and_never_two() {
     assert_eq!([text(first.push(b"x", false)), text(second.push(b"x", false))], ["1,", "1,"]);
     assert_eq!(text(first.push(b"x", true)), "2,");
     assert_eq!(text(body(&binding, "/change/count").push(b"x", true)), "3,", "the first one's instance");
+    assert!(body(&binding, "/change/count").let_go().is_ok());
+    assert_eq!(text(body(&binding, "/change/count").push(b"x", true)), "4,", "also after one that had a head only");
     // Who leaves half-way leaves a body behind that nobody sees.
     drop(second);
     let each = Arc::new(binding.on_terms(Terms::isolated(Isolation::Request)));
