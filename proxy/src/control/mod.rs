@@ -9,9 +9,11 @@ mod audit;
 mod diff;
 mod document;
 mod in_use;
+mod leisure; // gives way to the threads that serve
 mod news;
 mod plan;
 mod plugins;
+mod resolved; // names of upstreams
 mod revisions;
 mod shadows;
 mod snapshot;
@@ -26,14 +28,15 @@ use std::time::Duration;
 use contract::admin::{Applied, Author, Diff, Plan, Revision, Shadow};
 use contract::api::Fault;
 use door::Server;
-use futures_util::{StreamExt, stream};
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, watch};
 
 use self::admin::Known as KnownCallers;
 pub use self::admin::openapi;
 use self::apply::{Inputs, build};
 use self::audit::Audit;
 use self::in_use::{InUse, KEEP_EVERY};
+use self::leisure::Leisure;
 pub use self::news::News;
 use self::plugins::Plugins;
 use self::revisions::{RevisionError, Revisions};
@@ -41,18 +44,13 @@ pub use self::shadows::{Change, NoShadow, Of};
 pub use self::snapshot::{Current, Snapshot};
 use self::tables::Tables;
 pub use self::tickets::TicketNews;
-use self::turn::{Changes, Turn};
+use self::turn::Turn;
 pub use self::turn::{HandedOver, Held};
 use crate::config::{AdminTcp, Listener};
 use crate::observe::{METRICS, disk_failed};
 use crate::supply::Supply;
 use crate::tls::{Known, Table};
-use crate::upstream::Upstream;
 use crate::wasm::{Compile, Digest, Host, HostError};
-
-/// How often upstream names are resolved anew.
-const RESOLVE_EVERY: Duration = Duration::from_secs(30);
-const RESOLVED_AT_ONCE_MAX: usize = 16;
 
 pub struct Control {
     host: Host,
@@ -75,6 +73,8 @@ pub struct Control {
     left_tcp: watch::Sender<bool>,
     /// A preview is under way.
     previewing: Mutex<()>,
+    /// For what takes long.
+    leisure: Leisure,
     /// One change at a time, in the order they came.
     changing: Turn,
 }
@@ -83,6 +83,8 @@ pub struct Control {
 pub enum ControlError {
     #[error("the Wasm engine does not start: {0}")]
     Engine(#[from] HostError),
+    #[error("the thread for changes does not start: {0}")]
+    Thread(std::io::Error),
     #[error("data_dir {0}: {1}")]
     Data(String, std::io::Error),
     #[error(transparent)]
@@ -157,6 +159,7 @@ impl Control {
             over_tcp: config.admin.tcp.clone(),
             left_tcp: watch::Sender::new(false),
             previewing: Mutex::default(),
+            leisure: Leisure::start().map_err(ControlError::Thread)?,
             changing: Turn::default(),
         })
     }
@@ -165,8 +168,8 @@ impl Control {
         self.current.clone()
     }
 
-    /// Waits for the turn to change something.
-    async fn turn(&self) -> Result<MutexGuard<'_, Changes>, HandedOver> {
+    /// Waits for the turn to change something. Work that may outlast who asked for it takes it along.
+    async fn turn(&self) -> Result<Held, HandedOver> {
         self.changing.take().await
     }
 
@@ -201,16 +204,30 @@ impl Control {
 
     /// Checks, keeps and publishes a configuration. One that says what the running one says makes no revision; only the
     /// files that it names are read again.
-    pub async fn apply(&self, text: &str, order: Order) -> Result<Applied, NotApplied> {
-        let _turn = self.turn().await.map_err(NotApplied::HandedOver)?;
-        counted(self.apply_in_turn(text, order).await)
+    pub async fn apply(self: &Arc<Self>, text: String, order: Order) -> Result<Applied, NotApplied> {
+        self.change(order, |_| Ok(text)).await
     }
 
     /// Starts, promotes or drops shadows: applies the running configuration with that in it.
-    pub async fn change_shadow(&self, of: &Of, change: &Change, order: Order) -> Result<Applied, NotApplied> {
-        let _turn = self.turn().await.map_err(NotApplied::HandedOver)?;
-        let text = shadows::changed(&self.current.get().document, of, change).map_err(NotApplied::NoShadow)?;
-        counted(self.apply_in_turn(&text, order).await)
+    pub async fn change_shadow(self: &Arc<Self>, of: Of, change: Change, order: Order) -> Result<Applied, NotApplied> {
+        let text = move |running: &str| shadows::changed(running, &of, &change).map_err(NotApplied::NoShadow);
+        self.change(order, text).await
+    }
+
+    /// Makes the text of the running one, and applies it; to the end, even if who asked for it goes away meanwhile.
+    async fn change(
+        self: &Arc<Self>,
+        order: Order,
+        text: impl FnOnce(&str) -> Result<String, NotApplied> + Send + 'static,
+    ) -> Result<Applied, NotApplied> {
+        let turn = self.turn().await.map_err(NotApplied::HandedOver)?;
+        let (control, runtime) = (self.clone(), Handle::current());
+        let change = move || {
+            let _turn = turn;
+            let text = text(&control.current.get().document)?;
+            counted(runtime.block_on(control.apply_in_turn(&text, order)))
+        };
+        self.leisure.run(change).await.map_err(NotApplied::Io)?
     }
 
     /// Those beside the bindings of a plugin, as the running configuration calls it.
@@ -224,9 +241,9 @@ impl Control {
     }
 
     /// Applies the text of an earlier revision, as a new one.
-    pub async fn revert(&self, number: u64, order: Order) -> Result<Applied, NotApplied> {
+    pub async fn revert(self: &Arc<Self>, number: u64, order: Order) -> Result<Applied, NotApplied> {
         let text = self.text_of(number).ok_or(NotApplied::UnknownRevision(number))?;
-        self.apply(&text, Order { reverts_to: Some(number), ..order }).await
+        self.apply(text, Order { reverts_to: Some(number), ..order }).await
     }
 
     async fn apply_in_turn(&self, text: &str, order: Order) -> Result<Applied, NotApplied> {
@@ -307,28 +324,17 @@ impl Control {
         for upstream in &now {
             upstream.watch();
         }
-    }
-
-    /// Resolves upstream names anew, for as long as the process lives.
-    async fn keep_resolved(&self) {
-        let mut turn = tokio::time::interval(RESOLVE_EVERY);
-        loop {
-            turn.tick().await;
-            let current = self.current.get();
-            let named = current.upstreams.values().filter(|upstream| upstream.has_names());
-            stream::iter(named).for_each_concurrent(RESOLVED_AT_ONCE_MAX, |upstream| resolve(upstream)).await;
-        }
+        self.leisure.free(previous);
     }
 
     /// Until another process has taken over: then what it keeps counts.
     async fn keep_in_use(self: Arc<Self>) {
         loop {
             tokio::time::sleep(KEEP_EVERY).await;
-            if self.turn().await.is_err() {
-                return;
-            }
+            let Ok(turn) = self.turn().await else { return };
+            drop(turn);
             let control = self.clone();
-            let _ = tokio::task::spawn_blocking(move || control.in_use.keep(&control.current.get())).await;
+            let _ = self.leisure.run(move || control.in_use.keep(&control.current.get())).await;
         }
     }
 
@@ -375,12 +381,4 @@ fn counted(applied: Result<Applied, NotApplied>) -> Result<Applied, NotApplied> 
 fn compare(old: &str, new: &str) -> Plan {
     let [old, new] = [old, new].map(|text| serde_json::from_str(text).unwrap_or_default());
     plan::plan(&old, &new)
-}
-
-async fn resolve(upstream: &Upstream) {
-    if let Err(errors) = upstream.resolve().await {
-        for error in errors {
-            tracing::warn!(upstream = upstream.name, "{error}; the addresses known so far stay");
-        }
-    }
 }

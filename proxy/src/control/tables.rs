@@ -1,5 +1,8 @@
 //! Uploaded tables: texts that plugins read while they plan, on disk by digest. Too large for a configuration.
 
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,10 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::body::Body;
 use futures_util::StreamExt;
 use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::leisure::Leisure;
 use crate::wasm::Digest;
 
 /// Largest table, in bytes.
@@ -23,6 +26,8 @@ const PARTIAL: &str = "partial";
 const PIECE_WITHIN: Duration = Duration::from_secs(30);
 /// Received at once; more wait. Each may take the room of the largest table on disk.
 const UPLOADS_MAX: usize = 4;
+/// What has arrived is digested and written in pieces of so many bytes.
+const PIECE_BYTES: usize = 1 << 20;
 
 pub(super) struct Tables {
     folder: PathBuf,
@@ -115,14 +120,14 @@ impl Tables {
     }
 
     /// Writes what arrives, as it arrives, beside the tables: nobody need wait for it.
-    pub(super) async fn receive(&self, given: &str, body: Body) -> Result<Received, TableError> {
+    pub(super) async fn receive(&self, given: &str, body: Body, leisure: &Leisure) -> Result<Received, TableError> {
         let path = self.path(given)?;
         let _permit = self.uploads.acquire().await.map_err(std::io::Error::other)?;
         let others: u64 = self.list()?.iter().map(|kept| kept.bytes).sum();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let partial = self.folder.join(format!("{turn}.{PARTIAL}"));
         let mut received = Received { partial, path, digest: String::new(), bytes: 0 };
-        (received.digest, received.bytes) = write(&received.partial, body, others).await?;
+        (received.digest, received.bytes) = write(&received.partial, body, others, leisure).await?;
         if received.digest != given.to_ascii_lowercase() {
             return Err(TableError::OtherDigest { given: given.to_owned(), actual: received.digest.clone() });
         }
@@ -161,11 +166,31 @@ impl Tables {
     }
 }
 
+/// What is written of a table so far.
+struct Writing {
+    file: File,
+    hash: Sha256,
+}
+
+impl Writing {
+    fn piece(mut self, bytes: &[u8]) -> std::io::Result<Self> {
+        self.hash.update(bytes);
+        self.file.write_all(bytes)?;
+        Ok(self)
+    }
+
+    fn end(self) -> std::io::Result<Digest> {
+        self.file.sync_all()?;
+        Ok(Digest::from(<[u8; 32]>::from(self.hash.finalize())))
+    }
+}
+
 /// The digest and the length of what was written.
-async fn write(partial: &Path, body: Body, others: u64) -> Result<(String, u64), TableError> {
-    let mut options = tokio::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(partial).await?;
-    let (mut hash, mut bytes) = (Sha256::new(), 0);
+async fn write(partial: &Path, body: Body, others: u64, leisure: &Leisure) -> Result<(String, u64), TableError> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(partial)?;
+    let mut writing = Writing { file, hash: Sha256::new() };
+    let (mut piece, mut bytes) = (Vec::new(), 0);
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = timeout(PIECE_WITHIN, chunks.next()).await.map_err(|_| TableError::Slow)? {
         let chunk = chunk.map_err(|error| TableError::Broken(error.to_string()))?;
@@ -176,14 +201,17 @@ async fn write(partial: &Path, body: Body, others: u64) -> Result<(String, u64),
         if bytes + others > ALL_BYTES_MAX {
             return Err(TableError::Full);
         }
-        hash.update(&chunk);
-        file.write_all(&chunk).await?;
+        piece.extend_from_slice(&chunk);
+        if piece.len() >= PIECE_BYTES {
+            let piece = std::mem::take(&mut piece);
+            writing = leisure.run(move || writing.piece(&piece)).await??;
+        }
     }
     if bytes == 0 {
         return Err(TableError::Empty);
     }
-    file.sync_all().await?;
-    Ok((Digest::from(<[u8; 32]>::from(hash.finalize())).to_string(), bytes))
+    let digest = leisure.run(move || writing.piece(&piece)?.end()).await??;
+    Ok((digest.to_string(), bytes))
 }
 
 #[cfg(test)]
@@ -214,9 +242,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tables = Tables::open(folder.path().into()).unwrap();
         let (digest, body) = of(b"from,to\n");
-        let slow = tables.receive(&digest, paused());
+        let leisure = Leisure::start().unwrap();
+        let slow = tables.receive(&digest, paused(), &leisure);
         let other = async {
-            let received = tables.receive(&digest, body).await.unwrap();
+            let received = tables.receive(&digest, body, &leisure).await.unwrap();
             let first = tables.keep(&received).unwrap();
             assert_eq!((first.1, tables.keep(&received).is_err()), (true, true), "its file is kept once");
         };
@@ -230,9 +259,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tables = Tables::open(folder.path().into()).unwrap();
         let (digest, body) = of(b"from,to\n");
-        drop(tables.receive(&digest, body).await.unwrap());
+        let leisure = Leisure::start().unwrap();
+        drop(tables.receive(&digest, body, &leisure).await.unwrap());
         let (_, other) = of(b"other");
-        assert!(matches!(tables.receive(&digest, other).await.err(), Some(TableError::OtherDigest { .. })));
+        assert!(matches!(tables.receive(&digest, other, &leisure).await.err(), Some(TableError::OtherDigest { .. })));
         assert_eq!(files(folder.path()), 0);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 const HELD_LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -12,7 +12,7 @@ const HELD_LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(super) struct Turn(Arc<Mutex<Changes>>);
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Changes {
+enum Changes {
     #[default]
     Ours,
     /// Another process has taken over: only it may change what is on disk.
@@ -34,9 +34,9 @@ impl Held {
 }
 
 impl Turn {
-    pub(super) async fn take(&self) -> Result<MutexGuard<'_, Changes>, HandedOver> {
-        let turn = self.0.lock().await;
-        if *turn == Changes::Ours { Ok(turn) } else { Err(HandedOver) }
+    pub(super) async fn take(&self) -> Result<Held, HandedOver> {
+        let turn = self.0.clone().lock_owned().await;
+        if *turn == Changes::Ours { Ok(Held(turn)) } else { Err(HandedOver) }
     }
 
     /// Blocks. None where a change is under way for as long as that.

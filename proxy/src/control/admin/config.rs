@@ -50,7 +50,7 @@ pub(super) async fn put(
         Ok(order) => order,
         Err(refused) => return bad(refused),
     };
-    let Ok(text) = std::str::from_utf8(&body) else {
+    let Ok(text) = String::from_utf8(body.into()) else {
         METRICS.config_applies.with_label_values(&["invalid"]).inc();
         return problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid_config", "the configuration is not UTF-8", vec![]);
     };
@@ -101,7 +101,9 @@ pub(super) async fn diff(
     Query(Since { since }): Query<Since>,
 ) -> Response {
     let since = since.unwrap_or(number.saturating_sub(1));
-    match control.between(since, number) {
+    let comparing = control.clone();
+    let compared = control.leisure.run(move || comparing.between(since, number)).await;
+    match compared.unwrap_or_else(|error| Err(NotApplied::Io(error))) {
         Ok(plan) => Json(plan).into_response(),
         Err(error) => not_applied(&control, error),
     }

@@ -39,18 +39,19 @@ pub(super) async fn put(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let _turn = match control.turn().await {
+    let turn = match control.turn().await {
         Ok(turn) => turn,
         Err(error) => return handed_over(&error),
     };
     let uploader = control.clone();
-    let uploading = tokio::task::spawn_blocking(move || {
+    let uploading = control.leisure.run(move || {
+        let _turn = turn;
         let signature = headers.get(SIGNATURE_HEADER).map(|value| value.to_str().unwrap_or_default());
         uploader.plugins.upload(&uploader.host, &digest, signature, &body)
     });
     let uploaded = match uploading.await {
         Ok(uploaded) => uploaded,
-        Err(error) => Err(UploadError::Io(std::io::Error::other(error))),
+        Err(error) => Err(UploadError::Io(error)),
     };
     let result = if uploaded.is_ok() { "ok" } else { "refused" };
     METRICS.plugin_uploads.with_label_values(&[result]).inc();

@@ -38,7 +38,7 @@ pub(super) async fn post(
     // One at a time: it takes seconds of a processor that serves others, and a viewer may ask it.
     let _turn = control.previewing.lock().await;
     let (snapshot, table) = (control.current.get(), control.table.clone());
-    let asking = tokio::task::spawn_blocking(move || {
+    let asking = control.leisure.run(move || {
         let hosts = asked.hosts.iter().map(|host| preview(&snapshot.routes, &table, &plugin, host, &asked.at));
         let previewed = Previewed { hosts: hosts.collect() };
         // The next one may have another thread.

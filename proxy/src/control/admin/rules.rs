@@ -38,7 +38,7 @@ pub(super) async fn get(
     let then = crate::tls::now().saturating_sub(days * DAY);
     let snapshot = control.current.get();
     // A million rules take a while to look at.
-    let looking = tokio::task::spawn_blocking(move || {
+    let looking = control.leisure.run(move || {
         let bindings = bindings(&snapshot, &plugin).map(|(config, binding)| rules(config, binding, then));
         UnusedRules { days, bindings: bindings.collect() }
     });

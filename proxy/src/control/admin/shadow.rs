@@ -80,7 +80,7 @@ async fn change(
 ) -> Response {
     let at = parameters.at.take();
     match order(&caller, parameters, &headers) {
-        Ok(order) => applied(&control, control.change_shadow(&Of { plugin, at }, &change, order).await),
+        Ok(order) => applied(&control, control.change_shadow(Of { plugin, at }, change, order).await),
         Err(refused) => bad(refused),
     }
 }

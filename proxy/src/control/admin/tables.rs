@@ -29,7 +29,7 @@ pub(super) async fn list(State(control): State<Arc<Control>>) -> Response {
 }
 
 pub(super) async fn put(State(control): State<Arc<Control>>, Path(digest): Path<String>, body: Body) -> Response {
-    let received = match control.tables.receive(&digest, body).await {
+    let received = match control.tables.receive(&digest, body, &control.leisure).await {
         Ok(received) => received,
         Err(error) => return refused(&error),
     };

@@ -213,11 +213,8 @@ impl Builder<'_> {
             None => {
                 let file = |(name, digest): (&String, &String)| Some((name.clone(), self.inputs.tables.find(digest)?));
                 let tables = wasm::Tables(key.tables.iter().filter_map(file).collect());
-                // It may take seconds where there are tables: what else this thread does goes elsewhere meanwhile.
                 let callouts = callouts::resolved(&key.callouts, &self.callees);
-                tokio::task::block_in_place(|| {
-                    self.inputs.host.bind_on(plugin, &key.config, &tables, callouts, key.terms)
-                })
+                self.inputs.host.bind_on(plugin, &key.config, &tables, callouts, key.terms)
             }
         };
         match bound {
