@@ -50,6 +50,8 @@ pub enum KnownBy {
 pub struct Presented {
     pub sha256: [u8; 32],
     pub uris: Vec<String>,
+    /// Unix seconds.
+    pub not_after: u64,
 }
 
 /// Who is at the other end of a connection.

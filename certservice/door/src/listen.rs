@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -264,12 +264,24 @@ async fn serve_stream(
         }
         (Stream::Tcp(stream, from), Some(tls)) => match handshake(&tls, stream).await {
             Ok(stream) => {
-                let peer = Peer { address: Some(from), certificate: presented(&stream), uid: None };
-                serve(builder, stream, router, peer, watcher).await
+                let certificate = presented(&stream);
+                let ends = certificate.as_ref().map(|certificate| certificate.not_after);
+                let peer = Peer { address: Some(from), certificate, uid: None };
+                tokio::select! {
+                    served = serve(builder, stream, router, peer, watcher) => served,
+                    () = over(ends) => Err("its client certificate has ended".to_owned()),
+                }
             }
             Err(error) => Err(format!("TLS handshake with {from}: {error}")),
         },
     }
+}
+
+/// Once a certificate that ends then is no good any more.
+async fn over(ends: Option<u64>) {
+    let Some(ends) = ends else { return std::future::pending().await };
+    let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    tokio::time::sleep(Duration::from_secs((ends + 1).saturating_sub(now))).await;
 }
 
 async fn serve<S>(

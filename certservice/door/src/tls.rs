@@ -1,7 +1,9 @@
 //! TLS of the API's socket: its own certificate, and whose client certificates are believed. The files are read again
 //! when they change; what can't be used changes nothing.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,13 +68,14 @@ impl Files {
     }
 }
 
-/// Of all that the files hold; a file that can't be read is as good as an empty one.
+/// Of all that the files hold, and of who may read the key; a file that can't be read is as good as an empty one.
 fn fingerprint(paths: &TlsFiles) -> [u8; 32] {
     let client = paths.client.iter().flat_map(|client| std::iter::once(&client.ca).chain(&client.crl));
     let mut digests = Vec::new();
     for path in [&paths.certificate, &paths.key].into_iter().chain(client) {
         digests.extend(sha256(&Zeroizing::new(std::fs::read(path).unwrap_or_default())));
     }
+    digests.extend(std::fs::metadata(&paths.key).map_or(0, |key| key.permissions().mode()).to_le_bytes());
     sha256(&digests)
 }
 
@@ -80,9 +83,7 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, String> {
     let (certificate, key) = (files.certificate.display(), files.key.display());
     let chain = CertificateDer::pem_file_iter(&files.certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let chain = chain.map_err(|error| format!("{certificate} holds no certificate chain in PEM: {error}"))?;
-    // The error is not shown: it could quote the key.
-    let private = PrivateKeyDer::from_pem_file(&files.key);
-    let private = private.map_err(|_| format!("{key} holds no private key in PEM"))?;
+    let private = private_key(&files.key)?;
     let config = ServerConfig::builder_with_provider(default_provider().into());
     let config = config.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
     let config = match &files.client {
@@ -93,6 +94,23 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, String> {
     let mut config = config.map_err(|error| format!("{certificate} and {key} can't be used: {error}"))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// As at the start, so later: one that others can read is not taken.
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let shown = path.display();
+    let unread = |error: io::Error| format!("{shown} can't be read: {error}");
+    let mut file = File::open(path).map_err(unread)?;
+    let mode = file.metadata().map_err(unread)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(format!(
+            "{shown} has mode {mode:04o}, and others could read the key; its owner alone may: chmod 600"
+        ));
+    }
+    let mut pem = Zeroizing::new(Vec::new());
+    file.read_to_end(&mut pem).map_err(unread)?;
+    // The error is not shown: it could quote the key.
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| format!("{shown} holds no private key in PEM"))
 }
 
 fn verifier(files: &ClientFiles) -> Result<Arc<dyn ClientCertVerifier>, String> {
@@ -134,7 +152,8 @@ pub(crate) fn presented(stream: &TlsStream<TcpStream>) -> Option<Arc<Presented>>
     let names = certificate.subject_alternative_name().ok().flatten();
     let names = names.iter().flat_map(|names| &names.value.general_names);
     let uris = names.filter_map(|name| if let GeneralName::URI(uri) = name { Some((*uri).to_owned()) } else { None });
-    Some(Arc::new(Presented { sha256: sha256(der), uris: uris.collect() }))
+    let not_after = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
+    Some(Arc::new(Presented { sha256: sha256(der), uris: uris.collect(), not_after }))
 }
 
 #[cfg(test)]
@@ -145,11 +164,13 @@ mod tests {
     fn files_that_can_not_be_used_are_counted_until_they_can() {
         let folder = tempfile::tempdir().unwrap();
         let paths = TlsFiles { certificate: folder.path().join("pem"), key: folder.path().join("key"), client: None };
+        let may_read = |mode| std::fs::set_permissions(&paths.key, std::fs::Permissions::from_mode(mode)).unwrap();
         let write = || {
             let key = rcgen::KeyPair::generate().unwrap();
             let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
             std::fs::write(&paths.certificate, certificate.self_signed(&key).unwrap().pem()).unwrap();
             std::fs::write(&paths.key, key.serialize_pem()).unwrap();
+            may_read(0o600);
         };
         let unusable = IntGauge::new("unusable", "unusable").unwrap();
         write();
@@ -161,6 +182,13 @@ mod tests {
             assert_eq!(unusable.get(), 1);
         }
         write();
+        assert!(files.look().is_some());
+        assert_eq!(unusable.get(), 0);
+        write();
+        may_read(0o640);
+        assert!(files.look().is_none(), "others can read the new key");
+        assert_eq!(unusable.get(), 1);
+        may_read(0o600);
         assert!(files.look().is_some());
         assert_eq!(unusable.get(), 0);
     }

@@ -1,6 +1,6 @@
 //! Shadows in a configuration: started, promoted and dropped by changing its text, which is then applied like any other.
 
-use contract::document::pointer;
+use contract::document::{did_you_mean, pointer};
 use serde_json::{Map, Value};
 
 /// What is to become of the shadows beside a plugin's bindings.
@@ -24,8 +24,8 @@ pub struct Of {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoShadow {
-    #[error("the running configuration names no plugin `{0}`")]
-    Plugin(String),
+    #[error("the running configuration names no plugin `{0}`{hint}", hint = .1.as_ref().map_or(String::new(), |hint| format!("; {hint}")))]
+    Plugin(String, Option<String>),
     #[error("no binding of `{0}` {1}")]
     Binding(String, String),
     #[error("no binding of `{0}` {1} has a shadow")]
@@ -59,7 +59,13 @@ pub(super) fn changed(document: &str, of: &Of, change: &Change) -> Result<String
 
 /// Whether the configuration knows the plugin.
 pub(super) fn named(document: &Value, plugin: &str) -> Result<(), NoShadow> {
-    document["plugins"].get(plugin).map(drop).ok_or_else(|| NoShadow::Plugin(plugin.chars().take(100).collect()))
+    if document["plugins"].get(plugin).is_some() {
+        return Ok(());
+    }
+    let known: Vec<_> = document["plugins"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let given: String = plugin.chars().take(100).collect();
+    let hint = did_you_mean(&given, &known);
+    Err(NoShadow::Plugin(given, hint))
 }
 
 fn each_chain(document: &mut Value, mut act: impl FnMut(&str, &mut Vec<Value>)) {

@@ -67,6 +67,8 @@ async fn over_tcp_a_role_is_needed_and_every_change_is_told() {
     assert_eq!(viewer.send(Method::DELETE, "/v1/config", &[], "").await.unwrap().status, 405);
     let unknown = viewer.get("/v1/plugins/unknown/crashes").await.unwrap();
     assert_eq!((unknown.status, unknown.json().unwrap()["code"].clone()), (404, json!("unknown_plugin")));
+    let near = viewer.get("/v1/plugins/hst/crashes").await.unwrap().json().unwrap();
+    assert!(near["detail"].as_str().unwrap().ends_with("`hst`; did you mean `hsts`?"), "{near}");
 
     let mut longer = world.config();
     longer["sites"][0]["plugins"][0]["config"]["max_age"] = 7.into();

@@ -80,6 +80,7 @@ const REFUSED: &[(Of, &[&str], &str)] = &[
     (CertService, &["keys", "add", "more", "chain.pem"], "invalid_key"),
     (CertService, &["keys", "retire", "none"], "unknown_key"),
     (CertService, &["audit", "archive", "--before", "90d", "--out", "journal"], "failed"),
+    (Proxy, &["plugin", "crashes", "hst"], "unknown_plugin"),
     (Proxy, &["config", "apply", "bad.json"], "invalid_config"),
     (Proxy, &["config", "plan", "bad.json"], "invalid_config"),
     (Proxy, &["config", "plan", "none.json"], "failed"),

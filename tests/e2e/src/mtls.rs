@@ -30,6 +30,7 @@ struct Guarded {
     setup: Setup,
 }
 
+const DAY: i64 = 86_400;
 const ROLES: &str = "[[certificates]]\nrole = \"edge\"\nuri = \"latchkey:edge/*\"\n\
      [[certificates]]\nrole = \"operator\"\nuri = \"latchkey:operator/ann\"\nnetworks = [\"127.0.0.0/8\"]\n\
      [[certificates]]\nrole = \"viewer\"\nuri = \"latchkey:viewer/away\"\nnetworks = [\"10.0.0.0/8\"]\n\
@@ -101,8 +102,8 @@ impl Guarded {
         connector.build().connect("localhost", tcp).unwrap()
     }
 
-    /// A certificate of our own CA's key that ended yesterday.
-    fn write_expired(&self) {
+    /// A certificate of our own CA's key that is over at that second.
+    fn write_ending(&self, file: &str, ends: i64) {
         let pem = |name: &str| std::fs::read(self.file(name)).unwrap();
         let ca = X509::from_pem(&pem("pki/ca-1.pem")).unwrap();
         let (ca_key, key) =
@@ -111,18 +112,20 @@ impl Guarded {
         certificate.set_version(2).unwrap();
         certificate.set_issuer_name(ca.subject_name()).unwrap();
         certificate.set_pubkey(&key).unwrap();
-        let day = 86_400;
-        let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
-        certificate.set_not_before(&Asn1Time::from_unix(now - 3 * day).unwrap()).unwrap();
-        certificate.set_not_after(&Asn1Time::from_unix(now - day).unwrap()).unwrap();
+        certificate.set_not_before(&Asn1Time::from_unix(ends - 2 * DAY).unwrap()).unwrap();
+        certificate.set_not_after(&Asn1Time::from_unix(ends).unwrap()).unwrap();
         let names = SubjectAlternativeName::new()
             .uri("latchkey:operator/ann")
             .build(&certificate.x509v3_context(Some(&ca), None));
         certificate.append_extension(names.unwrap()).unwrap();
         certificate.sign(&ca_key, MessageDigest::sha256()).unwrap();
-        std::fs::write(self.file("expired.pem"), certificate.build().to_pem().unwrap()).unwrap();
-        std::fs::write(self.file("expired.key"), key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+        std::fs::write(self.file(&format!("{file}.pem")), certificate.build().to_pem().unwrap()).unwrap();
+        std::fs::write(self.file(&format!("{file}.key")), key.private_key_to_pem_pkcs8().unwrap()).unwrap();
     }
+}
+
+fn now() -> i64 {
+    i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap()
 }
 
 async fn pki(folder: &Folder, ca: &str, arguments: &[&str]) -> serde_json::Value {
@@ -151,7 +154,7 @@ async fn a_certificate_gives_its_role_and_nothing_else() {
     // The handshake ends for what our CA has not signed, and for what is over.
     pki(&guarded.folder, "other", &["init", "--name", "Latchkey CA"]).await;
     pki(&guarded.folder, "other", &["issue", "ann", "--role", "operator"]).await;
-    guarded.write_expired();
+    guarded.write_ending("expired", now() - DAY);
     for refused in ["other/ann", "expired"] {
         assert_eq!(guarded.status(Some(refused), "/v1/domains").await, 0, "{refused}");
     }
@@ -201,6 +204,28 @@ async fn who_is_revoked_is_out_within_seconds_and_others_stay() {
     guarded.certservice.says(&["stays in force"]).await.unwrap();
     assert_eq!(guarded.status(Some("pki/ann"), "/v1/domains").await, 200);
     assert_eq!(guarded.status(Some("old"), "/v1/changes").await, 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_used_all_the_time_ends_with_its_certificate() {
+    let guarded = Guarded::start("").await;
+    let ends = now() + 6;
+    guarded.write_ending("soon", ends);
+    let mut stream = guarded.stream("soon");
+    let began = std::time::Instant::now();
+    let mut answered = 0;
+    loop {
+        let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let mut answer = [0; 4096];
+        match asked.and_then(|()| stream.read(&mut answer)) {
+            Ok(1..) => answered += 1,
+            _ => break,
+        }
+        assert!(began.elapsed() < PATIENCE, "it goes on");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert!(answered > 0 && now() >= ends, "{answered} answers until {} s before the end", ends - now());
+    assert_eq!(guarded.status(Some("pki/ann"), "/v1/domains").await, 200);
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ async fn change(
 
 pub(super) fn no_shadow(error: &NoShadow) -> Response {
     let code = match error {
-        NoShadow::Plugin(_) => "unknown_plugin",
+        NoShadow::Plugin(..) => "unknown_plugin",
         NoShadow::Binding(..) => "unknown_binding",
         NoShadow::Shadow(..) => "no_shadow",
     };
