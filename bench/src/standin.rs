@@ -88,7 +88,7 @@ fn certservice_answer(request: &Message, known: usize, bundles: &HashMap<String,
     let until = known.min(since + CHANGES_MAX as usize);
     let change = |number: usize| {
         let domain = Hostname::parse(&names::host(number)).context("a name of our own")?;
-        Ok(Change { cursor: number as u64 + 1, domain, revision: Some(1) })
+        Ok(Change { cursor: number as u64 + 1, domain, revision: Some(1), renewal_failing_since: None })
     };
     let changes = (since..until).map(change).collect::<Result<Vec<_>>>()?;
     let page = ChangePage { changes, cursor: until.max(since) as u64, more: until < known };

@@ -15,7 +15,7 @@ use crate::http::{App, Edge};
 use crate::life::Life;
 use crate::observe::{AccessLog, AccessLogSettings, Target, Writer};
 use crate::supply::{CertService, Disk, Redis, Supply};
-use crate::tls::{self, Known, Misses, Opener, Pool, Sources, Table, Terminator, Tickets, Timeouts};
+use crate::tls::{self, HEALTH, Known, Misses, Opener, Pool, Sources, Table, Terminator, Tickets, Timeouts};
 use crate::workers::{Worker, Workers};
 
 /// Threads of the admin API and background work, apart from those that serve requests.
@@ -84,6 +84,8 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
         poll: config.poll,
         cursor_file: config.data_dir.join("cursor"),
         known_file,
+        renewals: &HEALTH.renewals,
+        renewals_file: config.data_dir.join("renewals-failing"),
     };
     let tickets = Arc::new(Tickets::new(tls::now()).map_err(|error| ServeError::Tls(error.to_string()))?);
     let ticket_news = TicketNews {

@@ -347,6 +347,9 @@ pub struct Change {
     /// Of the bundle to be served; absent for a domain that is off-boarded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
+    /// Unix seconds; the first try to renew what is served that failed, until one brings another. Absent while all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal_failing_since: Option<u64>,
 }
 
 /// Most changes in one page, and the default.

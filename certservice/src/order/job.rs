@@ -56,6 +56,9 @@ pub struct Job {
     pub due_at: u64,
     /// In a row; sets the pause before the next try.
     pub failures: u32,
+    /// Unix seconds; of a renewal: when a try failed first. The edges are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<u64>,
     pub step: Step,
     /// What must be found on the domain while the CA looks.
     pub answers: Vec<Challenge>,
@@ -274,6 +277,7 @@ impl Job {
             created_at: now,
             due_at: now,
             failures: 0,
+            failing_since: None,
             step: Step::Queued,
             answers: Vec::new(),
             checks: Vec::new(),

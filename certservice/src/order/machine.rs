@@ -232,6 +232,9 @@ fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Ta
         return (job, tasks);
     }
     job.failures = job.failures.saturating_add(1);
+    if job.renews {
+        job.failing_since.get_or_insert(now);
+    }
     let pause = pause_seconds(&job, pace);
     if let Some(choice) = prefer::after(&mut job, &failure, pause, now, pace) {
         let withdraw = (!job.answers.is_empty()).then(|| Task::Withdraw(std::mem::take(&mut job.answers)));

@@ -48,31 +48,38 @@ pub(super) use next_revision;
 pub(super) const ADVANCE: &str = "UPDATE changes_head SET `cursor` = `cursor` + 1 WHERE id = 1";
 pub(super) const ADVANCED: &str = "SELECT `cursor` FROM changes_head WHERE id = 1";
 pub(super) const ANNOUNCE: &str = "REPLACE INTO changes (`cursor`, domain, revision, gone) VALUES (?, ?, ?, FALSE)";
+/// Until the next certificate is announced.
+pub(super) const ANNOUNCE_FAILING: &str =
+    "UPDATE changes SET `cursor` = ?, failing_since = ? WHERE domain = ? AND gone = FALSE AND failing_since IS NULL";
 /// The highest that edges may have, also of a domain that is gone: they never go back to a lower one.
 pub(super) const LAST_REVISION: &str = "SELECT revision FROM changes WHERE domain = ?";
 /// The same of a store that was restored: what edges have seen of it since the backup was made.
 pub(super) const REVISION_FLOOR: &str = "SELECT revision_floor FROM changes_head WHERE id = 1";
 
 pub(super) const PAGE: &str =
-    "SELECT `cursor`, domain, revision, gone FROM changes WHERE `cursor` > ? ORDER BY `cursor` LIMIT ?";
+    "SELECT `cursor`, domain, revision, gone, failing_since FROM changes WHERE `cursor` > ? ORDER BY `cursor` LIMIT ?";
 const SERVED: &str = "SELECT revision FROM changes WHERE domain = ? AND gone = FALSE";
 const HEAD: &str = "SELECT COALESCE(MAX(`cursor`), 0) FROM changes";
 const HOLD_OF_TENANT: &str = "UPDATE domains SET created_at = created_at WHERE name = ? AND tenant = ?";
 const REMOVE_DOMAIN: &str = "DELETE FROM domains WHERE name = ?";
 const ANSWERS: &str = "SELECT token, key_authorization, expires_at FROM challenges WHERE domain = ?";
-const GONE: &str = "UPDATE changes SET `cursor` = ?, gone = TRUE WHERE domain = ?";
+const GONE: &str = "UPDATE changes SET `cursor` = ?, gone = TRUE, failing_since = NULL WHERE domain = ?";
 
 impl Store {
     /// What changed after `since`, oldest first.
     pub async fn changes(&self, since: u64, limit: u32) -> Result<ChangePage, StoreError> {
-        let mut rows: Vec<(i64, String, i64, bool)> = on!(self, pool => sqlx::query_as(PAGE)
+        let mut rows: Vec<(i64, String, i64, bool, Option<i64>)> = on!(self, pool => sqlx::query_as(PAGE)
             .bind(to_sql(since)).bind(i64::from(limit) + 1).fetch_all(pool).await?);
         let more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
-        let change = |(cursor, domain, revision, gone): (i64, String, i64, bool)| {
+        let change = |(cursor, domain, revision, gone, failing): (i64, String, i64, bool, Option<i64>)| {
             let damaged = |_| StoreError::Damaged("a change", domain.clone(), "its domain is no host name".to_owned());
-            let revision = (!gone).then_some(from_sql(revision));
-            Ok(Change { cursor: from_sql(cursor), domain: Hostname::parse_domain(&domain).map_err(damaged)?, revision })
+            Ok(Change {
+                cursor: from_sql(cursor),
+                domain: Hostname::parse_domain(&domain).map_err(damaged)?,
+                revision: (!gone).then_some(from_sql(revision)),
+                renewal_failing_since: failing.map(from_sql),
+            })
         };
         let changes = rows.into_iter().map(change).collect::<Result<Vec<_>, StoreError>>()?;
         let cursor = match changes.last() {

@@ -7,7 +7,7 @@ use contract::journal::Detail;
 use contract::{Bundle, Challenge, ChallengeKind, Hostname};
 
 use super::budgets::spend;
-use super::changes::{ANNOUNCE, next_cursor};
+use super::changes::{ANNOUNCE, ANNOUNCE_FAILING, next_cursor};
 use super::domains::{TENANT, word};
 use super::journal::{OURSELVES, Told, tell};
 use super::keys::replace_bundle;
@@ -209,7 +209,9 @@ impl Store {
         let (state, who, steps) = (word(state)?, word(who)?, write("the steps", name, steps)?);
         let passed = write("the issuers", name, &job.passed)?;
         let holder = held_until.map_or("", |_| stored.holder.as_str());
+        let fails = job.failing_since.filter(|_| stored.job.failing_since.is_none());
         in_transaction!(self, transaction => {
+            let cursor = if fails.is_some() { next_cursor!(transaction) } else { 0 };
             if !spends.is_empty() && let Err(shortage) = spend!(transaction, &job.issuer, spends, now_ms) {
                 return Ok(Err(shortage));
             }
@@ -230,6 +232,10 @@ impl Store {
             for answer in job.answers.iter().filter(|answer| answer.kind != ChallengeKind::Dns01) {
                 sqlx::query(ANSWER)
                     .bind(name).bind(&answer.token).bind(&answer.key_authorization).bind(to_sql(answer.expires_at))
+                    .execute(&mut *transaction).await?;
+            }
+            if let Some(since) = fails {
+                sqlx::query(ANNOUNCE_FAILING).bind(cursor).bind(to_sql(since)).bind(name)
                     .execute(&mut *transaction).await?;
             }
             if let Some(detail) = turn(&stored.job.status, &job.status) {

@@ -11,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 14] = [
+const MIGRATIONS: [Migration; 15] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -81,6 +81,11 @@ const MIGRATIONS: [Migration; 14] = [
         version: 14,
         sqlite: include_str!("migrations/0014.sqlite.sql"),
         mysql: include_str!("migrations/0014.mysql.sql"),
+    },
+    Migration {
+        version: 15,
+        sqlite: include_str!("migrations/0015.sqlite.sql"),
+        mysql: include_str!("migrations/0015.mysql.sql"),
     },
 ];
 

@@ -14,7 +14,8 @@ fn page(service: &CertService, query: &str) -> ChangePage {
 }
 
 fn change(cursor: u64, domain: &str, revision: impl Into<Option<u64>>) -> Change {
-    Change { cursor, domain: Hostname::parse(domain).unwrap(), revision: revision.into() }
+    let domain = Hostname::parse(domain).unwrap();
+    Change { cursor, domain, revision: revision.into(), renewal_failing_since: None }
 }
 
 /// One after the other, so that their cursors are known.

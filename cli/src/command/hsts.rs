@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use contract::Hostname;
 use contract::admin::{HOSTS_MAX, MOMENTS_MAX, Preview, PreviewHost, PreviewedHost};
 use serde_json::json;
@@ -112,22 +114,35 @@ fn tell_status(plugin: &str, status: &Status) {
     if status.without_certificate > 0 {
         println!("{:>9}  of them have no certificate, and so no promise", status.without_certificate);
     }
+    if !status.unwell.is_empty() {
+        println!("no stage begins for: {}", reasons(&status.unwell));
+    }
     if !status.held.is_empty() {
-        println!("held back: {}", status.held.len());
+        println!("held back by it already: {}", status.held.len());
     }
     for held in status.held.iter().take(NAMED_MAX) {
-        let why = match held.why.as_str() {
-            "renewal_failing" => "its certificate should have been replaced",
-            "ending" => "its certificate ends soon and was not replaced",
-            "handshake_errors" => "clients turn its certificate down",
-            other => other,
-        };
-        println!("  {}: {} instead of {}: {why}", held.host, held.promise, held.otherwise);
+        println!("  {}: {} instead of {}: {}", held.host, held.promise, held.otherwise, why(&held.why));
         println!("      since {}, the certificate ends {}", date(held.since), date(held.ends));
     }
     for (host, fault) in status.faults.iter().take(NAMED_MAX) {
         println!("  {host}: the plugin gave no answer: {fault}");
     }
+}
+
+/// Of a site.
+fn why(reason: &str) -> &str {
+    match reason {
+        "renewal_failing" => "the renewal of its certificate fails",
+        "ending" => "its certificate ends soon and was not replaced",
+        "handshake_errors" => "clients turn its certificate down",
+        "none" => "it has no certificate",
+        other => other,
+    }
+}
+
+fn reasons(counts: &BTreeMap<String, usize>) -> String {
+    let each = counts.iter().map(|(reason, count)| format!("{count} × {}", why(reason)));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn tell_steps(plugin: &str, steps: &[Step], now: u64) {
@@ -143,10 +158,7 @@ fn tell_steps(plugin: &str, steps: &[Step], now: u64) {
             println!("{:>9}  {} → {}  {}", change.sites, change.from, change.to, list(&change.examples, change.sites));
         }
         if step.held > 0 {
-            println!(
-                "{:>9}  stay behind: their certificates are unwell, or not there (latchkey hsts status)",
-                step.held
-            );
+            println!("{:>9}  stay behind (latchkey hsts status): {}", step.held, reasons(&step.held_why));
         }
         tell_breaks("would be cut off", &step.breaks);
         if step.changes.iter().any(|change| change.to.contains("includeSubDomains")) {

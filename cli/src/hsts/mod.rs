@@ -29,7 +29,9 @@ pub(crate) struct Status {
     pub without_plugin: usize,
     /// The longest promise first.
     pub promises: Vec<Group>,
-    /// Hosts whose certificate is unwell, and who would get another promise if it were well.
+    /// Sites whose certificate is unwell, by what is wrong: no stage begins for them.
+    pub unwell: BTreeMap<String, usize>,
+    /// Those of them who would get another promise if it were well.
     pub held: Vec<Held>,
     /// Hosts for which there is no certificate: nothing is promised.
     pub without_certificate: usize,
@@ -66,6 +68,8 @@ pub(crate) struct Step {
     pub changes: Vec<Change>,
     /// Hosts that stay behind because their certificate is unwell now.
     pub held: usize,
+    /// Of these, by what is wrong.
+    pub held_why: BTreeMap<String, usize>,
     pub breaks: Vec<Break>,
 }
 
@@ -113,6 +117,7 @@ pub(crate) fn status(hosts: &[PreviewedHost]) -> Status {
         sites: sites(hosts).count(),
         without_plugin: hosts.iter().filter(|host| !host.bound).count(),
         promises,
+        unwell: by_reason(sites(hosts).filter(|host| host.since.is_some())),
         held,
         without_certificate: sites(hosts).filter(|host| host.certificate == "none").count(),
         faults: hosts.iter().filter_map(|host| Some((host.host.clone(), host.fault.clone()?))).collect(),
@@ -124,11 +129,13 @@ pub(crate) fn plan(hosts: &[PreviewedHost], moments: &[u64], lacking: &[Hostname
     let pairs = moments.windows(2).enumerate();
     let step = |(index, pair): (usize, &[u64])| {
         let mut changes: BTreeMap<(Promise, Promise), Vec<&Hostname>> = BTreeMap::new();
-        let (mut held, mut gaining) = (0, Vec::new());
+        let (mut held, mut gaining) = (Vec::new(), Vec::new());
         for host in sites(hosts) {
             let (from, to) = (promise(host.changes.get(index)), promise(host.changes.get(index + 1)));
             let advances = |said: &[Vec<String>]| said.get(index) != said.get(index + 1);
-            held += usize::from(!host.if_healthy.is_empty() && advances(&host.if_healthy) && from == to);
+            if !host.if_healthy.is_empty() && advances(&host.if_healthy) && from == to {
+                held.push(host);
+            }
             if binds_subdomains(&to) && !binds_subdomains(&from) {
                 gaining.push(&host.host);
             }
@@ -144,7 +151,9 @@ pub(crate) fn plan(hosts: &[PreviewedHost], moments: &[u64], lacking: &[Hostname
         });
         let mut changes: Vec<Change> = changes.collect();
         changes.sort_by_key(|change| std::cmp::Reverse(change.sites));
-        Step { at: pair.get(1).copied().unwrap_or_default(), changes, held, breaks: breaks(&gaining, lacking) }
+        let at = pair.get(1).copied().unwrap_or_default();
+        let (count, held_why) = (held.len(), by_reason(held.into_iter()));
+        Step { at, changes, held: count, held_why, breaks: breaks(&gaining, lacking) }
     };
     pairs.map(step).collect()
 }
@@ -153,6 +162,14 @@ pub(crate) fn plan(hosts: &[PreviewedHost], moments: &[u64], lacking: &[Hostname
 pub(crate) fn broken_now(hosts: &[PreviewedHost], lacking: &[Hostname]) -> Vec<Break> {
     let binding = sites(hosts).filter(|host| binds_subdomains(&promise(host.changes.first())));
     breaks(&binding.map(|host| &host.host).collect::<Vec<_>>(), lacking)
+}
+
+fn by_reason<'a>(hosts: impl Iterator<Item = &'a PreviewedHost>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for host in hosts {
+        *counts.entry(host.certificate.clone()).or_default() += 1;
+    }
+    counts
 }
 
 fn sites(hosts: &[PreviewedHost]) -> impl Iterator<Item = &PreviewedHost> {
@@ -223,6 +240,7 @@ mod tests {
         let groups: Vec<_> = status.promises.iter().map(|group| (group.promise.as_str(), group.sites)).collect();
         assert_eq!(groups, [("max-age=86400", 2), ("max-age=300", 3), ("nothing", 1)]);
         assert_eq!((status.sites, status.without_plugin, status.held.len()), (6, 1, 1));
+        assert_eq!(status.unwell, BTreeMap::from([("renewal_failing".to_owned(), 2)]));
         let held = &status.held[0];
         assert_eq!(
             (held.host.as_str(), held.why.as_str(), held.otherwise.as_str()),
@@ -244,6 +262,7 @@ mod tests {
             steps.iter().map(|step| (step.at, step.changes.len(), step.held)).collect::<Vec<_>>(),
             [(20, 1, 0), (30, 1, 1)]
         );
+        assert_eq!(steps[1].held_why, BTreeMap::from([("renewal_failing".to_owned(), 1)]));
         assert_eq!((steps[1].changes[0].sites, steps[1].changes[0].to.as_str()), (2, whole));
         assert_eq!(steps[0].breaks, []);
         assert_eq!(steps[1].breaks.iter().map(|b| (b.host.as_str(), b.count)).collect::<Vec<_>>(), [("a.example", 1)]);

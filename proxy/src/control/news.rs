@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::files::write_atomically;
 use crate::observe::{METRICS, disk_failed};
 use crate::supply::{Supply, SupplyError};
-use crate::tls::{Known, Misses, Table};
+use crate::tls::{Known, Misses, Renewals, Table};
 
 /// Certificates fetched anew at once, after a page of changes.
 const REFRESHES: usize = 32;
@@ -32,6 +32,9 @@ pub struct News {
     pub cursor_file: PathBuf,
     /// Where the list of names is kept.
     pub known_file: PathBuf,
+    pub renewals: &'static Renewals,
+    /// Where those that fail are kept.
+    pub renewals_file: PathBuf,
 }
 
 impl News {
@@ -48,7 +51,7 @@ impl News {
         let mut cursor = self.saved_cursor();
         // The list of before the restart, if the changes since then can be told from those that were applied.
         let mut listed_at = self.known.listed_at().filter(|_| cursor > 0);
-        let mut list_due = listed_at.is_none();
+        let mut list_due = listed_at.is_none() || !self.recall_renewals();
         let mut reachable = true;
         loop {
             let followed =
@@ -78,11 +81,13 @@ impl News {
         // be on disk.
         let new = *cursor == 0;
         let mut listing = self.known.listing();
+        let mut failing = Vec::new();
         let mut at = 0;
         loop {
             let page = self.page(at).await?;
             for change in page.changes.iter().filter(|change| change.revision.is_some()) {
                 self.known.list(&mut listing, change.domain.as_str());
+                failing.extend(change.renewal_failing_since.map(|since| (change.domain.clone(), since)));
             }
             let applied = *cursor;
             let due = |change: &&Change| change.cursor > applied && !(new && change.revision.is_some());
@@ -93,7 +98,9 @@ impl News {
             }
         }
         self.known.replace(listing, at);
+        self.renewals.replace(failing);
         self.keep_list();
+        self.keep_renewals();
         self.advance(cursor, at);
         tracing::info!(names = self.known.size().0, cursor = at, "names listed");
         Ok(false)
@@ -114,6 +121,9 @@ impl News {
             let new = page.changes.iter().filter(|change| change.revision.is_some());
             let listed = page.changes.is_empty() || self.known.add(new.map(|change| change.domain.as_str()));
             let applied = *cursor;
+            if self.renewals.hear(page.changes.iter().map(|change| (&change.domain, change.renewal_failing_since))) {
+                self.keep_renewals();
+            }
             self.apply(page.changes.iter().filter(|change| change.cursor > applied)).await;
             at = page.cursor;
             self.advance(cursor, applied.max(at));
@@ -162,6 +172,20 @@ impl News {
         if let Err(error) = written {
             disk_failed("the list of names can't be kept", "a restart has none until it is read anew", &error);
         }
+    }
+
+    fn keep_renewals(&self) {
+        if let Err(error) = write_atomically(&self.renewals_file, self.renewals.to_text().as_bytes()) {
+            disk_failed("which renewals fail can't be kept", "a restart takes those for well", &error);
+        }
+    }
+
+    /// Those of before the restart; false where there is nothing that can be read.
+    fn recall_renewals(&self) -> bool {
+        let kept = std::fs::read_to_string(&self.renewals_file).ok();
+        let Some(kept) = kept.and_then(|text| Renewals::from_text(&text)) else { return false };
+        self.renewals.replace(kept);
+        true
     }
 
     fn advance(&self, cursor: &mut u64, to: u64) {

@@ -21,6 +21,8 @@ struct Source {
     signing: SigningKey,
     /// Domain → (cursor, revision).
     domains: Mutex<BTreeMap<String, (u64, Option<u64>)>>,
+    /// Since when their renewals fail.
+    failing: Mutex<BTreeMap<String, u64>>,
     /// It has no bundle for anybody; the feed goes on.
     ailing: AtomicBool,
 }
@@ -57,10 +59,14 @@ struct Since {
 async fn changes(State(source): State<Arc<Source>>, headers: HeaderMap, Query(query): Query<Since>) -> Response {
     assert_eq!(headers["latchkey-edge"], "edge-1");
     let domains = source.domains.lock().unwrap();
-    let mut all: Vec<Change> = domains
-        .iter()
-        .map(|(domain, &(cursor, revision))| Change { cursor, domain: Hostname::parse(domain).unwrap(), revision })
-        .collect();
+    let failing = source.failing.lock().unwrap();
+    let change = |(domain, &(cursor, revision)): (&String, _)| Change {
+        cursor,
+        domain: Hostname::parse(domain).unwrap(),
+        revision,
+        renewal_failing_since: failing.get(domain).copied(),
+    };
+    let mut all: Vec<Change> = domains.iter().map(change).collect();
     all.sort_by_key(|change| change.cursor);
     let head = all.last().map_or(0, |change| change.cursor);
     let after: Vec<_> = all.into_iter().filter(|change| change.cursor > query.since).collect();
@@ -79,7 +85,12 @@ struct World {
 async fn world() -> World {
     let (signing, _) = SigningKey::generate().unwrap();
     let keys = VerifyKeys::from_pems([&*signing.public_pem()]).unwrap();
-    let source = Arc::new(Source { signing, domains: Mutex::default(), ailing: AtomicBool::new(false) });
+    let source = Arc::new(Source {
+        signing,
+        domains: Mutex::default(),
+        failing: Mutex::default(),
+        ailing: AtomicBool::new(false),
+    });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let routes = Router::new().route("/v1/bundles/{name}", get(bundle)).route("/v1/changes", get(changes));
@@ -108,6 +119,8 @@ async fn world() -> World {
         poll: Duration::from_secs(5),
         known_file: folder.path().join("known"),
         cursor_file: folder.path().join("cursor"),
+        renewals: Box::leak(Box::default()),
+        renewals_file: folder.path().join("renewals-failing"),
     };
     World { _folder: folder, source, news }
 }
@@ -169,6 +182,37 @@ async fn a_replaced_certificate_is_fetched_and_an_off_boarded_one_is_gone() {
     assert!(world.news.known.may_exist("new.example"));
     let gone = world.news.misses.wait(&Hostname::parse("b.example").unwrap(), Duration::from_secs(20)).await;
     assert_eq!(gone.unwrap_err().reason(), "unknown_sni");
+}
+
+#[tokio::test]
+async fn a_renewal_that_fails_is_known_until_it_succeeds_and_over_a_restart() {
+    let mut world = world().await;
+    let name = Hostname::parse("a.example").unwrap();
+    world.source.set("a.example", 1, Some(1));
+    world.source.set("b.example", 2, Some(1));
+    let mut cursor = 0;
+    assert!(!world.news.recall_renewals(), "nothing was kept: they are to be listed");
+    world.news.list(&mut cursor).await.unwrap();
+    assert_eq!(world.news.renewals.failing_since(&name), None);
+
+    world.source.failing.lock().unwrap().insert("a.example".into(), 77);
+    world.source.set("a.example", 3, Some(1));
+    world.news.catch_up(&mut cursor, None).await.unwrap();
+    assert_eq!(world.news.renewals.failing_since(&name), Some(77));
+    world.news.renewals = Box::leak(Box::default());
+    assert!(world.news.recall_renewals());
+    assert_eq!(world.news.renewals.failing_since(&name), Some(77), "after a restart");
+    let mut new_edge = 0;
+    world.news.renewals = Box::leak(Box::default());
+    world.news.list(&mut new_edge).await.unwrap();
+    assert_eq!(world.news.renewals.failing_since(&name), Some(77), "an edge that has just come");
+
+    world.source.failing.lock().unwrap().clear();
+    world.source.set("a.example", 4, Some(2));
+    world.news.catch_up(&mut cursor, None).await.unwrap();
+    assert_eq!(world.news.renewals.failing_since(&name), None);
+    std::fs::write(&world.news.renewals_file, "damaged").unwrap();
+    assert!(!world.news.recall_renewals());
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! How a site's certificate stands: whether those who promise that the site stays reachable over HTTPS can rely on it.
 //!
-//! Nobody has to be asked for that. A certificate says itself when it should have been replaced, also while CertService
-//! or the CA is away; and clients that turn it down are seen here, by alerts, which anyone can send: so they count only
+//! CertService tells of a renewal that fails. A certificate says itself when it should have been replaced, also while
+//! CertService or the CA is away; and clients that turn it down are seen here, by alerts, which anyone can send: so they count only
 //! where they are many, a share of all, and from several networks.
 
 use std::collections::hash_map::RandomState;
@@ -11,6 +11,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use contract::{Hostname, Validity};
 use quick_cache::sync::Cache;
+
+use super::renewals::Renewals;
 
 /// What is left of a certificate, as a share of what is left when it is to be replaced: below this, its renewal fails.
 const FAILING: (u64, u64) = (3, 4);
@@ -35,7 +37,7 @@ pub enum Standing {
     /// There is no certificate: not over TLS.
     None,
     Healthy,
-    /// It should have been replaced by now.
+    /// A try to replace it has failed, or it should have been replaced by now.
     RenewalFailing(Unwell),
     Ending(Unwell),
     /// Clients in several networks turn it down.
@@ -54,6 +56,7 @@ pub struct Unwell {
 pub static HEALTH: LazyLock<Health> = LazyLock::new(Health::new);
 
 pub struct Health {
+    pub renewals: Renewals,
     watched: Cache<Hostname, Arc<Mutex<Tally>>>,
     networks: RandomState,
 }
@@ -104,16 +107,23 @@ impl Standing {
 
 impl Health {
     fn new() -> Self {
-        Self { watched: Cache::new(NAMES_MAX), networks: RandomState::new() }
+        Self { renewals: Renewals::default(), watched: Cache::new(NAMES_MAX), networks: RandomState::new() }
     }
 
     pub fn of(&self, name: &Hostname, certificate: Option<Validity>, now: u64) -> Standing {
         let Some(validity) = certificate else { return Standing::None };
-        match Standing::by_dates(validity, now) {
-            Standing::Healthy => self.bad_since(name, now).map_or(Standing::Healthy, |since| {
-                Standing::HandshakeErrors(Unwell { since, ends: validity.not_after })
-            }),
-            unwell => unwell,
+        let ends = validity.not_after;
+        // Another clock says it.
+        let failing = self.renewals.failing_since(name).map(|since| since.min(now));
+        let earlier = |unwell: Unwell| Unwell { since: failing.unwrap_or(u64::MAX).min(unwell.since), ..unwell };
+        match (Standing::by_dates(validity, now), failing) {
+            (Standing::Healthy, Some(since)) => Standing::RenewalFailing(Unwell { since, ends }),
+            (Standing::Healthy, None) => self
+                .bad_since(name, now)
+                .map_or(Standing::Healthy, |since| Standing::HandshakeErrors(Unwell { since, ends })),
+            (Standing::RenewalFailing(unwell), _) => Standing::RenewalFailing(earlier(unwell)),
+            (Standing::Ending(unwell), _) => Standing::Ending(earlier(unwell)),
+            (other, _) => other,
         }
     }
 
@@ -257,6 +267,26 @@ mod tests {
         let ended = Validity { not_before: 0, not_after: 900 };
         assert_eq!(with_failures(300, 0, 300).of(&name(), Some(ended), 1000).word(), "ending");
         assert_eq!(with_failures(300, 0, 300).of(&name(), None, 1000), Standing::None);
+    }
+
+    #[test]
+    fn a_renewal_that_fails_counts_from_its_first_try_on() {
+        let (health, name) = (Health::new(), name());
+        let validity = Some(Validity { not_before: 0, not_after: 90 * DAY });
+        let of = |now| health.of(&name, validity, now);
+        let unwell = |since| Unwell { since, ends: 90 * DAY };
+        health.renewals.hear([(&name, Some(60 * DAY))].into_iter());
+        assert_eq!(of(61 * DAY), Standing::RenewalFailing(unwell(60 * DAY)));
+        assert_eq!(
+            of(68 * DAY),
+            Standing::RenewalFailing(unwell(60 * DAY)),
+            "it stays the same for as long as it lasts"
+        );
+        assert_eq!(of(83 * DAY), Standing::Ending(unwell(60 * DAY)));
+        assert_eq!(of(59 * DAY), Standing::RenewalFailing(unwell(59 * DAY)), "never in the future");
+        assert_eq!(health.of(&name, None, 61 * DAY), Standing::None);
+        health.renewals.hear([(&name, None)].into_iter());
+        assert_eq!(of(61 * DAY), Standing::Healthy);
     }
 
     #[test]

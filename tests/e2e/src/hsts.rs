@@ -5,6 +5,7 @@ mod chromium;
 use std::process::Command;
 
 use openssl::asn1::Asn1Time;
+use reqwest::Method;
 use serde_json::{Value, json};
 use support::authority::{Authority, Issued};
 use support::fleet::Plan;
@@ -121,6 +122,39 @@ async fn promises_do_not_grow_while_the_certificate_is_unwell_and_go_on_when_it_
     assert_eq!((&told["status"]["held"], &told["status"]["sites"]), (&json!([]), &json!(1)), "{told:#}");
 }
 
+/// Its domain points elsewhere when it is to be renewed: no CA would issue for it.
+#[tokio::test]
+async fn a_rollout_stops_for_a_site_at_the_first_renewal_that_fails_and_goes_on_with_the_next_certificate() {
+    let settings = "[issuance]\nretry_seconds_min = 1\nretry_seconds_max = 1\n";
+    let world = World::start(Plan { pebble: true, certservice_settings: settings, ..Plan::default() }).await;
+    for host in [HOST, "other.example"] {
+        world.issue(host).await;
+    }
+    world.ramp(json!({})).await;
+    let held = async |held: Value, why: Value| {
+        let stopped = until(format!("{held} to be held for {why}"), PATIENCE, async || {
+            let told = world.hsts(&["plan"]).await;
+            let step = &told["steps"][0];
+            if (&step["held"], &step["held_why"]) == (&held, &why) { Ok(()) } else { fail(told.to_string()) }
+        });
+        stopped.await.unwrap();
+    };
+    held(json!(0), json!({})).await;
+
+    let pebble = world.fleet.pebble.as_ref().unwrap();
+    pebble.point(HOST, Some("192.0.2.7")).await.unwrap();
+    let renew = format!("/v1/domains/{HOST}:renew");
+    world.fleet.certservice.as_operator().send(Method::POST, &renew, &[], "").await.unwrap().expect(202).unwrap();
+    held(json!(1), json!({"renewal_failing": 1})).await;
+    let told = world.hsts(&["status"]).await;
+    assert_eq!(told["status"]["unwell"], json!({"renewal_failing": 1}), "{told:#}");
+
+    pebble.point(HOST, None).await.unwrap();
+    held(json!(0), json!({})).await;
+    let told = world.hsts(&["status"]).await;
+    assert_eq!(told["status"]["unwell"], json!({}), "{told:#}");
+}
+
 #[tokio::test]
 async fn a_site_whose_handshakes_fail_in_many_networks_is_held_and_others_are_not() {
     let world = World::start(Plan::default()).await;
@@ -143,6 +177,7 @@ async fn a_site_whose_handshakes_fail_in_many_networks_is_held_and_others_are_no
     let next = world.hsts(&["plan"]).await;
     let step = &next["steps"][0];
     assert_eq!((&step["changes"][0]["examples"], &step["held"]), (&json!(["other.example"]), &json!(1)), "{next:#}");
+    assert_eq!(step["held_why"], json!({"handshake_errors": 1}));
     world.promises("max-age=604800").await;
 }
 

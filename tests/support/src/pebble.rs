@@ -22,6 +22,7 @@ pub struct Pebble {
     /// Its DNS server.
     pub resolver: SocketAddr,
     management: String,
+    dns_management: SocketAddr,
     client: Client,
 }
 
@@ -61,7 +62,17 @@ impl Pebble {
         let directory = format!("https://127.0.0.1:{}/dir", api.port());
         process.until_ready(async || Ok(client.get(&directory).send().await?.error_for_status().map(drop)?)).await?;
         let management = format!("https://127.0.0.1:{}", management.port());
-        Ok(Self { process, names, directory, api_root, resolver: dns, management, client })
+        Ok(Self { process, names, directory, api_root, resolver: dns, management, dns_management, client })
+    }
+
+    /// What the name resolves to from now on; none: loopback again.
+    pub async fn point(&self, host: &str, address: Option<&str>) -> Result<()> {
+        let (verb, body) = match address {
+            Some(address) => ("add-a", json!({"host": format!("{host}."), "addresses": [address]})),
+            None => ("clear-a", json!({"host": format!("{host}.")})),
+        };
+        let url = format!("http://{}/{verb}", self.dns_management);
+        Ok(self.client.post(url).body(body.to_string()).send().await?.error_for_status().map(drop)?)
     }
 
     /// Root of the certificates that it issues; another one at each start.

@@ -32,7 +32,7 @@ async fn renew(store: &Store, domain: &str) -> u64 {
 }
 
 fn change(cursor: u64, domain: &str, revision: impl Into<Option<u64>>) -> Change {
-    Change { cursor, domain: name(domain), revision: revision.into() }
+    Change { cursor, domain: name(domain), revision: revision.into(), renewal_failing_since: None }
 }
 
 #[tokio::test]
@@ -50,6 +50,28 @@ async fn a_domain_stands_in_the_feed_once_with_its_latest_change() {
         assert_eq!((store.changes(0, 10).await.unwrap(), store.changes_head().await.unwrap()), (whole, 3));
         let served = async |domain| store.served_revision(&name(domain)).await.unwrap();
         assert_eq!((served("a.example").await, served("waits.example").await), (Some(2), None));
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_that_fails_is_told_once_and_taken_back_by_the_next_certificate() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        issue(&store, "a.example").await;
+        issue(&store, "b.example").await;
+        store.enqueue(&Job::new(name("a.example"), "ca".into(), 1, NOW)).await.unwrap();
+        let stored = only_job(&store).await;
+        let failed = |since| Job { failures: 1, failing_since: Some(since), ..stored.job.clone() };
+        let stored = store.save(stored.clone(), failed(NOW), None).await.unwrap();
+        let told = Change { renewal_failing_since: Some(NOW), ..change(3, "a.example", 1) };
+        assert_eq!(store.changes(0, 10).await.unwrap().changes, [change(2, "b.example", 1), told.clone()]);
+        assert_eq!(store.served_revision(&name("a.example")).await.unwrap(), Some(1));
+        let again = only_job(&store).await;
+        assert_eq!(again.job, stored.job);
+        store.save(again, Job { failures: 2, ..stored.job.clone() }, None).await.unwrap();
+        assert_eq!(store.changes(2, 10).await.unwrap().changes, [told], "it is said once");
+        let cursor = finish(&store, "a.example").await;
+        assert_eq!(store.changes(2, 10).await.unwrap().changes, [change(cursor, "a.example", 2)]);
     }
 }
 
