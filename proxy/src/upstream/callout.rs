@@ -24,7 +24,7 @@ pub const LOOP_FIELD: &str = "cdn-loop";
 pub const LOOP_WORD: &str = "latchkey";
 
 const TOO_LARGE: ErrorType = ErrorType::Custom("TooLarge");
-/// A question has no client that it could be hashed by.
+/// Where the visitor is not known.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 thread_local! {
@@ -72,7 +72,7 @@ async fn carry(upstream: &Arc<Upstream>, request: &CalloutRequest) -> Result<Cal
         false => Repeat::IfNotBegun,
     };
     loop {
-        let mut peer = attempt.pick(upstream, NOBODY)?;
+        let mut peer = attempt.pick(upstream, request.client.unwrap_or(NOBODY))?;
         // Not on behalf of a visitor.
         let of_its_own = upstream.introduce_as(&mut peer, None)?;
         let (mut session, reused) = match connector.get_http_session(&*peer).await {

@@ -40,6 +40,8 @@ pub struct CalloutRequest {
     pub path: String,
     pub headers: Vec<Header>,
     pub body: Vec<u8>,
+    /// Whose request waits for it: by which a server is chosen. It is not sent.
+    pub client: Option<IpAddr>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -159,7 +161,7 @@ fn begin(state: &mut State, request: wit::Request, now: Instant) -> wasmtime::Re
     };
     Ok(checked::request(request).map(|request| {
         calling.left -= 1;
-        callee.clone().ask(request, within)
+        callee.clone().ask(CalloutRequest { client: calling.address, ..request }, within)
     }))
 }
 

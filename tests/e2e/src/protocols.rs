@@ -6,12 +6,14 @@ mod grpc;
 mod large;
 mod websocket;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::time::Duration;
 
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use serde_json::{Value, json};
 use support::fleet::Plan;
+use support::visitor::Visitor;
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
@@ -40,12 +42,16 @@ async fn tls(world: &World, protocol: &[u8]) -> SslStream<TcpStream> {
 
 /// TLS to the proxy, with one protocol in ALPN.
 pub(crate) async fn tls_to(world: &World, host: &str, protocol: &[u8]) -> SslStream<TcpStream> {
+    tls_from(Ipv4Addr::LOCALHOST.into(), world, host, protocol).await
+}
+
+/// The same, from an address of the loopback network.
+pub(crate) async fn tls_from(from: IpAddr, world: &World, host: &str, protocol: &[u8]) -> SslStream<TcpStream> {
     let mut connector = SslConnector::builder(SslMethod::tls_client()).unwrap();
     connector.set_verify(SslVerifyMode::NONE);
     connector.set_alpn_protos(protocol).unwrap();
     let ssl = connector.build().configure().unwrap().into_ssl(host).unwrap();
-    let socket = TcpStream::connect(world.fleet.edge_setup.https).await.unwrap();
-    socket.set_nodelay(true).unwrap();
+    let socket = Visitor::to(world.fleet.edge_setup.https).from(from).dial().await.unwrap();
     let mut stream = SslStream::new(ssl, socket).unwrap();
     Pin::new(&mut stream).connect().await.unwrap();
     assert_eq!(stream.ssl().selected_alpn_protocol(), Some(&protocol[1..]));

@@ -22,7 +22,7 @@ pub(super) fn request(request: wit::Request) -> Result<CalloutRequest, wit::Erro
     let headers = headers.into_iter().map(header).collect::<Result<Vec<_>, _>>()?;
     at_most("bytes of header fields", bytes(&headers), HEADER_BYTES_MAX)?;
     at_most("bytes of body", body.len(), BODY_BYTES_MAX)?;
-    Ok(CalloutRequest { method, path, headers, body })
+    Ok(CalloutRequest { method, path, headers, body, client: None })
 }
 
 fn illegal<T>(says: impl Into<String>) -> Result<T, wit::Error> {

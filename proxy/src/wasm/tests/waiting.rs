@@ -153,6 +153,36 @@ fn who_the_visitor_is_is_told() {
 }
 
 #[test]
+fn a_server_may_be_chosen_by_the_visitor_whose_request_waits() {
+    struct Visit(std::net::IpAddr);
+    impl RequestView for Visit {
+        fn host(&self) -> &str {
+            "shop.example"
+        }
+        fn path(&self) -> &str {
+            "/a"
+        }
+        fn query(&self) -> Option<&str> {
+            None
+        }
+        fn header(&self, _: &str) -> Option<&[u8]> {
+            None
+        }
+        fn client(&self) -> Option<std::net::IpAddr> {
+            Some(self.0)
+        }
+    }
+    let server = Server::at_once(reply(200));
+    let binding = bound("ask", &server);
+    let visitors = ["203.0.113.7", "2001:db8::7"].map(|address| address.parse().unwrap());
+    for visitor in visitors {
+        binding.on_request(&FACTS, &Visit(visitor)).unwrap();
+    }
+    let told: Vec<_> = server.asked().into_iter().map(|(request, _)| request.client).collect();
+    assert_eq!(told, visitors.map(Some));
+}
+
+#[test]
 fn a_fault_after_an_answer_is_a_fault_and_drops_the_instance() {
     let server = Server::at_once(reply(200));
     let kept = kept_here();
