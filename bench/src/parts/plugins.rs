@@ -213,7 +213,7 @@ async fn misbehaves(
     let client = Client::new(server.addresses.plain, Group::X25519, Protocol::Http1)?;
     let calls = if effort.quick { MISDEEDS / 20 } else { MISDEEDS };
     let (before, mut costliest) = (server.meter().memory()?, 0.0_f64);
-    for path in ["/spin", "/eat", "/touch", "/recurse", "/trap", "/vast", "/edits", "/crlf", "/log"] {
+    for path in ["/spin", "/roots", "/eat", "/touch", "/recurse", "/trap", "/vast", "/edits", "/crlf", "/log"] {
         let alone = visits(&client, || false).await?;
         let over = std::cell::Cell::new(false);
         let attack = async {

@@ -121,6 +121,7 @@ fn by_path(path: &str) -> Action {
         "/trap" => trap(),
         "/recurse" => return Action::Deny(recurse(0)),
         "/touch" => touch(usize::MAX),
+        "/roots" => roots(),
         "/log" => log_flood(),
         "/vast" => return respond(200, vec![], vec![b'x'; 512 << 10]),
         "/crlf" => return redirect("/a\r\nSet-Cookie: x=1"),
@@ -178,6 +179,15 @@ fn spin_for(rounds: u32) {
     let mut n = 0u32;
     while std::hint::black_box(n) < rounds {
         n += 1;
+    }
+}
+
+/// Few instructions, of the slowest kind, each of which waits for the one before.
+fn roots() {
+    let mut n = 2.0f64;
+    while std::hint::black_box(n) > 0.0 {
+        n = (n + 1.0).sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt();
+        n = n.sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt().sqrt();
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use contract::admin::Crash;
 
-use crate::wasm::{Fault, Plugin};
+use super::METRICS;
+use crate::wasm::{Binding, Fault, Plugin};
 
 /// Most groups; what comes beyond them is only counted.
 const GROUPS_MAX: usize = 256;
@@ -112,6 +113,19 @@ impl Crashes {
         let mut crashes: Vec<_> = of_plugin.map(|(cause, seen)| told(cause.clone(), *seen)).collect();
         crashes.sort_by_key(|crash| std::cmp::Reverse((crash.count, crash.last_at)));
         (crashes, groups.beyond)
+    }
+}
+
+/// Counts, groups and logs a failed plugin call.
+pub fn plugin_fault(plugin: &str, binding: &Binding, hook: &str, fault: &Fault) {
+    METRICS.plugin_faults.with_label_values(&[plugin, hook, fault.reason()]).inc();
+    // Nothing was called: what led to it has been told.
+    if matches!(fault, Fault::Resting(_)) {
+        return;
+    }
+    let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    if let Some(untold) = CRASHES.add(Cause::new(plugin, binding.plugin(), hook, fault), now) {
+        tracing::warn!(plugin, hook, reason = fault.reason(), untold, "plugin failed: {fault}");
     }
 }
 

@@ -18,10 +18,10 @@ use prometheus::{
 };
 
 pub use self::access_log::{AccessLog, AccessLogSettings, Target, Writer};
-pub use self::crashes::{CRASHES, Cause, Crashes};
+pub use self::crashes::{CRASHES, Cause, Crashes, plugin_fault};
 pub use self::disk::disk_failed;
 pub use self::top::{By, NAMES_MAX, Ranked, TOP};
-use crate::wasm::{Answers, Binding, Fault};
+use crate::wasm::Answers;
 
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
@@ -79,6 +79,8 @@ pub struct Metrics {
     pub upstream_healthy_peers: IntGaugeVec,
     /// plugin, hook, reason
     pub plugin_faults: IntCounterVec,
+    /// plugin, as it calls itself
+    pub plugin_log_left_out: IntCounterVec,
     /// plugin, message, result: `passed`, `watched`, `changed`, `refused`
     pub plugin_bodies: IntCounterVec,
     /// from: `call`, `memo`, `datasets`
@@ -270,6 +272,11 @@ impl Metrics {
                 "Plugin calls that failed",
                 &["plugin", "hook", "reason"],
             ),
+            plugin_log_left_out: counters(
+                "latchkey_plugin_log_messages_left_out_total",
+                "Messages of plugins that the log does not have, since there were too many",
+                &["plugin"],
+            ),
             plugin_bodies: counters(
                 "latchkey_plugin_bodies_total",
                 "Bodies by what plugins do with them",
@@ -368,19 +375,6 @@ impl Metrics {
     /// In Prometheus' text format.
     pub fn render(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
-    }
-}
-
-/// Counts, groups and logs a failed plugin call.
-pub fn plugin_fault(plugin: &str, binding: &Binding, hook: &str, fault: &Fault) {
-    METRICS.plugin_faults.with_label_values(&[plugin, hook, fault.reason()]).inc();
-    // Nothing was called: what led to it has been told.
-    if matches!(fault, Fault::Resting(_)) {
-        return;
-    }
-    let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-    if let Some(untold) = CRASHES.add(Cause::new(plugin, binding.plugin(), hook, fault), now) {
-        tracing::warn!(plugin, hook, reason = fault.reason(), untold, "plugin failed: {fault}");
     }
 }
 

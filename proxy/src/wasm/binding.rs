@@ -28,7 +28,7 @@ use super::clock;
 use super::component::Plugin;
 use super::engine::Inner;
 use super::guest::{connection, control, http};
-use super::instance::For;
+use super::instance::{For, Instance};
 use super::limits::Budget;
 use super::memo::{Answer, Shapes};
 use super::peer;
@@ -202,35 +202,36 @@ impl Binding {
         if let Some(Answer::Edits(edits)) = self.remembered(Hook::Response, facts, about) {
             return Ok(edits);
         }
-        let (edits, memo) = self.changes(facts, request, response)?;
+        let (edits, memo) = self
+            .with_instance(facts.tenant, facts.now_ms, |instance| self.changes(instance, facts, request, response))?;
         let edits: Rc<[Edit]> = edits.into();
         self.remember(Hook::Response, facts, about, memo, || Answer::Edits(edits.clone()));
         Ok(edits)
     }
 
-    /// The same, whatever was answered before: for questions about other times than now.
+    /// The same, whatever was answered before, and whether or not the plugin is left alone now: for questions about other
+    /// times than now, which say nothing of how it serves.
     pub fn ask_on_response(
         &self,
         facts: &RequestFacts,
         request: &dyn RequestView,
         response: &dyn ResponseView,
     ) -> Result<Vec<Edit>, Fault> {
-        Ok(self.changes(facts, request, response)?.0)
+        Ok(self.called(facts.tenant, |instance| self.changes(instance, facts, request, response))?.0)
     }
 
     fn changes(
         &self,
+        instance: &mut Instance,
         facts: &RequestFacts,
         request: &dyn RequestView,
         response: &dyn ResponseView,
     ) -> Result<(Vec<Edit>, Option<http::Memo>), Fault> {
         let wanted = self.wanted(About::Response(request, response));
-        self.with_instance(facts.tenant, facts.now_ms, |instance| {
-            let (host, path, status) = (request.host(), request.path(), response.status());
-            let http::Changes { edits, memo } =
-                instance.call_on_response((guest_facts(facts), host, path, status, &wanted))?;
-            Ok((verify::edits(edits)?, memo))
-        })
+        let (host, path, status) = (request.host(), request.path(), response.status());
+        let http::Changes { edits, memo } =
+            instance.call_on_response((guest_facts(facts), host, path, status, &wanted))?;
+        Ok((verify::edits(edits)?, memo))
     }
 
     /// How the first bytes from this peer are to be read.
@@ -321,11 +322,12 @@ fn budget(host: &Inner, class: Class) -> Budget {
     let settings = &host.settings;
     Budget {
         start_instructions: settings.start_instructions,
+        start_time: settings.start_time,
         call_instructions: match class {
             Class::Connection => settings.connection_instructions,
             Class::Http => settings.http_instructions,
         },
-        time: settings.call_time,
+        call_time: settings.call_time,
         memory_bytes: settings.memory_bytes_max,
         growth_bytes: settings.growth_bytes_max,
         output_bytes: OUTPUT_BYTES_MAX,

@@ -6,10 +6,12 @@ use std::cell::RefCell;
 
 use hashbrown::HashMap;
 
-use super::types::Tenant;
+use super::types::{Fault, Tenant};
 
 /// So many failed calls within the window open it, where they are at least half of all.
 const FAULTS: u32 = 20;
+/// A call that has used up its time has cost the others on its thread the most: it counts for so many.
+const FAULTS_OF_DEADLINE: u32 = 4;
 const WINDOW_MS: u64 = 10_000;
 /// How long it stays open at first; twice as long after each try that fails.
 const REST_MS: u64 = 1_000;
@@ -27,6 +29,8 @@ struct Breaker {
     since_ms: u64,
     calls: u32,
     faults: u32,
+    /// Of the failed ones.
+    weight: u32,
     /// Not called before; 0 while it is closed.
     rests_until_ms: u64,
     rest_ms: u64,
@@ -61,18 +65,19 @@ pub(super) fn went_well(place: u64, tenant: Tenant, now_ms: u64) {
 }
 
 /// For how long it is left alone from now on, if that begins or goes on.
-pub(super) fn failed(place: u64, tenant: Tenant, now_ms: u64) -> Option<u64> {
+pub(super) fn failed(place: u64, tenant: Tenant, now_ms: u64, fault: &Fault) -> Option<u64> {
+    let weight = if matches!(fault, Fault::Deadline) { FAULTS_OF_DEADLINE } else { 1 };
     KNOWN.with_borrow_mut(|known| {
         if known.len() >= KNOWN_MAX && !known.contains_key(&(place, tenant)) {
             known.clear();
         }
-        known.entry((place, tenant)).or_insert(Breaker::new(now_ms)).failed(now_ms)
+        known.entry((place, tenant)).or_insert(Breaker::new(now_ms)).failed(now_ms, weight)
     })
 }
 
 impl Breaker {
     fn new(now_ms: u64) -> Self {
-        Self { since_ms: now_ms, calls: 0, faults: 0, rests_until_ms: 0, rest_ms: REST_MS }
+        Self { since_ms: now_ms, calls: 0, faults: 0, weight: 0, rests_until_ms: 0, rest_ms: REST_MS }
     }
 
     fn asks(self, now_ms: u64) -> Verdict {
@@ -88,14 +93,15 @@ impl Breaker {
         self.rests_until_ms > 0 || now_ms.saturating_sub(self.since_ms) > WINDOW_MS
     }
 
-    fn failed(&mut self, now_ms: u64) -> Option<u64> {
+    fn failed(&mut self, now_ms: u64, weight: u32) -> Option<u64> {
         let tried = self.rests_until_ms > 0;
         if !tried && now_ms.saturating_sub(self.since_ms) > WINDOW_MS {
             *self = Self::new(now_ms);
         }
         self.calls = self.calls.saturating_add(1);
         self.faults = self.faults.saturating_add(1);
-        if !tried && (self.faults < FAULTS || self.faults < self.calls / 2) {
+        self.weight = self.weight.saturating_add(weight);
+        if !tried && (self.weight < FAULTS || self.faults < self.calls / 2) {
             return None;
         }
         if tried {
@@ -111,7 +117,7 @@ mod tests {
     use super::*;
 
     fn fail_at(breaker: &mut Breaker, times: u32, now_ms: u64) -> Option<u64> {
-        (0..times).map(|_| breaker.failed(now_ms)).last().flatten()
+        (0..times).map(|_| breaker.failed(now_ms, 1)).last().flatten()
     }
 
     #[test]
@@ -119,11 +125,11 @@ mod tests {
         let mut breaker = Breaker::new(0);
         assert_eq!(fail_at(&mut breaker, FAULTS - 1, 10), None);
         assert_eq!(breaker.asks(10), Verdict::Call);
-        assert_eq!(breaker.failed(10), Some(REST_MS));
+        assert_eq!(breaker.failed(10, 1), Some(REST_MS));
         assert_eq!((breaker.asks(500), breaker.asks(1010)), (Verdict::Rest(510), Verdict::Call));
-        assert_eq!(breaker.failed(1010), Some(2 * REST_MS));
+        assert_eq!(breaker.failed(1010, 1), Some(2 * REST_MS));
         assert_eq!(breaker.asks(3000), Verdict::Rest(10));
-        let longest = (0..20).map(|n| breaker.failed(4000 + n)).last().flatten();
+        let longest = (0..20).map(|n| breaker.failed(4000 + n, 1)).last().flatten();
         assert_eq!(longest, Some(REST_MS_MAX));
         assert!(breaker.went_well(1_000_000), "one good answer, and nothing is held against it");
     }
@@ -132,23 +138,24 @@ mod tests {
     fn failures_of_a_few_visitors_do_not_stop_the_others() {
         let mut breaker = Breaker::new(0);
         for now_ms in 0..1000 {
-            assert_eq!(breaker.failed(now_ms), None, "at {now_ms}");
+            assert_eq!(breaker.failed(now_ms, FAULTS_OF_DEADLINE), None, "at {now_ms}");
             for _ in 0..2 {
                 assert!(!breaker.went_well(now_ms));
             }
         }
         assert!(breaker.went_well(WINDOW_MS + 1), "its window is over");
         let mut slow = Breaker::new(0);
-        assert!((0..100).all(|n| slow.failed(n * 1000).is_none()), "one in a second is not many");
+        assert!((0..100).all(|n| slow.failed(n * 1000, 1).is_none()), "one in a second is not many");
     }
 
     #[test]
     fn what_is_known_is_bounded_and_apart_for_each_domain() {
         for tenant in 0..3000 {
-            assert_eq!(failed(1, Tenant(tenant), 0), None);
+            assert_eq!(failed(1, Tenant(tenant), 0, &Fault::Memory), None);
         }
         KNOWN.with_borrow(|known| assert!(known.len() <= KNOWN_MAX));
-        assert_eq!((0..FAULTS).filter_map(|_| failed(2, Tenant(1), 0)).count(), 1);
+        assert_eq!((0..FAULTS).filter_map(|_| failed(2, Tenant(1), 0, &Fault::Memory)).count(), 1);
+        assert_eq!((0..5).filter_map(|_| failed(3, Tenant(1), 0, &Fault::Deadline)).count(), 1, "it takes the longest");
         assert_eq!((asks(2, Tenant(1), 0), asks(2, Tenant(2), 0)), (Verdict::Rest(REST_MS), Verdict::Call));
         went_well(2, Tenant(1), REST_MS);
         assert_eq!(asks(2, Tenant(1), 0), Verdict::Call);

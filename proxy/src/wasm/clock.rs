@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use wasmtime::EngineWeak;
 
 /// How often deadlines are looked at. Nearly every guest that runs away is stopped by its count of instructions first.
-pub(super) const TICK: Duration = Duration::from_millis(5);
+pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// How long it takes at most until the thread sees that the engine is gone.
 const SLEEP_MAX: Duration = Duration::from_secs(10);

@@ -59,8 +59,10 @@ pub struct Settings {
     pub http_instructions: u64,
     /// The same for starting an instance, which is done once for many calls.
     pub start_instructions: u64,
-    /// Processor time for any of these, for guests that find slow instructions.
+    /// Processor time for one call, for guests that find slow instructions.
     pub call_time: Duration,
+    /// And for starting an instance.
+    pub start_time: Duration,
     /// Memory of one instance on the data path.
     pub memory_bytes_max: usize,
     /// By how much it may grow in one call.
@@ -107,7 +109,9 @@ impl Default for Settings {
             connection_instructions: 1_000_000,
             http_instructions: 2_000_000,
             start_instructions: 20_000_000,
-            call_time: Duration::from_millis(10),
+            // What the host does for a call counts too, and takes many times as long where it is not optimised.
+            call_time: Duration::from_millis(if cfg!(debug_assertions) { 10 } else { 2 }),
+            start_time: Duration::from_millis(10),
             memory_bytes_max: 16 << 20,
             growth_bytes_max: 2 << 20,
             plan_instructions: 4_000_000_000,
@@ -162,7 +166,7 @@ impl Host {
         let linker = linker(&engine).map_err(failed)?;
         let mut waiting_linker = linker.clone();
         callout::link_waiting(waiting_linker.allow_shadowing(true)).map_err(failed)?;
-        let call_max = settings.plan_time.max(settings.call_time);
+        let call_max = settings.plan_time.max(settings.call_time).max(settings.start_time);
         let clock = Clock::start(engine.weak(), CALL_TIMES_MAX * call_max)?;
         let apart = match &settings.compile {
             Compile::Here => None,
@@ -209,12 +213,14 @@ impl Inner {
         let settings = &self.settings;
         let instructions =
             settings.plan_instructions.saturating_add(INSTRUCTIONS_PER_TABLE_BYTE.saturating_mul(table_bytes));
+        let time = settings
+            .plan_time
+            .saturating_add(TIME_PER_TABLE_BYTE.saturating_mul(u32::try_from(table_bytes).unwrap_or(u32::MAX)));
         Budget {
             start_instructions: instructions,
+            start_time: time,
             call_instructions: instructions,
-            time: settings
-                .plan_time
-                .saturating_add(TIME_PER_TABLE_BYTE.saturating_mul(u32::try_from(table_bytes).unwrap_or(u32::MAX))),
+            call_time: time,
             memory_bytes: self.settings.plan_memory_bytes_max,
             growth_bytes: self.settings.plan_memory_bytes_max,
             output_bytes: 4 << 20,

@@ -22,8 +22,9 @@ const TABLE_ELEMENTS_MAX: usize = 10_000;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget {
     pub start_instructions: u64,
+    pub start_time: Duration,
     pub call_instructions: u64,
-    pub time: Duration,
+    pub call_time: Duration,
     pub memory_bytes: usize,
     /// By how much it may grow in one call: the system takes its time to give memory, which no instruction counts.
     pub growth_bytes: usize,
@@ -48,6 +49,8 @@ pub(super) struct State {
     memory_bytes: usize,
     growth_left: usize,
     memory_refused: bool,
+    /// What is under way may take so much.
+    time: Duration,
     /// Processor time of this thread when the call had lasted for half of its time.
     halfway: Option<Duration>,
 }
@@ -72,32 +75,33 @@ pub(super) fn store(host: &Inner, plugin: Arc<str>, budget: Budget) -> Store<Sta
         // A start may take all of it.
         growth_left: budget.memory_bytes,
         memory_refused: false,
+        time: budget.start_time,
         halfway: None,
     };
     let mut store = Store::new(&host.engine, state);
     store.limiter(|state| state);
     store.epoch_deadline_callback(on_epoch);
     store.set_hostcall_fuel(budget.output_bytes);
-    renew(&mut store, budget.start_instructions);
+    renew(&mut store, budget.start_instructions, budget.start_time);
     store
 }
 
 /// Renews what is counted per call.
 pub(super) fn start_call(store: &mut Store<State>) {
-    renew(store, store.data().budget.call_instructions);
+    let Budget { call_instructions, call_time, .. } = store.data().budget;
+    renew(store, call_instructions, call_time);
     let state = store.data_mut();
     state.growth_left = state.budget.growth_bytes;
 }
 
 /// Without it the guest is stopped at once.
-fn renew(store: &mut Store<State>, instructions: u64) {
+fn renew(store: &mut Store<State>, instructions: u64, time: Duration) {
     // An error would mean an engine that does not count; then the guest has none left, and is stopped.
     let _ = store.set_fuel(instructions);
-    let half = ticks(store.data().budget.time / 2);
-    store.set_epoch_deadline(half);
+    store.set_epoch_deadline(ticks(time / 2));
     let state = store.data_mut();
     state.clock.call_begins();
-    state.halfway = None;
+    (state.time, state.halfway) = (time, None);
     state.memory_refused = false;
     state.log_bytes_left = LOG_BYTES_MAX;
 }
@@ -105,7 +109,7 @@ fn renew(store: &mut Store<State>, instructions: u64) {
 /// The guest goes on after it has waited. What the thread did meanwhile is not its time: that is counted anew, while its
 /// instructions go on being counted.
 pub(super) fn resume(store: &mut StoreContextMut<'_, State>) {
-    let half = ticks(store.data().budget.time / 2);
+    let half = ticks(store.data().time / 2);
     store.set_epoch_deadline(half);
     let state = store.data_mut();
     state.clock.call_begins();
@@ -140,7 +144,7 @@ fn on_epoch(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDea
     let state = store.data_mut();
     match state.halfway {
         None => state.halfway = Some(used),
-        Some(halfway) if used.saturating_sub(halfway) >= state.budget.time / 2 => return Err(DeadlineExceeded.into()),
+        Some(halfway) if used.saturating_sub(halfway) >= state.time / 2 => return Err(DeadlineExceeded.into()),
         Some(_) => {}
     }
     Ok(UpdateDeadline::Continue(1))

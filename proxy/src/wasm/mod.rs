@@ -32,6 +32,7 @@ mod peer; // a connection, as plugins are told of it
 mod planning; // what `plan` reads and makes: tables, datasets
 mod rates; // how often something may happen
 mod rules; // which rules are in use
+mod says; // how much goes into the log
 mod shadow; // a binding beside a live one: compared, never applied
 mod shelf; // idle instances, per thread
 mod terms; // how a binding's instances are used

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::says::Says;
+
 /// Keys that share a place; more than these push each other out.
 const WAYS: usize = 4;
 const SETS: usize = 16_384;
@@ -16,6 +18,8 @@ const BURST_MAX: u32 = 1_000_000;
 
 /// Of one binding: 1 MiB once something is counted.
 pub(super) struct Rates {
+    /// Of the log.
+    pub(super) says: Says,
     started: Instant,
     hasher: RandomState,
     sets: OnceLock<Box<[[Cell; WAYS]]>>,
@@ -31,7 +35,7 @@ struct Cell {
 
 impl Rates {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), hasher: RandomState::new(), sets: OnceLock::new() }
+        Self { says: Says::new(), started: Instant::now(), hasher: RandomState::new(), sets: OnceLock::new() }
     }
 
     pub(super) fn take(&self, key: &[u8], per_minute: u32, burst: u32) -> bool {

@@ -41,7 +41,7 @@ impl Binding {
         match answer {
             Ok(_) => breaker::went_well(place, tenant, now_ms),
             Err(fault) => {
-                if let Some(ms) = breaker::failed(place, tenant, now_ms) {
+                if let Some(ms) = breaker::failed(place, tenant, now_ms, fault) {
                     let plugin = self.plugin().name();
                     tracing::error!(plugin, ms, "plugin fails again and again, it is left alone for a while: {fault}");
                 }
@@ -54,7 +54,11 @@ impl Binding {
         self.terms.role == Role::Live && self.planned.host.settings.breaker
     }
 
-    fn called<T>(&self, tenant: Tenant, call: impl FnOnce(&mut Instance) -> Result<T, Fault>) -> Result<T, Fault> {
+    pub(super) fn called<T>(
+        &self,
+        tenant: Tenant,
+        call: impl FnOnce(&mut Instance) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         count::called();
         let kept_max = self.planned.host.settings.instances_per_thread_max;
         match self.terms.isolation {

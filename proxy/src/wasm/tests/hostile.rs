@@ -104,7 +104,7 @@ fn no_misdeed_holds_its_thread_for_long() {
     let bind = |behaviour| host.bind(&plugin, &format!(r#"{{"behaviour": "{behaviour}"}}"#), &Tables::default());
     let by_path = bind("by-path").expect("is accepted");
     let restarts = ["start-spin-far", "start-touch-far"].map(|name| (bind(name).expect("is accepted"), name));
-    let paths = ["/spin", "/eat", "/touch", "/recurse", "/trap", "/vast", "/edits", "/crlf", "/log"];
+    let paths = ["/spin", "/roots", "/eat", "/touch", "/recurse", "/trap", "/vast", "/edits", "/crlf", "/log"];
     let all = paths.iter().map(|path| (by_path.clone(), *path)).chain(restarts);
     for (binding, path) in all {
         let mut times: Vec<_> = (0..200)
@@ -118,6 +118,41 @@ fn no_misdeed_holds_its_thread_for_long() {
         println!("{path}: median {:?}, longest of 200 {:?}", times[100], times[199]);
         assert!(times[100] < Duration::from_millis(20), "{path}: {:?}", times[100]);
     }
+}
+
+/// Processor time, which its count of instructions would allow ten times as much of.
+#[test]
+fn a_guest_of_slow_instructions_is_stopped_by_its_time() {
+    let settings = Settings { http_instructions: 200_000_000, breaker: false, ..Settings::default() };
+    let host = Host::new(settings).expect("the engine starts");
+    let plugin = host.load(&guest("hostile")).expect("is a plugin");
+    let binding = host.bind(&plugin, r#"{"behaviour": "by-path"}"#, &Tables::default()).expect("is accepted");
+    let mut times: Vec<_> = (0..50)
+        .map(|_| {
+            let began = thread_time();
+            assert_eq!(asked(&binding, "/roots"), Err(Fault::Deadline));
+            thread_time() - began
+        })
+        .collect();
+    times.sort();
+    println!("median {:?}, longest of 50 {:?}", times[25], times[49]);
+    // By its instructions alone it would be a second. The clock is a thread too, which a busy machine may make wait.
+    assert!(times[25] < Duration::from_millis(50), "{:?}", times[25]);
+}
+
+#[test]
+fn what_guests_say_is_bounded_over_time_however_many_calls_there_are() {
+    let binding = hostile("log").expect("is accepted");
+    let captured = Captured::default();
+    let writer = captured.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let began = Instant::now();
+    tracing::subscriber::with_default(subscriber, || {
+        (0..10_000).for_each(|_| assert_eq!(asked(&binding, "/"), Ok(Action::Next)))
+    });
+    let bytes = captured.0.lock().expect("is not poisoned").len() as u64;
+    let most = (64 << 10) + began.elapsed().as_secs() * (4 << 10) + (4 << 10);
+    assert!((1 << 10..most).contains(&bytes), "{bytes} bytes of 10,000 calls");
 }
 
 #[test]
@@ -199,19 +234,22 @@ fn a_plan_has_limits_too() {
     assert!(matches!(refused("plan-silent"), BindError::Diagnostics(list) if list.len() == 1));
 }
 
+/// The log.
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("is not poisoned").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn a_flood_of_log_lines_is_cut_and_cannot_forge_one() {
-    #[derive(Clone, Default)]
-    struct Captured(Arc<Mutex<Vec<u8>>>);
-    impl std::io::Write for Captured {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("is not poisoned").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
     let captured = Captured::default();
     let writer = captured.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

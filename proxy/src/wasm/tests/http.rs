@@ -283,3 +283,21 @@ fn rules_that_decide_are_known_also_where_no_call_is_made() {
     assert_eq!(used((minute + 1) * 60), [1]);
     assert_eq!(used(minute * 60), [0u32; 0], "it has decided since");
 }
+
+#[test]
+fn what_is_asked_of_another_time_is_not_held_against_a_plugin() {
+    let host = Host::new(Settings::default()).expect("starts");
+    let plugin = host.load(&guest("hostile")).expect("is a plugin");
+    let binding = host.bind(&plugin, r#"{"behaviour": "edit-crlf"}"#, &Tables::default()).expect("is accepted");
+    let later = RequestFacts { now_ms: FACTS.now_ms + 86_400_000, ..FACTS };
+    let reason = |asked: Result<usize, Fault>| asked.err().map(|fault| fault.reason());
+    let previewed = || reason(binding.ask_on_response(&later, &get("/"), &get("/")).map(|edits| edits.len()));
+    let served = || reason(binding.on_response(&FACTS, &get("/"), &get("/")).map(|edits| edits.len()));
+    for _ in 0..100 {
+        assert_eq!(previewed(), Some("output"));
+    }
+    for _ in 0..20 {
+        assert_eq!(served(), Some("output"));
+    }
+    assert_eq!((served(), previewed()), (Some("resting"), Some("output")), "nor does that keep it from being asked");
+}

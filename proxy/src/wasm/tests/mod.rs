@@ -25,6 +25,7 @@ static HOST: LazyLock<Host> = LazyLock::new(|| {
         http_instructions: 50_000_000,
         start_instructions: 50_000_000,
         call_time: Duration::from_millis(500),
+        start_time: Duration::from_millis(500),
         breaker: false,
         ..Settings::default()
     };

@@ -193,7 +193,7 @@ fn a_fault_after_an_answer_is_a_fault_and_drops_the_instance() {
 
 #[test]
 fn what_the_thread_does_while_a_guest_waits_is_not_the_guests_time() {
-    // 10 ms are a call's; the four servers here take the thread for 50 ms each.
+    // 10 ms at most are a call's; the four servers here take the thread for 50 ms each.
     let host = Host::new(Settings { threads: 1, ..Settings::default() }).unwrap();
     let server = Server::new(|_| {
         Box::pin(async {

@@ -23,8 +23,9 @@ const SLACK_KIB: u64 = 48 << 10;
 const P99_MAX: Duration = Duration::from_secs(5);
 
 /// Host, path, and the status that comes of it.
-const MISDEEDS: [(&str, &str, u16); 11] = [
+const MISDEEDS: [(&str, &str, u16); 12] = [
     (OTHER_HOST, "/spin", 503),
+    (OTHER_HOST, "/roots", 503),
     (OTHER_HOST, "/eat", 503),
     (OTHER_HOST, "/touch", 503),
     (OTHER_HOST, "/recurse", 503),
