@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 
 use contract::api::{CheckReport, State, Who};
 
-use crate::pebble::{Pebble, set_up_with};
-use crate::process::CertService;
+use crate::pebble::{Pebble, Responder, set_up_with};
+use crate::process::{CertService, LISTEN};
 
 /// Tells the DNS server what to answer.
-fn dns(pebble: &Pebble, action: &str, body: &str) {
+pub fn dns(pebble: &Pebble, action: &str, body: &str) {
     let mut stream = TcpStream::connect(("127.0.0.1", pebble.dns_management)).unwrap();
     let head = format!("POST /{action} HTTP/1.1\r\nHost: dns\r\nConnection: close\r\n");
     write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
@@ -26,7 +26,7 @@ fn check(service: &CertService, name: &str) -> CheckReport {
 }
 
 /// Orders that the CA has taken, by its own log: a request that it refuses for its nonce is none.
-fn orders(service: &CertService) -> usize {
+pub fn orders(service: &CertService) -> usize {
     let log = std::fs::read_to_string(service.path("pebble.log")).unwrap();
     log.matches("Added order").count()
 }
@@ -94,4 +94,36 @@ fn a_check_says_what_is_wrong_and_asks_no_ca() {
     assert_eq!((unknown.status, unknown.json()["code"].as_str()), (404, Some("unknown_domain")));
     let unknown = service.call("POST", "/v1/domains/good.example:polish", None, "");
     assert_eq!((unknown.status, unknown.json()["code"].as_str()), (404, Some("unknown_path")));
+}
+
+#[test]
+fn a_name_that_leads_elsewhere_by_cname_and_a_port_that_nobody_serves_are_told_apart() {
+    let mut service = CertService::new("");
+    let pebble = Pebble::start(service.folder.path(), "");
+    let ours = "addresses = [\"127.0.0.1\", \"127.0.0.3\"]\ncnames = [\"edge.saas.example\"]";
+    service.configure(LISTEN, &pebble.issuer("").replace("addresses = [\"127.0.0.1\"]", ours));
+    service.start();
+    let _responder = Responder::edge(pebble.http_port, &service);
+    for (name, target) in [("other.shop.example", "parking.example"), ("right.example", "edge.saas.example")] {
+        dns(&pebble, "set-cname", &format!(r#"{{"host": "{name}.", "target": "{target}."}}"#));
+    }
+    dns(&pebble, "add-a", r#"{"host": "parking.example.", "addresses": ["198.51.100.9"]}"#);
+    // Nobody takes connections there.
+    dns(&pebble, "add-a", r#"{"host": "closed.example.", "addresses": ["127.0.0.3"]}"#);
+    for name in ["other.shop.example", "closed.example", "right.example"] {
+        assert_eq!(service.put(name, "").status, 201);
+    }
+    let domain = service.wait("other.shop.example", |domain| domain.code == "wrong_address");
+    assert_eq!((domain.state, domain.who), (State::ActionNeeded, Who::Customer));
+    let step = domain.steps.iter().find(|step| step.id == "dns").unwrap();
+    assert!(step.says.contains("198.51.100.9"), "{step:?}");
+    assert!(step.fix.as_ref().unwrap().contains("edge.saas.example"), "{step:?}");
+
+    let domain = service.wait("closed.example", |domain| domain.code == "port_80_unreachable");
+    assert_eq!((domain.state, domain.who), (State::ActionNeeded, Who::Operator), "the address is ours: {domain:?}");
+    let step = |id: &str| domain.steps.iter().find(|step| step.id == id).unwrap();
+    assert_eq!((step("dns").code.as_str(), step("http").ok), ("points_here", Some(false)));
+    assert!(step("http").says.contains("127.0.0.3"), "{domain:?}");
+    service.wait_live("right.example");
+    assert_eq!(orders(&service), 1);
 }
