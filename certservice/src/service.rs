@@ -88,7 +88,8 @@ impl Service {
             senders.push(Sender::open(store.clone(), webhook, holder.clone()).await?);
         }
         let planner = Planner::default();
-        let plan = Plan { pace, concurrency: config.issuance.concurrency, limits: limits.clone(), holder };
+        let first_visits = config.domains.first_visits;
+        let plan = Plan { pace, concurrency, limits: limits.clone(), first_visits, holder };
         let runner = Runner::new(store.clone(), hands, metrics.clone(), plan, planner.clone());
         let rules = Rules {
             issuers: names,
@@ -96,6 +97,7 @@ impl Service {
             wildcards,
             names_max: config.domains.names_per_registered_domain_max,
             www: config.domains.www,
+            order: config.domains.order,
         };
         let api = Api {
             store,
@@ -115,6 +117,7 @@ impl Service {
             progress: Progress::default(),
             checks,
             limits,
+            first_visits,
             ms_per_order,
             wake: Arc::new(Wake::new()),
             hands: runner.hands(),

@@ -102,7 +102,7 @@ pub fn run(config: Config, mut successor: Option<Successor>) -> Result<(), Serve
             misses: misses.clone(),
             policy: config.names.clone(),
         };
-        let timeouts = Timeouts { handshake: tls.handshake_timeout, load: tls.load_timeout };
+        let timeouts = Timeouts { handshake: tls.handshake_timeout, load: tls.load_timeout, order: tls.order_timeout };
         Terminator::new(sources, tickets.clone(), timeouts).map_err(|error| ServeError::Tls(error.to_string()))
     };
     let current = control.current();

@@ -34,12 +34,27 @@ pub struct PutDomain {
     /// What kind of certificate, as the CA calls it, such as `shortlived`; empty: the issuer's own. Default: as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// Whether a certificate is ordered at once, or when the first visitor comes. Default: as it is, and for a new domain as
+    /// the boot file says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderWhen>,
     /// After all others: one of a large import. Default: no.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bulk: bool,
     /// With `www.` of a registered domain, and with the registered domain of a `www.`. Default: as the boot file says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub www: Option<bool>,
+}
+
+/// When the first certificate of a domain is ordered. Later ones replace it by the clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum OrderWhen {
+    #[default]
+    Now,
+    /// When a visitor's handshake asks for it.
+    FirstVisit,
 }
 
 /// Body of `POST /v1/domains/{name}:revoke`. All fields may be left out.
@@ -88,6 +103,9 @@ pub struct Domain {
     /// Which kind of certificate it wants of a CA; absent where its issuer decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// When its first certificate is ordered.
+    #[serde(default)]
+    pub order: OrderWhen,
     /// Why the last order did not go to those that are preferred.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<PassedOver>,

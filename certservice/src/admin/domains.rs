@@ -7,7 +7,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use contract::Hostname;
-use contract::api::{Domain, DomainPage, PutDomain, State as DomainState};
+use contract::api::{Domain, DomainPage, OrderWhen, PutDomain, State as DomainState};
 use contract::journal::Detail;
 use http::header::IF_NONE_MATCH;
 use http::{HeaderMap, StatusCode};
@@ -18,7 +18,7 @@ use super::access::Caller;
 use super::body::{self, to_the_end};
 use super::problem::ApiError;
 use super::verbs::first_order;
-use super::{Api, BODY_BYTES_MAX};
+use super::{Api, BODY_BYTES_MAX, visits};
 use crate::config::is_tenant;
 use crate::intake::{self, Wanted};
 use crate::order::Job;
@@ -36,11 +36,14 @@ pub(super) async fn put(
     request: axum::extract::Request,
 ) -> Result<Response, ApiError> {
     let only_new = only_new(request.headers())?;
-    let body: PutDomain =
-        json_body(request, "it may be empty or have `tenant`, `issuer`, `issuers`, `profile`, `bulk` and `www`")
-            .await?;
+    let body: PutDomain = json_body(
+        request,
+        "it may be empty or have `tenant`, `issuer`, `issuers`, `profile`, `order`, `bulk` and `www`",
+    )
+    .await?;
     let to_tenant = caller.tenant().is_some() || body.tenant.is_some();
     let to_profile = body.profile.is_some();
+    let to_order = body.order.is_some();
     let to_issuers = body.issuer.is_some() || body.issuers.is_some();
     let wanted = Wanted {
         name,
@@ -49,6 +52,7 @@ pub(super) async fn put(
         issuers: body.issuers,
         profile: body.profile,
         www: body.www,
+        order: body.order,
     };
     let entry = api.rules.admit(caller.tenant(), wanted)?;
     if let Some(profile) = &entry.profile {
@@ -65,6 +69,7 @@ pub(super) async fn put(
             if let Some(twin) = jobs.next() {
                 register_twin(&api, &caller, &entry.tenant, &twin).await?;
             }
+            tell_edges(&api, entry.order).await?;
             api.wake.notify_one();
             Ok((StatusCode::CREATED, Json(api.links.with(domain))).into_response())
         }
@@ -83,6 +88,10 @@ pub(super) async fn put(
             };
             let domain = match to_profile && entry.profile != domain.profile {
                 true => wish(&api, &caller, domain, Wish::Profile(entry.profile.as_deref())).await?,
+                false => domain,
+            };
+            let domain = match to_order && entry.order != domain.order {
+                true => order_when(&api, &caller, domain, entry.order).await?,
                 false => domain,
             };
             if let Some(twin) = jobs.next() {
@@ -142,6 +151,26 @@ async fn wish(api: &Api, caller: &Caller, domain: Domain, wish: Wish<'_>) -> Res
     })
 }
 
+/// When its first certificate is ordered, from now on.
+async fn order_when(api: &Api, caller: &Caller, domain: Domain, when: OrderWhen) -> Result<Domain, ApiError> {
+    let first = first_order(&domain, clock::now()).when(when);
+    if !api.store.order_when(&domain.name, when, &first, &caller.actor()).await? {
+        return Err(unknown_domain(&domain.name));
+    }
+    tracing::info!(domain = %domain.name, ?when, "a domain's first order has another time");
+    tell_edges(api, when).await?;
+    api.wake.notify_one();
+    api.store.domain(&domain.name).await?.ok_or_else(|| unknown_domain(&domain.name))
+}
+
+/// Of names that are there before their certificates.
+async fn tell_edges(api: &Api, order: OrderWhen) -> Result<(), ApiError> {
+    if order == OrderWhen::FirstVisit {
+        api.notify.changes(api.store.changes_head().await?).await;
+    }
+    Ok(())
+}
+
 /// A domain that was refused for good gets another order when an operator asks for it.
 async fn lift(api: &Api, caller: &Caller, domain: Domain) -> Result<Domain, ApiError> {
     if domain.state != DomainState::Blocked || caller.tenant().is_some() {
@@ -163,7 +192,8 @@ pub(super) async fn get(
     let domain = api.store.domain(&name).await?;
     // Somebody else's domain looks like none.
     let domain = domain.filter(|domain| caller.tenant().is_none_or(|tenant| tenant == domain.tenant));
-    domain.map(|domain| Json(api.links.with(domain))).ok_or_else(|| unknown_domain(&name))
+    let domain = visits::shown(&api, domain.ok_or_else(|| unknown_domain(&name))?).await?;
+    Ok(Json(api.links.with(domain)))
 }
 
 /// Off-boards a domain.

@@ -8,14 +8,10 @@ use contract::signed::{Payload, sign};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
-use super::Api;
 use super::domains::{hostname, unknown_domain};
 use super::problem::ApiError;
+use super::{Api, visits};
 use crate::{challenge, clock};
-
-/// When an edge is told to ask again for a certificate that is not there yet.
-const RETRY_SECONDS_MIN: u64 = 2;
-const RETRY_SECONDS_MAX: u64 = 60;
 
 pub(super) async fn bundle(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Response, ApiError> {
     let name = hostname(&name)?;
@@ -23,11 +19,7 @@ pub(super) async fn bundle(State(api): State<Arc<Api>>, Path(name): Path<String>
     let Some(bundle) = api.store.bundle(&name).await? else {
         let domain = api.store.domain(&name).await?.ok_or_else(|| unknown_domain(&name))?;
         // An edge asks because somebody has come.
-        api.store.hurry(&name).await?;
-        let says = format!("{name} has no certificate yet ({}): {}", domain.code, domain.says);
-        let retry = domain.next_check_at.unwrap_or(0).saturating_sub(now).clamp(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX);
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        return Err(ApiError::new(status, "not_issued", "Not issued yet", says).retry_after(retry));
+        return Err(visits::visited(&api, domain, now).await?);
     };
     let token = signed(&api, &bundle)?;
     api.notify.refill(bundle, token.clone(), now);

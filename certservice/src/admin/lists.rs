@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use contract::api::DomainList;
+use contract::api::{DomainList, OrderWhen};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
@@ -44,6 +44,7 @@ pub(super) struct Others {
     tenant: Option<String>,
     issuer: Option<String>,
     www: Option<bool>,
+    order: Option<OrderWhen>,
 }
 
 pub(super) async fn post(
@@ -59,6 +60,7 @@ pub(super) async fn post(
         tenant: others.tenant,
         issuer: others.issuer,
         www: others.www,
+        order: others.order,
         issuers: None,
         profile: None,
     };

@@ -20,6 +20,7 @@ mod progress;
 mod rewrap;
 mod routes;
 mod verbs;
+mod visits;
 mod webhooks;
 
 use std::collections::{HashMap, HashSet};
@@ -38,7 +39,7 @@ pub use self::page::Links;
 pub use self::progress::Progress;
 pub use self::routes::openapi;
 use self::routes::routes;
-use crate::budget::Limits;
+use crate::budget::{Limit, Limits};
 use crate::config::{ClientCertificate, Token};
 use crate::doctor::Doctor;
 use crate::intake::Rules;
@@ -73,6 +74,8 @@ pub struct Api {
     pub hands: Arc<Hands>,
     /// By issuer.
     pub limits: HashMap<String, Limits>,
+    /// Orders that first visits may bring, of one tenant; `None` is no limit.
+    pub first_visits: Option<Limit>,
     /// By issuer: how long an order takes at best where many are under way.
     pub ms_per_order: HashMap<String, u64>,
     /// Whether we are about to stop: who listens for events is told to come back.

@@ -13,8 +13,8 @@ use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRE
 use http::{HeaderName, StatusCode};
 use ring::hmac;
 
-use super::Api;
 use super::problem::ApiError;
+use super::{Api, visits};
 use crate::clock;
 
 /// So much of the HMAC is in the link.
@@ -67,7 +67,7 @@ pub(super) async fn get(
     let unknown = || ApiError::new(StatusCode::NOT_FOUND, "unknown_path", "Unknown path", "there is no such page");
     // Without the key nobody learns which domains there are.
     let name = Hostname::parse_domain(&name).ok().filter(|name| api.links.fits(name, &key)).ok_or_else(unknown)?;
-    let domain = api.store.domain(&name).await?.ok_or_else(unknown)?;
+    let domain = visits::shown(&api, api.store.domain(&name).await?.ok_or_else(unknown)?).await?;
     Ok((HEADERS, html(&domain, clock::now())).into_response())
 }
 

@@ -95,13 +95,14 @@ fn domain_routes() -> Vec<Route> {
             .query("tenant", tenant(), "for lines without one")
             .query("issuer", json!({"type": "string"}), "for lines without one")
             .query("www", json!({"type": "boolean"}), "for lines without it")
+            .query("order", json!({"enum": ["now", "first_visit"]}), "for lines without it")
             .header(
                 "Idempotency-Key",
                 json!({"type": "string", "pattern": "^[!-~]{1,64}$"}),
                 "the same list again is not another one",
             )
-            .takes_text("text/csv", "name[,tenant[,issuer]] a line")
-            .takes_text("application/x-ndjson", "an object with `name`, `tenant`, `issuer`, `www` a line")
+            .takes_text("text/csv", "name[,tenant[,issuer[,order]]] a line")
+            .takes_text("application/x-ndjson", "an object with `name`, `tenant`, `issuer`, `www`, `order` a line")
             .json::<DomainList>(200)
             .json::<DomainList>(202)
             .errors(&[400, 408, 413, 415]),

@@ -16,9 +16,12 @@ pub enum Name {
     CertificatesPerSet,
     FailuresPerName,
     ConsecutiveFailures,
+    /// Orders that a first visit brought, of a tenant. Ours: no CA counts them.
+    FirstVisits,
 }
 
 impl Name {
+    /// What CAs count.
     pub const ALL: [Self; 5] = [
         Self::Orders,
         Self::CertificatesPerDomain,
@@ -34,6 +37,7 @@ impl Name {
             Self::CertificatesPerSet => "certificates_per_set",
             Self::FailuresPerName => "failures_per_name",
             Self::ConsecutiveFailures => "consecutive_failures",
+            Self::FirstVisits => "first_visits",
         }
     }
 }
@@ -82,13 +86,14 @@ impl Limits {
             Name::CertificatesPerSet => self.certificates_per_set,
             Name::FailuresPerName => self.failures_per_name,
             Name::ConsecutiveFailures => self.consecutive_failures,
+            Name::FirstVisits => None,
         }
     }
 
     /// What the CA counts by, for a domain.
     pub fn scope(name: Name, domain: &Hostname) -> String {
         match name {
-            Name::Orders => String::new(),
+            Name::Orders | Name::FirstVisits => String::new(),
             Name::CertificatesPerDomain => registered_domain(domain).to_owned(),
             Name::CertificatesPerSet | Name::FailuresPerName | Name::ConsecutiveFailures => domain.to_string(),
         }

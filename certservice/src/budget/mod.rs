@@ -29,6 +29,13 @@ pub struct Spend {
     pub how: How,
 }
 
+impl Spend {
+    /// Of an order that a tenant's domain gets for its first visitor.
+    pub fn first_visit(tenant: &str, limit: Limit, how: How) -> Self {
+        Self { name: Name::FirstVisits, scope: tenant.to_owned(), limit, how }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// One must be there and is taken.
@@ -60,6 +67,12 @@ impl Shortage {
     }
 
     pub fn says(&self) -> String {
+        if self.name == Name::FirstVisits {
+            return format!(
+                "tenant `{}` has had its {} orders an hour for first visits (domains.first_visits_per_hour_max)",
+                self.scope, self.limit.count
+            );
+        }
         let of = match self.is_of_issuer() {
             true => "this account".to_owned(),
             false => self.scope.clone(),

@@ -10,7 +10,8 @@ use contract::document::{Document, in_order, pointer};
 use contract::tickets::TICKET_LIFETIME_SECONDS_MAX;
 use zeroize::Zeroizing;
 
-use super::file::{File, IssuanceTable, RedisTable, TicketsTable, UrlTable};
+use super::file::{File, RedisTable, TicketsTable, UrlTable};
+use super::file_orders::{IssuanceTable, OrderWord};
 use super::*;
 use crate::tickets::Pace;
 
@@ -28,6 +29,14 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
         names_per_registered_domain_max: file.domains.names_per_registered_domain_max.into(),
         www: file.domains.www,
         issuers: check.preferred(&file.domains, &file.issuers),
+        order: match file.domains.order {
+            OrderWord::Now => OrderWhen::Now,
+            OrderWord::FirstVisit => OrderWhen::FirstVisit,
+        },
+        first_visits: match file.domains.first_visits_per_hour_max {
+            0 => None,
+            count => Some(Limit::new(count.into(), 3600)),
+        },
     };
     let issuance = check.issuance(&file.issuance);
     let precheck = check.precheck(&file.precheck);

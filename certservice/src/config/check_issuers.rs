@@ -6,7 +6,8 @@ use contract::document::pointer;
 use contract::{ChallengeKind, Hostname};
 
 use super::check::{Check, is_tenant};
-use super::file::{ChallengeWord, DomainsTable, IssuerTable, KindWord, LimitTable, PrecheckTable};
+use super::file::{ChallengeWord, IssuerTable, KindWord, LimitTable, PrecheckTable};
+use super::file_orders::DomainsTable;
 use super::{Acme, Eab, Issuer, IssuerKind, Precheck, Secret};
 use crate::budget::{Limit, Limits};
 use crate::precheck::Targets;

@@ -7,6 +7,7 @@ mod check_edges;
 mod check_issuers;
 mod check_webhooks;
 pub mod file;
+pub mod file_orders;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use contract::ChallengeKind;
-use contract::api::Fault;
+use contract::api::{Fault, OrderWhen};
 use contract::document::Document;
 use contract::sealed::Recipient;
 use zeroize::Zeroizing;
@@ -226,6 +227,9 @@ pub struct Domains {
     pub www: bool,
     /// In order of preference; never empty.
     pub issuers: Vec<String>,
+    pub order: OrderWhen,
+    /// Of one tenant; `None` is no limit.
+    pub first_visits: Option<Limit>,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,7 @@
 //! One line of a list. Pure.
 
+use contract::api::OrderWhen;
+
 use super::{Entry, Refusal, Rules, Wanted};
 
 /// Longest line that is read.
@@ -7,7 +9,7 @@ pub const LINE_BYTES_MAX: usize = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// `name[,tenant[,issuer]]`, with or without a first line that says so.
+    /// `name[,tenant[,issuer[,order]]]`, with or without a first line that says so.
     Csv,
     /// One JSON object a line.
     Ndjson,
@@ -68,6 +70,7 @@ impl Format {
             tenant: wanted.tenant.or_else(|| others.tenant.clone()),
             issuer: wanted.issuer.or_else(|| others.issuer.clone().filter(|_| wanted.issuers.is_none())),
             www: wanted.www.or(others.www),
+            order: wanted.order.or(others.order),
             ..wanted
         };
         match rules.admit(own, wanted) {
@@ -82,9 +85,20 @@ fn csv(text: &str) -> Result<Wanted, String> {
     let cells: Vec<&str> = text.split(',').map(|cell| unquoted(cell.trim())).collect();
     let cell = |at: usize| cells.get(at).filter(|cell| !cell.is_empty()).map(|cell| (*cell).to_owned());
     match cells.len() {
-        1..=3 => Ok(Wanted { name: cells[0].to_owned(), tenant: cell(1), issuer: cell(2), ..Wanted::default() }),
-        more => Err(format!("the line has {more} columns; it takes name[,tenant[,issuer]]")),
+        1..=4 => {
+            let is_heading = cells[0].eq_ignore_ascii_case("name");
+            let order = cell(3).filter(|_| !is_heading).map(|word| order(&word)).transpose()?;
+            Ok(Wanted { name: cells[0].to_owned(), tenant: cell(1), issuer: cell(2), order, ..Wanted::default() })
+        }
+        more => Err(format!("the line has {more} columns; it takes name[,tenant[,issuer[,order]]]")),
     }
+}
+
+fn order(word: &str) -> Result<OrderWhen, String> {
+    serde_json::from_value(word.into()).map_err(|_| {
+        let shown: String = word.chars().take(64).collect();
+        format!("order is `{shown}`; it takes now or first_visit")
+    })
 }
 
 fn unquoted(cell: &str) -> &str {
@@ -102,6 +116,7 @@ mod tests {
             wildcards: Vec::new(),
             names_max: 0,
             www: false,
+            order: OrderWhen::Now,
         };
         let others = Wanted { tenant: Some("given".into()), ..Wanted::default() };
         format.read(text, number, &rules, None, &others)
@@ -146,7 +161,10 @@ mod tests {
         let long = |bytes: usize| "a".repeat(bytes);
         assert!(refused(Format::Csv, &long(LINE_BYTES_MAX + 1)).says.contains("4096 bytes"));
         assert_eq!(refused(Format::Csv, &long(LINE_BYTES_MAX)).code, "invalid_name");
-        assert!(refused(Format::Csv, "a,b,c,d").says.contains("4 columns"));
+        assert!(refused(Format::Csv, "a,b,c,d,e").says.contains("5 columns"));
+        assert!(
+            refused(Format::Csv, "a.example,,,later").says.contains("order is `later`; it takes now or first_visit")
+        );
         assert_eq!(refused(Format::Csv, "co.uk").code, "public_suffix");
         assert!(refused(Format::Ndjson, r#"{"name": "a.example", "tenat": "x"}"#).says.contains("tenat"));
         assert_eq!(refused(Format::Ndjson, "a.example").code, "invalid_line");

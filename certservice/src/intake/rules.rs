@@ -1,6 +1,7 @@
 //! What may be registered, by whom, and with which issuer. Pure, and the same for a request and for a line of a list.
 
 use contract::Hostname;
+use contract::api::OrderWhen;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::registered_domain;
@@ -22,6 +23,8 @@ pub struct Rules {
     pub names_max: u64,
     /// `www.` comes with its parent, and the parent with it, where nobody says otherwise.
     pub www: bool,
+    /// When the first order leaves, where nobody says otherwise.
+    pub order: OrderWhen,
 }
 
 /// What somebody asks for.
@@ -39,6 +42,8 @@ pub struct Wanted {
     pub profile: Option<String>,
     #[serde(default)]
     pub www: Option<bool>,
+    #[serde(default)]
+    pub order: Option<OrderWhen>,
 }
 
 /// A domain as it is registered, and the one that comes with it.
@@ -53,6 +58,8 @@ pub struct Entry {
     pub issuers: Vec<String>,
     /// What kind of certificate; its issuer's own where it has none.
     pub profile: Option<String>,
+    /// When the first order leaves.
+    pub order: OrderWhen,
 }
 
 /// Why not. `code` is stable.
@@ -101,7 +108,8 @@ impl Rules {
             return Err(refused("no_wildcards", says));
         }
         let twin = if wanted.www.unwrap_or(self.www) { twin(&name) } else { None };
-        Ok(Entry { name, twin, tenant, issuer, issuers, profile })
+        let order = wanted.order.unwrap_or(self.order);
+        Ok(Entry { name, twin, tenant, issuer, issuers, profile, order })
     }
 
     /// The same for a certificate that somebody brings along: no issuer is asked for anything.
@@ -152,7 +160,7 @@ impl Entry {
                 if bulk {
                     job.lane = Lane::Bulk;
                 }
-                job
+                job.when(self.order)
             })
             .collect()
     }
@@ -192,7 +200,14 @@ mod tests {
 
     fn rules() -> Rules {
         let issuers = vec!["first".to_owned(), "second".to_owned()];
-        Rules { preferred: issuers.clone(), wildcards: vec!["second".into()], issuers, names_max: 100, www: false }
+        Rules {
+            preferred: issuers.clone(),
+            wildcards: vec!["second".into()],
+            issuers,
+            names_max: 100,
+            www: false,
+            order: OrderWhen::Now,
+        }
     }
 
     fn wanted(name: &str) -> Wanted {

@@ -20,6 +20,10 @@ pub struct Metrics {
     pub passed_over: IntCounterVec,
     /// From registration or renewal to the stored certificate.
     pub issuance_seconds: Histogram,
+    /// Visits to domains that wait for one, and what came of those that brought an order.
+    pub first_visits: IntCounterVec,
+    /// From the visit that brought an order to the stored certificate.
+    pub first_visit_seconds: Histogram,
     /// By route pattern and status.
     pub requests: IntCounterVec,
     /// By operation.
@@ -70,6 +74,18 @@ impl Metrics {
                 &["issuer", "code"],
             )?,
             issuance_seconds: Histogram::with_opts(seconds.buckets(buckets))?,
+            first_visits: counter(
+                "latchkey_certservice_first_visits_total",
+                "Visits to domains that wait for one: `ordered`, `limit_reached`, `covered`; of the orders `issued`, `failed`",
+                &["result"],
+            )?,
+            first_visit_seconds: Histogram::with_opts(
+                HistogramOpts::new(
+                    "latchkey_certservice_first_visit_seconds",
+                    "Time from the visit that brought an order to the stored certificate",
+                )
+                .buckets(vec![0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 15.0, 30.0, 60.0, 300.0]),
+            )?,
             requests: counter(
                 "latchkey_certservice_http_requests_total",
                 "API requests, by route and status",
@@ -142,6 +158,11 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.passed_over.clone()))?;
         metrics.registry.register(Box::new(metrics.closed_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.issuance_seconds.clone()))?;
+        for result in ["ordered", "limit_reached", "covered", "issued", "failed"] {
+            metrics.first_visits.with_label_values(&[result]);
+        }
+        metrics.registry.register(Box::new(metrics.first_visits.clone()))?;
+        metrics.registry.register(Box::new(metrics.first_visit_seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.redis_errors.clone()))?;
         metrics.registry.register(Box::new(metrics.tls_files_unusable.clone()))?;

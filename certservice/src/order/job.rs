@@ -65,6 +65,9 @@ pub struct Job {
     /// What the last look at the domain found.
     #[serde(default)]
     pub checks: Vec<DomainStep>,
+    /// Unix seconds; when the visitor came that it waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visited_at: Option<u64>,
     /// Unix seconds; when an order left last although the look found a fault.
     #[serde(default)]
     pub doubted_at: u64,
@@ -87,6 +90,8 @@ pub struct First {
 pub enum Step {
     /// No order yet; the domain is to be looked at.
     Queued,
+    /// No order before a visitor comes. The domain is looked at until nothing is wrong with it, to tell its owner.
+    Awaited,
     /// It was looked at; the CA's limits, or the CA, make it wait.
     InLine { checked_at: u64 },
     /// What the order takes from the CA's limits is taken; the CA may or may not have it.
@@ -109,6 +114,8 @@ pub enum Step {
     Issued { bundle: Box<Bundle>, facts: Box<Facts> },
     /// The other end: refused for good; the job is removed.
     Stopped,
+    /// Looked at, and all is well: the job is removed, and the visitor brings another.
+    Parked,
 }
 
 /// Who goes first where not all can go.
@@ -281,6 +288,7 @@ impl Job {
             step: Step::Queued,
             answers: Vec::new(),
             checks: Vec::new(),
+            visited_at: None,
             doubted_at: 0,
             first: None,
             status,
@@ -305,7 +313,7 @@ impl Job {
 
     pub fn stage(&self) -> Stage {
         match self.step {
-            Step::Queued => Stage::ToCheck,
+            Step::Queued | Step::Awaited => Stage::ToCheck,
             Step::InLine { .. } => Stage::InLine,
             _ => Stage::UnderWay,
         }
@@ -315,7 +323,7 @@ impl Job {
     pub fn place(&self) -> u64 {
         match (self.stage(), self.lane) {
             (Stage::InLine, Lane::Renewal) => self.deadline,
-            (Stage::InLine, _) => self.created_at,
+            (Stage::InLine, _) => self.visited_at.unwrap_or(self.created_at),
             _ => self.due_at,
         }
     }
@@ -349,6 +357,7 @@ impl Step {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Queued => "queued",
+            Self::Awaited => "awaited",
             Self::InLine { .. } => "in_line",
             Self::Ordering => "ordering",
             Self::Ordered { .. } => "ordered",
@@ -360,6 +369,7 @@ impl Step {
             Self::Finalizing { .. } => "finalizing",
             Self::Issued { .. } => "issued",
             Self::Stopped => "stopped",
+            Self::Parked => "parked",
         }
     }
 }

@@ -1,17 +1,17 @@
 //! The order machine: pure, so that every crash point is a unit test.
 
-use contract::api::{State, Who};
+use contract::api::{DomainStep, State, Who};
 use contract::{Bundle, ChallengeKind};
 
 use super::job::{Event, First, Held, Job, Stage, Status, Step, Task};
-use super::prefer;
 use super::steps::steps;
+use super::{prefer, visit};
 use crate::issue::{Facts, Failure, OrderState, Then};
 use crate::precheck::Report;
 
 /// Looks at a validation or a certificate in the making before the order is given up.
 const POLLS_MAX: u32 = 120;
-const POLL_SECONDS_MAX: u64 = 15;
+pub const POLL_SECONDS_MAX: u64 = 15;
 /// Until a renewal that the CA refused for good is tried again all the same.
 const REFUSED_RENEWAL_SECONDS: u64 = 24 * 3600;
 
@@ -58,6 +58,7 @@ fn on(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
             let stale = now > checked_at + CHECKED_SECONDS_MAX;
             if stale { (job, vec![Task::Check]) } else { ordering(job) }
         }
+        (Step::Awaited, Event::Checked(report)) => visit::looked_at(job, &report, now, pace),
         (Step::Queued | Step::InLine { .. }, Event::Checked(report)) => checked(job, &report, now, pace),
         (Step::Queued | Step::InLine { .. }, Event::Held(held)) => wait_in_line(job, held, now, pace),
         (Step::Ordering, Event::Ordered(Some(order))) => {
@@ -121,7 +122,7 @@ fn on(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
 /// What a step does when its time comes, whether it was interrupted or waits.
 fn resumed(job: Job) -> (Job, Vec<Task>) {
     let tasks = match &job.step {
-        Step::Queued | Step::InLine { .. } => vec![Task::Check],
+        Step::Queued | Step::Awaited | Step::InLine { .. } => vec![Task::Check],
         Step::Ordering => vec![Task::Order],
         Step::Ordered { order } | Step::Validating { order, .. } => vec![Task::Look { order: order.clone() }],
         Step::Presenting { .. } => vec![Task::Present(job.answers.clone())],
@@ -129,7 +130,7 @@ fn resumed(job: Job) -> (Job, Vec<Task>) {
         Step::Ready { .. } => vec![Task::MakeKey],
         Step::Keyed { order, key } => vec![Task::Finalize { order: order.clone(), key: key.clone() }],
         Step::Finalizing { order, key, .. } => vec![Task::Fetch { order: order.clone(), key: key.clone() }],
-        Step::Issued { .. } | Step::Stopped => vec![],
+        Step::Issued { .. } | Step::Stopped | Step::Parked => vec![],
     };
     (job, tasks)
 }
@@ -144,9 +145,15 @@ fn checked(mut job: Job, report: &Report, now: u64, pace: &Pace) -> (Job, Vec<Ta
     if report.doubtful && now >= doubted_at + DOUBT_SECONDS {
         return ordering(Job { doubted_at: now, ..job });
     }
+    // Whoever came did not come here: this was not the visit that it waits for.
+    let step = if job.visited_at.is_some() { Step::Awaited } else { job.step };
+    let fault = fault_found(fault);
+    failed(Job { step, ..job }, fault, now, pace)
+}
+
+pub(super) fn fault_found(fault: &DomainStep) -> Failure {
     let then = Then::Retry { after: 0 };
-    let failure = Failure::new(fault.code.clone(), fault.says.clone(), State::ActionNeeded, fault.who, then);
-    failed(job, failure, now, pace)
+    Failure::new(fault.code.clone(), fault.says.clone(), State::ActionNeeded, fault.who, then)
 }
 
 /// The order is about to leave; the caller stores this together with what it takes from the CA's limits.
@@ -222,7 +229,7 @@ fn wait(job: Job, polls: u32, now: u64, pace: &Pace, step: impl FnOnce(u32) -> S
     (Job { step: step(polls + 1), due_at, ..job }, vec![])
 }
 
-fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
+pub(super) fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
     // Nobody waits for the second certificate: the first is served, and the next renewal tries again.
     if let Some(first) = job.first.take() {
         let withdraw = (!job.answers.is_empty()).then(|| Task::Withdraw(std::mem::take(&mut job.answers)));
@@ -275,7 +282,8 @@ fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (Job, Vec<Ta
 /// don't come back together.
 fn pause_seconds(job: &Job, pace: &Pace) -> u64 {
     let doublings = job.failures.saturating_sub(1).min(32);
-    let pause = pace.retry_seconds_min.saturating_mul(1 << doublings).min(pace.retry_seconds_max);
+    let most = if job.step == Step::Awaited { visit::LOOK_SECONDS_MAX } else { pace.retry_seconds_max };
+    let pause = pace.retry_seconds_min.saturating_mul(1 << doublings).min(most);
     let digest = contract::bundle::sha256(format!("{} {}", job.domain, job.failures).as_bytes());
     pause + pause * u64::from(digest[0]) / 1024
 }

@@ -10,6 +10,8 @@ mod machine;
 mod prefer;
 mod runner;
 mod steps;
+mod tell;
+mod visit;
 #[cfg(test)]
 mod tests;
 
@@ -17,5 +19,6 @@ pub use self::act::Hands;
 pub use self::ari::run as ask_windows;
 pub use self::gate::PAUSE_SECONDS_MAX;
 pub use self::job::{Event, Held, Job, Lane, SealedKey, Stage, Status, Step, Task};
-pub use self::machine::{Pace, next};
+pub use self::machine::{POLL_SECONDS_MAX, Pace, next};
 pub use self::runner::{Plan, Recorded, Runner};
+pub use self::visit::{AWAITED, LOOK_AGAIN_SECONDS};

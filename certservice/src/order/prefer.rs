@@ -22,10 +22,11 @@ pub(super) struct Choice {
 }
 
 /// `held` says why an issuer takes no order now. `None` for an order that stays where it is: it has no other issuer, or a
-/// first certificate of this one.
+/// first certificate of this one, or nobody is asked yet.
 pub(super) fn choose(job: &Job, pace: &Pace, now: u64, held: impl Fn(&str) -> Option<Held>) -> Option<Choice> {
     let candidates = candidates(job, pace);
-    if job.first.is_some() || candidates.is_empty() || *candidates == [job.issuer.as_str()] {
+    if job.first.is_some() || job.step == Step::Awaited || candidates.is_empty() || *candidates == [job.issuer.as_str()]
+    {
         return None;
     }
     let reason = |issuer: &String| match job.refused.iter().find(|r| r.issuer == *issuer && r.until > now) {

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use contract::api::PassedOver;
 use contract::{Bundle, Hostname};
 use tokio::sync::Notify as Wake;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -14,7 +13,7 @@ use super::gate::{Gate, Verdict};
 use super::job::{Event, Held, Job, Stage, Step, Task};
 use super::machine::{Pace, next};
 use super::prefer::{self, Choice};
-use crate::budget::{Limits, Spend};
+use crate::budget::{Limit, Limits};
 use crate::clock;
 use crate::issue::{Facts, Failure};
 use crate::observe::Metrics;
@@ -45,17 +44,19 @@ pub struct Plan {
     pub concurrency: u32,
     /// By issuer.
     pub limits: HashMap<String, Limits>,
+    /// Orders that first visits may bring, of one tenant; `None` is no limit.
+    pub first_visits: Option<Limit>,
     /// This instance, unlike any other on the store.
     pub holder: String,
 }
 
 #[derive(Clone)]
 pub struct Runner {
-    store: Store,
+    pub(super) store: Store,
     hands: Arc<Hands>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     gate: Arc<Gate>,
-    plan: Arc<Plan>,
+    pub(super) plan: Arc<Plan>,
     planner: Planner,
 }
 
@@ -235,11 +236,12 @@ impl Runner {
         }
         let change = match &job.step {
             Step::Issued { bundle, facts } => Some(self.finish(&stored, &job, bundle, facts, now).await?),
-            Step::Stopped => self.store.stop(&stored, &job).await.map(|()| None)?,
+            Step::Stopped | Step::Parked => self.store.stop(&stored, &job).await.map(|()| None)?,
             _ => {
                 let held_until = (!tasks.is_empty()).then_some(now + HOLD_SECONDS);
                 let saved = self.store.save(stored, job.clone(), held_until).await?;
                 self.settle(&was, &job).await;
+                self.give_back_visit(&was, &job).await;
                 self.tell(&was, &job);
                 return Ok(Recorded::Go(Box::new(saved), tasks));
             }
@@ -305,31 +307,6 @@ impl Runner {
         }
     }
 
-    /// Keeps the model of the CA's limits true to what came of an order. A crash here costs exactness, not orders: the CA
-    /// has the last word.
-    async fn settle(&self, was: &Job, job: &Job) {
-        let Some(limits) = self.plan.limits.get(&was.issuer) else { return };
-        let mut spends: Vec<Spend> = Vec::new();
-        if matches!(job.step, Step::Issued { .. }) {
-            spends.extend(limits.succeeded(&job.domain));
-        }
-        // What comes before a second order has brought a certificate.
-        if was.spent && !job.spent && job.first.is_none() {
-            spends.extend(limits.not_issued(&job.domain, was.kind()));
-        }
-        let looked = matches!(
-            was.step,
-            Step::Ordered { .. } | Step::Presenting { .. } | Step::Answering { .. } | Step::Validating { .. }
-        );
-        if looked && job.failures > was.failures && matches!(failed_with(was, job), "challenge_failed" | "caa_forbids")
-        {
-            spends.extend(limits.failed(&job.domain));
-        }
-        if let Err(error) = self.store.settle(&was.issuer, &spends, clock::now() * 1000).await {
-            tracing::error!(domain = %job.domain, %error, "what an order cost could not be stored");
-        }
-    }
-
     /// Does the tasks in turn; the last one that answers gives the next event.
     pub async fn act(&self, job: &Job, tasks: Vec<Task>) -> Option<Event> {
         let mut event = None;
@@ -364,37 +341,4 @@ impl Runner {
         self.metrics.issuance_seconds.observe(seconds as f64);
         Ok(change)
     }
-
-    fn tell(&self, was: &Job, job: &Job) {
-        let (domain, issuer, step) = (&job.domain, &job.issuer, job.step.name());
-        let says = &job.status.says;
-        if job.failures > was.failures {
-            let code = failed_with(was, job);
-            self.metrics.orders.with_label_values(&[was.issuer.as_str(), code]).inc();
-            let retry_seconds = job.due_at.saturating_sub(clock::now());
-            tracing::warn!(%domain, issuer, step, code, says, retry_seconds, "an order failed");
-        } else if matches!(job.step, Step::Issued { .. }) {
-            self.metrics.orders.with_label_values(&[issuer.as_str(), "issued"]).inc();
-            tracing::info!(%domain, issuer, revision = job.revision, "certificate issued");
-        } else if was.issuer == job.issuer && was.step.name() != step {
-            tracing::debug!(%domain, issuer, step, "order went on");
-        }
-        if was.issuer != job.issuer {
-            let passed = passed(was, job);
-            let (code, says) = passed.map_or(("preferred", ""), |passed| (&*passed.code, &*passed.says));
-            self.metrics.passed_over.with_label_values(&[was.issuer.as_str(), code]).inc();
-            tracing::info!(%domain, was = was.issuer, issuer, code, says, "an order goes to another issuer");
-        }
-    }
-}
-
-/// Why an order did not stay with its issuer.
-fn passed<'a>(was: &Job, job: &'a Job) -> Option<&'a PassedOver> {
-    job.passed.iter().find(|passed| passed.issuer == was.issuer)
-}
-
-/// What was wrong, also of an order that has gone to another issuer for it.
-fn failed_with<'a>(was: &Job, job: &'a Job) -> &'a str {
-    let passed = (was.issuer != job.issuer).then(|| passed(was, job)).flatten();
-    passed.map_or(job.status.code.as_str(), |passed| passed.code.as_str())
 }

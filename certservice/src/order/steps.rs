@@ -3,6 +3,7 @@
 use contract::api::{DomainStep, Who};
 
 use super::job::{Job, Stage, Step};
+use super::visit;
 
 /// The look at the domain, then the CA, then the certificate.
 pub(super) fn steps(job: &Job) -> Vec<DomainStep> {
@@ -26,6 +27,7 @@ fn of_order(job: &Job) -> DomainStep {
         return failed("order", job);
     }
     match &job.step {
+        Step::Awaited | Step::Parked => step("order", None, visit::AWAITED, visit::AWAITED_SAYS),
         Step::Queued if seen_before => step("order", None, "not_asked", "the CA is not asked before the rest holds"),
         Step::Queued => step("order", None, "queued", "waiting for its turn"),
         _ => step("order", None, "validating", "the CA checks that the domain points here"),

@@ -1,5 +1,6 @@
 mod in_dns;
 mod second;
+mod visits;
 
 use contract::api::{DomainStep, State, Who};
 use contract::sealed::Sealed;

@@ -3,10 +3,11 @@
 use std::hash::{BuildHasher, RandomState};
 
 use contract::Hostname;
-use contract::api::{CertificateInfo, Domain, State};
+use contract::api::{CertificateInfo, Domain, OrderWhen, State};
 use contract::journal::Detail;
 
 use super::journal::{Told, tell};
+use super::visits::{AWAITED_JOB, hold_feed, requeue};
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write};
 use crate::budget::registered_domain;
 use crate::order::{Job, Stage};
@@ -41,27 +42,28 @@ pub struct Filter<'a> {
 
 /// A row of `domains`, in the order of the queries below.
 type Text = Option<String>;
-type Row = (String, String, String, String, String, String, String, i64, Option<i64>, Text, Text, Text, Text, Text);
+type Row =
+    (String, String, String, String, String, String, String, i64, Option<i64>, Text, Text, Text, Text, Text, bool);
 
 const BY_NAME: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over, profile \
+    issuers, passed_over, profile, on_visit \
     FROM domains WHERE name = ?";
 const PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over, profile \
+    issuers, passed_over, profile, on_visit \
     FROM domains WHERE name > ? ORDER BY name LIMIT ?";
 const TENANT_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over, profile \
+    issuers, passed_over, profile, on_visit \
     FROM domains WHERE tenant = ? AND name > ? ORDER BY name LIMIT ?";
 const STATE_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over, profile \
+    issuers, passed_over, profile, on_visit \
     FROM domains WHERE state = ? AND name > ? AND (? = '' OR tenant = ?) ORDER BY name LIMIT ?";
 const END_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over, profile \
+    issuers, passed_over, profile, on_visit \
     FROM domains WHERE ends_at >= ? AND ends_at < ? AND (ends_at > ? OR name > ?) AND (? = '' OR tenant = ?) \
     AND (? = '' OR state = ?) ORDER BY ends_at, name LIMIT ?";
 pub(super) const INSERT: &str = "INSERT INTO domains \
     (name, tenant, issuer, state, code, says, who, steps, created_at, next_check_at, registered, list_id, issuers, \
-    profile) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    profile, on_visit) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 pub(super) const TENANT: &str = "SELECT tenant FROM domains WHERE name = ?";
 pub(super) const NAMES: &str = "SELECT COUNT(*) FROM domains WHERE registered = ? AND tenant = ?";
 pub(super) const RELATED: &str = "SELECT tenant FROM domains WHERE name IN (?, ?) AND tenant <> ? LIMIT 1";
@@ -103,9 +105,11 @@ pub(super) use insert_job;
 /// beyond that: it is a bound against fan-out, not a price.
 macro_rules! insert_new {
     ($transaction:ident, $tenant:expr, $job:expr, $names_max:expr, $list:expr, $actor:expr) => {{
+        use $crate::order::Step;
         use $crate::store::domains::{
             INSERT, JOIN_LIST, NAMES, RELATED, Registration, TENANT, is_duplicate, own, word,
         };
+        use $crate::store::visits::announce_name;
         let (tenant, job, list): (&str, &Job, Option<&str>) = ($tenant, $job, $list);
         let name = job.domain.as_str();
         let registered = $crate::budget::registered_domain(&job.domain);
@@ -153,11 +157,15 @@ macro_rules! insert_new {
                     .bind(list)
                     .bind(own(name, &job.issuers)?)
                     .bind(&job.profile)
+                    .bind(job.step == Step::Awaited)
                     .execute(&mut *$transaction)
                     .await;
                 match inserted {
                     Ok(_) => {
                         insert_job!($transaction, job)?;
+                        if job.step == Step::Awaited {
+                            announce_name!($transaction, name);
+                        }
                         let detail = [("issuer".to_owned(), job.issuer.clone().into())].into();
                         tell!($transaction, Told { actor: $actor, action: "domain.registered", tenant, name, detail });
                         Registration::New
@@ -222,7 +230,10 @@ impl Store {
     }
 
     async fn insert(&self, tenant: &str, job: &Job, names_max: u64, actor: &str) -> Result<Registration, StoreError> {
-        Ok(in_transaction!(self, transaction => insert_new!(transaction, tenant, job, names_max, None, actor)))
+        Ok(in_transaction!(self, transaction => {
+            hold_feed!(transaction, [job]);
+            insert_new!(transaction, tenant, job, names_max, None, actor)
+        }))
     }
 
     /// An order for a domain that is known; `false` if it has one already, or is gone.
@@ -269,6 +280,12 @@ impl Store {
             sqlx::query(HOLD).bind(name).execute(&mut *transaction).await?;
             let tenant: Option<String> = sqlx::query_scalar(TENANT).bind(name).fetch_optional(&mut *transaction).await?;
             let Some(tenant) = tenant else { return Ok(false) };
+            let awaited: Option<String> =
+                sqlx::query_scalar(AWAITED_JOB).bind(name).fetch_optional(&mut *transaction).await?;
+            if let Some(body) = awaited {
+                let awaited: Job = parse("the order", name, &body)?;
+                requeue!(transaction, awaited.begun(job.created_at));
+            }
             let hurried = sqlx::query(EXPEDITE)
                 .bind(to_sql(job.due_at)).bind(name).bind(Stage::ToCheck as i64).execute(&mut *transaction).await?;
             let waits: Option<i64> =
@@ -337,6 +354,7 @@ fn domain(row: Row) -> Result<Domain, StoreError> {
         issuers,
         passed,
         profile,
+        on_visit,
     ) = row;
     let damaged = |what| StoreError::Damaged("the domain", name.clone(), format!("{what} is not known"));
     let certificate = certificate.map(|body| parse::<CertificateInfo>("the certificate", &name, &body)).transpose()?;
@@ -349,6 +367,7 @@ fn domain(row: Row) -> Result<Domain, StoreError> {
         issuer,
         issuers: issuers.unwrap_or_default(),
         profile,
+        order: if on_visit { OrderWhen::FirstVisit } else { OrderWhen::Now },
         passed_over: passed.unwrap_or_default(),
         state: serde_json::from_value(state.into()).map_err(|_| damaged("its state"))?,
         code,

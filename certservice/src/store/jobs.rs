@@ -14,7 +14,7 @@ use super::keys::replace_bundle;
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write, writing};
 use crate::budget::{Shortage, Spend};
 use crate::keys::KeySet;
-use crate::order::{Job, Lane, PAUSE_SECONDS_MAX, Stage, Status};
+use crate::order::{Job, Lane, PAUSE_SECONDS_MAX, Stage, Status, Step};
 
 /// An order as it was read; writing it fails if somebody else wrote it meanwhile.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,15 +51,15 @@ const HOLD: &str = "UPDATE jobs SET holder = ?, held_until = ? \
 const KEEP: &str = "UPDATE jobs SET held_until = ? WHERE holder = ?";
 const LEAVE: &str = "UPDATE jobs SET holder = '', held_until = 0 WHERE holder = ?";
 const RELEASE: &str = "UPDATE jobs SET holder = '', held_until = 0 WHERE domain = ? AND version = ? AND holder = ?";
-const HURRY: &str = "UPDATE jobs SET lane = ? WHERE domain = ? AND lane > ?";
 const PUT_OFF: &str = "UPDATE jobs SET place = ?, holder = '', held_until = 0 WHERE domain = ? AND holder = ?";
 /// Of a clock that was wrong: no order waits, or is held, for so long.
 const BELIEVE: &str = "UPDATE jobs SET place = CASE WHEN stage <> ? AND place > ? THEN ? ELSE place END, held_until = 0, holder = '' \
     WHERE (stage <> ? AND place > ?) OR held_until > ?";
 const UPDATE: &str = "UPDATE jobs SET version = version + 1, due_at = ?, step = ?, body = ?, issuer = ?, stage = ?, place = ?, \
-    others_at = ?, holder = ?, held_until = ? WHERE domain = ? AND version = ? AND holder = ?";
+    others_at = ?, holder = ?, held_until = ?, lane = CASE WHEN ? THEN ? ELSE lane END \
+    WHERE domain = ? AND version = ? AND holder = ?";
 const REMOVE: &str = "DELETE FROM jobs WHERE domain = ? AND version = ? AND holder = ?";
-const SHOW: &str = "UPDATE domains SET state = ?, code = ?, says = ?, who = ?, steps = ?, passed_over = ?, next_check_at = ? WHERE name = ?";
+pub(super) const SHOW: &str = "UPDATE domains SET state = ?, code = ?, says = ?, who = ?, steps = ?, passed_over = ?, next_check_at = ? WHERE name = ?";
 /// Of a domain without a certificate: whom it is ordered from.
 const GOES_TO: &str = "UPDATE domains SET issuer = ? WHERE name = ? AND certificate IS NULL";
 const SHOW_CERTIFICATE: &str = "UPDATE domains SET issuer = ?, certificate = ?, renew_at = ?, urgent_at = ?, began_at = ?, ends_at = ?, \
@@ -162,13 +162,6 @@ impl Store {
             .execute(pool).await.map(drop)?)
     }
 
-    /// Somebody has come for the domain and waits: its order, if there is one, goes first.
-    pub async fn hurry(&self, domain: &Hostname) -> Result<(), StoreError> {
-        let lane = Lane::Visitor as i64;
-        writing!(self, pool => sqlx::query(HURRY)
-            .bind(lane).bind(domain.as_str()).bind(lane).execute(pool).await.map(drop)?)
-    }
-
     pub async fn jobs_by_step(&self) -> Result<Vec<(String, u64)>, StoreError> {
         let rows: Vec<(String, i64)> =
             on!(self, pool => sqlx::query_as("SELECT step, COUNT(*) FROM jobs GROUP BY step").fetch_all(pool).await?);
@@ -225,6 +218,8 @@ impl Store {
                 .bind(to_sql(job.due_at)).bind(job.step.name()).bind(&body)
                 .bind(&job.issuer).bind(job.stage() as i64).bind(to_sql(job.place()))
                 .bind(job.others_at.map(to_sql)).bind(holder).bind(to_sql(held_until.unwrap_or(0)))
+                // Nobody has come for it: it is looked at after all others.
+                .bind(job.step == Step::Awaited).bind(Lane::Bulk as i64)
                 .bind(name).bind(stored.version).bind(&stored.holder)
                 .execute(&mut *transaction).await?.rows_affected();
             check(written, &job.domain)?;
@@ -246,7 +241,7 @@ impl Store {
         Ok(Ok(()))
     }
 
-    /// The end of an order that was refused for good.
+    /// The end of an order that was refused for good, or of one that waits for a visitor.
     pub async fn stop(&self, stored: &Stored, job: &Job) -> Result<(), StoreError> {
         again!(self.end(stored, job, None)).map(drop)
     }
@@ -307,8 +302,10 @@ impl Store {
             }
             let tenant: String = sqlx::query_scalar(TENANT).bind(name).fetch_one(&mut *transaction).await?;
             let action = if issued.is_some() { "certificate.issued" } else { "domain.state" };
-            let detail = issued.map_or_else(|| shown_as(&job.status), |issued| issued.told.clone());
-            tell!(transaction, Told { actor: OURSELVES, action, tenant: &tenant, name, detail });
+            let detail = issued.map(|issued| issued.told.clone()).or_else(|| turn(&stored.job.status, &job.status));
+            if let Some(detail) = detail {
+                tell!(transaction, Told { actor: OURSELVES, action, tenant: &tenant, name, detail });
+            }
             cursor
         }))
     }

@@ -8,6 +8,7 @@ use contract::journal::Detail;
 
 use super::domains::{Registration, insert_job, insert_new, is_duplicate};
 use super::journal::{Told, tell};
+use super::visits::hold_feed;
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write, writing};
 use crate::intake::{Format, Refusal, Wanted, says_taken};
 use crate::order::Job;
@@ -171,6 +172,7 @@ impl Store {
             if taken == 0 {
                 return Ok(false);
             }
+            hold_feed!(transaction, done.new.iter().map(|(.., job)| job));
             let (mut new, mut known) = (0, 0);
             let mut errors: Vec<(u64, &str, Refusal)> =
                 done.refused.iter().map(|(line, refusal)| (*line, "", refusal.clone())).collect();

@@ -11,7 +11,7 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 15] = [
+const MIGRATIONS: [Migration; 16] = [
     Migration {
         version: 1,
         sqlite: include_str!("migrations/0001.sqlite.sql"),
@@ -86,6 +86,11 @@ const MIGRATIONS: [Migration; 15] = [
         version: 15,
         sqlite: include_str!("migrations/0015.sqlite.sql"),
         mysql: include_str!("migrations/0015.mysql.sql"),
+    },
+    Migration {
+        version: 16,
+        sqlite: include_str!("migrations/0016.sqlite.sql"),
+        mysql: include_str!("migrations/0016.mysql.sql"),
     },
 ];
 

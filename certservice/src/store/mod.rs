@@ -14,6 +14,7 @@ mod open;
 mod own;
 mod renewals;
 mod ticket_keys;
+mod visits;
 mod webhooks;
 mod wishes;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use self::keys::{KeyRow, Rekeyed, SealedBundle};
 pub use self::lists::{NewList, Part, PartDone};
 pub use self::own::{OWN, Upload, Uploaded};
 pub use self::renewals::{Renewal, Replacement, Suggested};
+pub use self::visits::Visited;
 pub use self::wishes::Wish;
 
 /// Cheap to clone.

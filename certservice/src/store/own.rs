@@ -93,7 +93,7 @@ impl Store {
                 sqlx::query(INSERT)
                     .bind(name).bind(tenant).bind(OWN).bind(&state).bind(&status.code).bind(&status.says).bind(&who)
                     .bind(&steps).bind(to_sql(now)).bind(None::<i64>).bind(registered).bind(None::<String>)
-                    .bind(None::<String>).bind(None::<String>)
+                    .bind(None::<String>).bind(None::<String>).bind(false)
                     .execute(&mut *transaction).await?;
             }
             let revision = next_revision!(transaction, name);

@@ -10,6 +10,7 @@ mod migrations;
 mod own;
 mod renewals;
 mod ticket_keys;
+mod visits;
 
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
@@ -118,8 +119,8 @@ const FAR: u64 = NOW * 2;
 async fn due(store: &Store, now: u64, limit: usize) -> Vec<Stored> {
     let mut all = Vec::new();
     for stage in [Stage::UnderWay, Stage::InLine, Stage::ToCheck] {
-        let running = HashSet::new();
-        let claim = Claim { issuer: "ca", stage, leaving: false, holder: "test", until: FAR, running: &running };
+        let running = &HashSet::new();
+        let claim = Claim { issuer: "ca", stage, leaving: false, holder: "test", until: FAR, running };
         all.extend(store.claim(claim, now, limit).await.unwrap());
     }
     all
@@ -141,9 +142,8 @@ async fn a_domain_and_its_first_order_come_together_and_once() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
         store.ready().await.unwrap();
-        let Registered::New(domain) = store.register("shop", &job("a.example"), 0, "test").await.unwrap() else {
-            panic!()
-        };
+        let registered = store.register("shop", &job("a.example"), 0, "test").await.unwrap();
+        let Registered::New(domain) = registered else { panic!() };
         assert_eq!((domain.tenant.as_str(), domain.state, domain.created_at), ("shop", State::Working, NOW));
         assert_eq!(domain.next_check_at, Some(NOW));
         let again = store.register("other", &job("a.example"), 0, "test").await.unwrap();
@@ -168,8 +168,8 @@ async fn what_a_wrong_clock_put_off_is_due() {
         assert_eq!(store.believe_no_wrong_clock(NOW).await.unwrap(), 1);
         let held = due(&store, NOW, 10).await.remove(0);
         // What really waits goes on waiting.
-        let week = Job { due_at: NOW + 7 * 86_400, ..held.job.clone() };
-        store.save(held, week, None).await.unwrap();
+        let next_week = Job { due_at: NOW + 7 * 86_400, ..held.job.clone() };
+        store.save(held, next_week, None).await.unwrap();
         assert_eq!(store.believe_no_wrong_clock(NOW).await.unwrap(), 0);
     }
 }
@@ -182,8 +182,8 @@ async fn an_order_that_cant_be_read_does_not_keep_the_others() {
             store.register("shop", &job(domain), 0, "test").await.unwrap();
         }
         let damage = "UPDATE jobs SET body = '{' WHERE domain = 'a.example'";
-        let _: u64 = on!(store, pool => sqlx::query(damage).execute(pool).await.unwrap().rows_affected());
-        let names = |claimed: Vec<Stored>| claimed.iter().map(|one| one.job.domain.to_string()).collect::<Vec<_>>();
+        on!(store, pool => sqlx::query(damage).execute(pool).await.map(drop)).unwrap();
+        let names = |all: Vec<Stored>| all.iter().map(|one| one.job.domain.to_string()).collect::<Vec<_>>();
         assert_eq!(names(due(&store, NOW, 10).await), ["b.example"]);
         assert_eq!(names(due(&store, NOW, 1).await), ["b.example"], "it has left the first place");
     }

@@ -91,7 +91,7 @@ impl Life {
         let names: Vec<_> = config.issuers.iter().map(|issuer| issuer.name.clone()).collect();
         store.know_issuers(&names).await.unwrap();
         let rsa = pace.rsa;
-        let plan = Plan { pace, concurrency: 1, limits, holder: "life".to_owned() };
+        let plan = Plan { pace, concurrency: 1, limits, first_visits: None, holder: "life".to_owned() };
         Self {
             store: store.clone(),
             runner: Runner::new(store, hands, metrics, plan, Planner::default()),
@@ -154,7 +154,7 @@ impl Life {
             Step::Ready { order } => (order, None),
             Step::Keyed { order, key } => (order, Some(key.csr)),
             Step::Finalizing { order, key, .. } => (Some(order), Some(key.csr)),
-            Step::Queued | Step::InLine { .. } | Step::Ordering | Step::Issued { .. } | Step::Stopped => (None, None),
+            _ => (None, None),
         };
         Some(Known { order, csr })
     }

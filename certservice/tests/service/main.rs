@@ -27,3 +27,4 @@ mod redis;
 mod renewal;
 mod scripted;
 mod scripts;
+mod visits;

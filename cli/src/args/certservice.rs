@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use contract::Hostname;
-use contract::api::{RevokeReason, State};
+use contract::api::{OrderWhen, RevokeReason, State};
 
 use crate::client::Target;
 
@@ -52,6 +52,10 @@ pub enum DomainAction {
         /// What kind of certificate, as the CA calls it, such as shortlived; empty: the issuer's own.
         #[arg(long)]
         profile: Option<String>,
+        /// When its first certificate is ordered: now, or first-visit: when a visitor comes. Default: as it is; of a new domain
+        /// as the boot file says.
+        #[arg(long, value_name = "WHEN", value_parser = order)]
+        order: Option<OrderWhen>,
         /// After all others: one of a large import.
         #[arg(long)]
         bulk: bool,
@@ -171,13 +175,17 @@ fn state(text: &str) -> Result<State, String> {
     word(text)
 }
 
+fn order(text: &str) -> Result<OrderWhen, String> {
+    word(text)
+}
+
 fn reason(text: &str) -> Result<RevokeReason, String> {
     word(text)
 }
 
 #[derive(Debug, Parser)]
 pub struct IssueArgs {
-    /// CSV (`name[,tenant[,issuer]]`), or NDJSON where its name ends in .ndjson, .jsonl or .json.
+    /// CSV (`name[,tenant[,issuer[,order]]]`), or NDJSON where its name ends in .ndjson, .jsonl or .json.
     #[arg(long, value_name = "FILE")]
     pub from: PathBuf,
     /// Of lines that name none. Default: the token's, else `default`.
@@ -189,6 +197,9 @@ pub struct IssueArgs {
     /// `www.` comes with each registered domain, and the registered domain with its `www.`.
     #[arg(long)]
     pub www: bool,
+    /// Of lines that don't say when they are ordered: now, or first-visit. Default: as the boot file says.
+    #[arg(long, value_name = "WHEN", value_parser = order)]
+    pub order: Option<OrderWhen>,
     /// Send the list and leave.
     #[arg(long)]
     pub detach: bool,

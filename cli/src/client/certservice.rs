@@ -3,7 +3,7 @@ use std::time::Duration;
 use contract::Hostname;
 use contract::api::{
     AddKey, BringCertificate, BudgetPage, CertificatePage, CheckReport, Custody, DoctorReport, Domain, DomainList,
-    DomainPage, EdgeKeyInfo, Forecast, KeyPage, PutDomain, RetiredKey, RevokeDomain, RevokeReason,
+    DomainPage, EdgeKeyInfo, Forecast, KeyPage, OrderWhen, PutDomain, RetiredKey, RevokeDomain, RevokeReason,
 };
 use contract::journal::{Archived, Head, Page};
 use reqwest::Client;
@@ -48,6 +48,7 @@ pub struct ListOptions {
     pub tenant: Option<String>,
     pub issuer: Option<String>,
     pub www: bool,
+    pub order: Option<OrderWhen>,
 }
 
 impl ListOptions {
@@ -55,7 +56,11 @@ impl ListOptions {
         let tenant = self.tenant.as_ref().map(|tenant| format!("tenant={tenant}"));
         let issuer = self.issuer.as_ref().map(|issuer| format!("issuer={issuer}"));
         let www = self.www.then(|| "www=true".to_owned());
-        let all: Vec<_> = [tenant, issuer, www].into_iter().flatten().collect();
+        let order = self.order.map(|order| match order {
+            OrderWhen::Now => "order=now".to_owned(),
+            OrderWhen::FirstVisit => "order=first_visit".to_owned(),
+        });
+        let all: Vec<_> = [tenant, issuer, www, order].into_iter().flatten().collect();
         if all.is_empty() { String::new() } else { format!("?{}", all.join("&")) }
     }
 }

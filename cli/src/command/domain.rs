@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use contract::Hostname;
-use contract::api::{Domain, DomainStep, PutDomain, State, Who};
+use contract::api::{Domain, DomainStep, OrderWhen, PutDomain, State, Who};
 use serde_json::json;
 
 use crate::args::{CertServiceArgs, DomainAction};
@@ -14,12 +14,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) async fn run(args: &CertServiceArgs, action: DomainAction, json: bool) -> Result<(), Failure> {
     let certservice = CertService::new(args)?;
     match action {
-        DomainAction::Add { name, tenant, issuers, profile, bulk, www } => {
+        DomainAction::Add { name, tenant, issuers, profile, order, bulk, www } => {
             let issuers = Some(issuers).filter(|issuers| !issuers.is_empty());
-            let wanted = PutDomain { tenant, issuer: None, issuers, profile, bulk, www: www.then_some(true) };
+            let wanted = PutDomain { tenant, issuer: None, issuers, profile, order, bulk, www: www.then_some(true) };
             let domain = certservice.add(&name, &wanted).await?;
             print(&domain, json);
-            if !json && domain.state == State::Working {
+            if !json && domain.state == State::Working && domain.order == OrderWhen::Now {
                 println!("follow it with: latchkey domain watch {name}");
             }
         }
@@ -86,6 +86,9 @@ pub(super) fn print(domain: &Domain, json: bool) {
     if let Some(profile) = &domain.profile {
         row("profile", profile.clone());
     }
+    if domain.order == OrderWhen::FirstVisit {
+        row("ordered", "with the first visit".into());
+    }
     for passed in &domain.passed_over {
         row("passed over", format!("{} ({}): {}", passed.issuer, passed.code, passed.says));
     }
@@ -150,6 +153,7 @@ async fn watch(certservice: &CertService, name: &Hostname, timeout: u64, json: b
         }
         match domain.state {
             State::Live => return Ok(()),
+            State::Working if waits_for_visit(&domain.code) => return Ok(()),
             State::ActionNeeded | State::Blocked => {
                 return Err(Failure::Outcome(format!("{name}: {} must act: {}", who(domain.who), domain.says)));
             }
@@ -159,6 +163,11 @@ async fn watch(certservice: &CertService, name: &Hostname, timeout: u64, json: b
             State::Working => tokio::time::sleep(LOOK_EVERY).await,
         }
     }
+}
+
+/// Nobody works on it before somebody comes.
+pub(super) fn waits_for_visit(code: &str) -> bool {
+    matches!(code, "awaits_visit" | "first_visits_used_up" | "covered_by_wildcard")
 }
 
 pub(super) fn state(state: State) -> &'static str {

@@ -30,6 +30,7 @@ pub(super) async fn run(args: &CertServiceArgs, issue: IssueArgs, json: bool) ->
         tenant: issue.tenant,
         issuer: issue.issuer,
         www: issue.www,
+        order: issue.order,
     };
     let list = certservice.begin_list(text, &options).await?;
     if !json {
@@ -43,7 +44,7 @@ pub(super) async fn run(args: &CertServiceArgs, issue: IssueArgs, json: bool) ->
     show(&list, json);
     let live = count(&list, State::Live);
     let all = list.registered + list.known + list.refused;
-    if list.refused == 0 && live == domains(&list) {
+    if list.refused == 0 && live + waiting(&list) == domains(&list) {
         return Ok(());
     }
     Err(Failure::Outcome(format!("{live} of {all} domains have a certificate")))
@@ -65,7 +66,7 @@ async fn follow(certservice: &CertService, mut list: DomainList, json: bool) -> 
     let (on_screen, mut told) = (!json && std::io::stderr().is_terminal(), Instant::now());
     loop {
         let working = count(&list, State::Working);
-        if list.over && working == 0 {
+        if list.over && working == waiting(&list) {
             break;
         }
         if on_screen || (!json && told.elapsed() >= LINE_EVERY) {
@@ -133,6 +134,12 @@ fn show(list: &DomainList, json: bool) {
 
 fn count(list: &DomainList, state: State) -> u64 {
     list.domains.iter().filter(|group| group.state == state).map(|group| group.count).sum()
+}
+
+/// Those that wait for their first visitor.
+fn waiting(list: &DomainList) -> u64 {
+    let waiting = |code: &str| super::domain::waits_for_visit(code);
+    list.domains.iter().filter(|group| group.state == State::Working && waiting(&group.code)).map(|g| g.count).sum()
 }
 
 fn domains(list: &DomainList) -> u64 {

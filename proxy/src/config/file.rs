@@ -150,6 +150,9 @@ pub(super) struct Tls {
     /// How long of it a visitor waits for a certificate that is not in memory, in milliseconds. Default 5000.
     #[deserr(default = 5000)]
     pub load_timeout_ms: u64,
+    /// The same for one that is being issued, in milliseconds; 0: it is not waited for. Default 8000.
+    #[deserr(default = 8000)]
+    pub order_timeout_ms: u64,
     /// Memory for certificates as DER and raw key, in MiB, 1 to 1048576. Default 256, about 200,000 names.
     #[deserr(default = 256)]
     pub warm_mib_max: u32,
@@ -194,6 +197,7 @@ impl Default for Tls {
         Self {
             handshake_timeout_ms: 10_000,
             load_timeout_ms: 5000,
+            order_timeout_ms: 8000,
             warm_mib_max: 256,
             parsed_mib_max: 64,
             refresh_seconds: 300,

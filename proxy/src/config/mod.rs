@@ -61,6 +61,7 @@ pub struct Listener {
 pub struct Tls {
     pub handshake_timeout: Duration,
     pub load_timeout: Duration,
+    pub order_timeout: Duration,
     pub capacity: Capacity,
     pub refresh_after: Duration,
     pub open_threads: usize,
@@ -103,6 +104,7 @@ impl Config {
             tls: Tls {
                 handshake_timeout: Duration::from_millis(file.tls.handshake_timeout_ms),
                 load_timeout: Duration::from_millis(file.tls.load_timeout_ms),
+                order_timeout: Duration::from_millis(file.tls.order_timeout_ms),
                 capacity: Capacity {
                     warm_bytes_max: u64::from(file.tls.warm_mib_max) << 20,
                     parsed_bytes_max: u64::from(file.tls.parsed_mib_max) << 20,

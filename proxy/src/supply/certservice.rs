@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use contract::Hostname;
 use contract::api::{ChangePage, PROOF_HEADER, Problem, REWRAP_MAX, RewrapOutcome, RewrapPage};
 use contract::signed::TOKEN_BYTES_MAX;
+use reqwest::header::RETRY_AFTER;
 use reqwest::{Certificate, Client, Identity, RequestBuilder, Response, StatusCode};
 use zeroize::Zeroizing;
 
@@ -19,6 +20,8 @@ const CHANGES_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest page of bundles.
 const REWRAP_BYTES_MAX: usize = REWRAP_MAX * (TOKEN_BYTES_MAX + 1024);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// `Retry-After` of a certificate that is being obtained.
+const COMING_SECONDS: u64 = 1;
 /// Of an answer that says why there is nothing.
 const PROBLEM_BYTES_MAX: usize = 64 * 1024;
 
@@ -192,16 +195,23 @@ fn awake() {
 
 /// Only CertService's own words take a domain away: what stands before it may answer 404 on its own.
 async fn refused(answer: Response, unknown: Option<&str>) -> SupplyError {
-    let status = answer.status();
+    let (status, coming) = (answer.status(), asks_again_soon(&answer));
     let body = read(answer, PROBLEM_BYTES_MAX).await.unwrap_or_default();
     match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) if status == StatusCode::NOT_FOUND && Some(&*problem.code) == unknown => SupplyError::Unknown,
+        Ok(problem) if problem.code == "not_issued" && coming => SupplyError::Coming,
         Ok(problem) if problem.code == "not_issued" => SupplyError::NotIssued,
         Ok(problem) => SupplyError::Unavailable(format!("CertService answers {status}: {}", problem.detail)),
         Err(_) => SupplyError::Unavailable(format!(
             "{status} in no form of CertService's: does certservice.url lead to it, or to something before it?"
         )),
     }
+}
+
+/// Its order is under way, where CertService wants to be asked again at once.
+fn asks_again_soon(answer: &Response) -> bool {
+    let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    after.and_then(|text| text.parse::<u64>().ok()).is_some_and(|seconds| seconds <= COMING_SECONDS)
 }
 
 async fn read(mut answer: Response, bytes_max: usize) -> Result<Vec<u8>, SupplyError> {

@@ -33,6 +33,8 @@ pub enum SupplyError {
     Unknown,
     #[error("not issued yet")]
     NotIssued,
+    #[error("being issued now")]
+    Coming,
     #[error("what was supplied is refused: {0}")]
     Rejected(String),
     #[error("{0}")]
@@ -42,7 +44,7 @@ pub enum SupplyError {
 impl SupplyError {
     fn label(&self) -> &'static str {
         match self {
-            Self::Unknown | Self::NotIssued => "miss",
+            Self::Unknown | Self::NotIssued | Self::Coming => "miss",
             Self::Rejected(_) => "rejected",
             Self::Unavailable(_) => "error",
         }

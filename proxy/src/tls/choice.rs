@@ -51,8 +51,8 @@ pub(super) enum Choice {
     Refuse(Refusal),
 }
 
-/// Waits of one handshake: for the name, for its wildcard, for what stands in.
-pub(super) const WAITS_MAX: usize = 3;
+/// Waits of one handshake: for the name, for its wildcard, for the order of one of them, for what stands in.
+pub(super) const WAITS_MAX: usize = 4;
 
 /// A certificate that is waited for.
 #[derive(Clone)]
@@ -63,6 +63,8 @@ pub(super) struct Wanted {
     wildcard: Option<Hostname>,
     /// It is to stand in for what would be refused.
     instead_of: Option<Refusal>,
+    /// It is being issued.
+    pub(super) coming: bool,
 }
 
 #[derive(Clone)]
@@ -77,7 +79,13 @@ pub(super) struct Served {
 
 impl Wanted {
     fn new(name: Hostname) -> Self {
-        Self { name, wildcard: None, instead_of: None }
+        Self { name, wildcard: None, instead_of: None, coming: false }
+    }
+}
+
+impl Wanted {
+    fn coming(name: Hostname, wildcard: Option<Hostname>) -> Self {
+        Self { wildcard, coming: true, ..Self::new(name) }
     }
 }
 
@@ -106,7 +114,8 @@ impl Refusal {
     pub(super) fn alert(&self) -> SslAlert {
         match self {
             Self::NoSni => SslAlert::MISSING_EXTENSION,
-            Self::MalformedSni(_) | Self::Miss(_, Miss::Unknown | Miss::NotIssued) => SslAlert::UNRECOGNIZED_NAME,
+            Self::MalformedSni(_) => SslAlert::UNRECOGNIZED_NAME,
+            Self::Miss(_, miss) if miss.is_none_yet() => SslAlert::UNRECOGNIZED_NAME,
             Self::Miss(..) => SslAlert::INTERNAL_ERROR,
             Self::AcmeAmongOthers(_) | Self::NoChallenge(_) => SslAlert::NO_APPLICATION_PROTOCOL,
         }
@@ -148,6 +157,7 @@ impl Sources {
             }
             Found::Absent(miss) => match self.of_wildcard(&name, false) {
                 Some(choice) => ("warm", "wildcard", choice),
+                None if miss == Miss::Coming => ("warm", "miss", Choice::Wait(Wanted::coming(name, None))),
                 None => ("warm", "absent", self.refuse(Refusal::Miss(name, miss))),
             },
             // The exact name has the first word, where there may be one.
@@ -175,6 +185,7 @@ impl Sources {
             Found::Nothing if unlisted || self.is_listed(&wildcard) => {
                 Some(Choice::Wait(Wanted { wildcard: Some(wildcard), ..Wanted::new(name.clone()) }))
             }
+            Found::Absent(Miss::Coming) => Some(Choice::Wait(Wanted::coming(name.clone(), Some(wildcard)))),
             Found::Nothing | Found::Absent(_) => None,
         }
     }
@@ -191,7 +202,8 @@ impl Sources {
     fn refuse(&self, refusal: Refusal) -> Choice {
         let fallback = match &refusal {
             Refusal::NoSni => &self.policy.without_sni,
-            Refusal::MalformedSni(_) | Refusal::Miss(_, Miss::Unknown | Miss::NotIssued) => &self.policy.unknown_sni,
+            Refusal::MalformedSni(_) => &self.policy.unknown_sni,
+            Refusal::Miss(_, miss) if miss.is_none_yet() => &self.policy.unknown_sni,
             _ => &None,
         };
         match fallback {
@@ -212,7 +224,7 @@ impl Sources {
     pub(super) async fn prove(&self, name: &Hostname) -> Choice {
         let challenge = match self.misses.challenge(name).await {
             Ok(challenge) => challenge,
-            Err(Miss::Unknown | Miss::NotIssued) => return Choice::Refuse(Refusal::NoChallenge(name.clone())),
+            Err(miss) if miss.is_none_yet() => return Choice::Refuse(Refusal::NoChallenge(name.clone())),
             Err(miss) => return Choice::Refuse(Refusal::Miss(name.clone(), miss)),
         };
         match Proof::of(&challenge) {
@@ -223,12 +235,23 @@ impl Sources {
 
     /// What comes of waiting: never another wait for the same.
     pub(super) async fn wait(&self, wanted: &Wanted, deadline: Duration) -> Choice {
-        let Wanted { name, wildcard, instead_of } = wanted;
-        match (self.misses.wait(wildcard.as_ref().unwrap_or(name), deadline).await, instead_of) {
+        let Wanted { name, wildcard, instead_of, coming } = wanted;
+        let of = wildcard.as_ref().unwrap_or(name);
+        let answer = match coming {
+            true => self.misses.wait_for_order(of, deadline).await,
+            false => self.misses.wait(of, deadline).await,
+        };
+        match (answer, instead_of) {
             (Ok((certificate, tier)), None) => Choice::Serve(Served::new(Some(name.clone()), certificate, tier)),
             (Ok((certificate, tier)), Some(_)) => Choice::Serve(Served::new(None, certificate, tier)),
+            // Of one that is about to be there: what stands for it meanwhile is one that is known.
+            (Err(Miss::Coming), None) if !coming => match wildcard {
+                None => self.of_wildcard(name, false),
+                Some(_) => None,
+            }
+            .unwrap_or_else(|| Choice::Wait(Wanted::coming(name.clone(), wildcard.clone()))),
             // Its own certificate is not there: a wildcard's will do. Who came so far has paid for a look.
-            (Err(miss), None) if wildcard.is_none() => match self.of_wildcard(name, true) {
+            (Err(miss), None) if !coming && wildcard.is_none() => match self.of_wildcard(name, true) {
                 Some(choice) => choice,
                 None => self.refuse(Refusal::Miss(name.clone(), miss)),
             },

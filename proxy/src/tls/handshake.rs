@@ -55,6 +55,8 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// How long of it is spent waiting for a certificate.
     pub load: Duration,
+    /// The same for one that is being issued.
+    pub order: Duration,
 }
 
 /// What the callbacks found out; one per handshake.
@@ -157,7 +159,8 @@ impl Terminator {
 }
 
 impl Terminator {
-    /// Waits for what is wanted, and if it does not come for what stands in for it: all in one deadline.
+    /// Waits for what is wanted, and if it does not come for what stands in for it: all in one deadline, but for what is being
+    /// issued.
     async fn settle(&self, first: Option<&Choice>) -> Choice {
         let mut wanted = match first {
             Some(Choice::Wait(wanted)) => wanted.clone(),
@@ -166,7 +169,8 @@ impl Terminator {
         };
         let started = Instant::now();
         for _ in 0..WAITS_MAX {
-            let left = self.timeouts.load.saturating_sub(started.elapsed());
+            let timeout = if wanted.coming { self.timeouts.order } else { self.timeouts.load };
+            let left = timeout.saturating_sub(started.elapsed());
             match self.sources.wait(&wanted, left).await {
                 Choice::Wait(next) => wanted = next,
                 settled => return settled,

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use super::acme;
 use super::certificate::{CertificateError, Opener};
 use super::pool::{NotRun, Patience, Pool};
-use super::table::{Table, Tier};
+use super::table::{Found, Table, Tier};
 use super::warm::Certificate;
 use crate::observe::METRICS;
 use crate::supply::{self, Supplied, Supply, SupplyError};
@@ -22,6 +22,12 @@ use crate::supply::{self, Supplied, Supply, SupplyError};
 const LOADS_MAX: usize = 512;
 /// Beside them, of names that are served meanwhile: so that these take no visitor's place while the sources hang.
 const REFRESHES_MAX: usize = 32;
+/// Handshakes that wait at once for certificates that are being issued; they take no load's place. One over it is refused
+/// at once.
+const ORDER_WAITS_MAX: usize = 256;
+/// Between two looks of such a handshake; doubled each time.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(1);
 
 /// Why there is no certificate for a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +36,10 @@ pub enum Miss {
     Unknown,
     #[error("registered, but its certificate is not issued yet")]
     NotIssued,
+    #[error("registered, and its certificate is being issued")]
+    Coming,
+    #[error("{ORDER_WAITS_MAX} other visitors wait for certificates that are being issued")]
+    OrderWaitsBusy,
     #[error("its bundle was refused: {0}")]
     Rejected(String),
     #[error("not on disk, and neither Redis nor CertService answers: {0}")]
@@ -50,6 +60,8 @@ impl Miss {
         match self {
             Self::Unknown => "unknown_sni",
             Self::NotIssued => "not_issued",
+            Self::Coming => "not_issued_in_time",
+            Self::OrderWaitsBusy => "order_waits_busy",
             Self::Rejected(_) => "bundle_rejected",
             Self::Unavailable(_) => "sources_unavailable",
             Self::KeyUnavailable(_) => "key_unavailable",
@@ -59,10 +71,17 @@ impl Miss {
         }
     }
 
+    /// There is no such certificate, or not yet: nothing is wrong with us.
+    pub(super) fn is_none_yet(&self) -> bool {
+        matches!(self, Self::Unknown | Self::NotIssued | Self::Coming | Self::OrderWaitsBusy)
+    }
+
     /// Short enough that a new domain works soon, long enough that a flood for one name costs little.
     pub(super) fn remembered_for(&self) -> Duration {
         match self {
             Self::Unknown => Duration::from_secs(2),
+            // Asked for four times a second, however many wait.
+            Self::Coming => LOOK_AGAIN,
             _ => Duration::from_secs(1),
         }
     }
@@ -93,13 +112,14 @@ pub struct Misses {
     loading: Mutex<HashMap<Hostname, watch::Receiver<Answer>>>,
     permits: Arc<Semaphore>,
     refreshes: Arc<Semaphore>,
+    order_waits: Semaphore,
 }
 
 impl Misses {
     pub fn new(table: Arc<Table>, supply: Arc<Supply>, opener: Opener, pool: Pool, runtime: Handle) -> Arc<Self> {
         let (permits, refreshes) = (Arc::new(Semaphore::new(LOADS_MAX)), Arc::new(Semaphore::new(REFRESHES_MAX)));
-        let (opener, loading) = (Arc::new(opener), Mutex::default());
-        Arc::new(Self { table, supply, opener, runtime, pool, loading, permits, refreshes })
+        let (opener, loading, order_waits) = (Arc::new(opener), Mutex::default(), Semaphore::new(ORDER_WAITS_MAX));
+        Arc::new(Self { table, supply, opener, runtime, pool, loading, permits, refreshes, order_waits })
     }
 
     /// Waits for the name's certificate, at most until the deadline. The load goes on if the visitor gives up.
@@ -110,6 +130,41 @@ impl Misses {
             Err(_) => Err(Miss::TimedOut(deadline)),
             Ok(Ok(answer)) => answer.clone().unwrap_or(Err(Miss::Unavailable("load ended".into()))),
             Ok(Err(_)) => Err(Miss::Unavailable("the load was abandoned".into())),
+        }
+    }
+
+    /// The same for one that is being issued: CertService is asked again until it is there. Between two looks nothing is held
+    /// but a place among those who wait.
+    pub async fn wait_for_order(self: &Arc<Self>, name: &Hostname, deadline: Duration) -> Loaded {
+        let waited = |result| METRICS.certificate_lookups.with_label_values(&["order", result]).inc();
+        let Ok(_place) = self.order_waits.try_acquire() else {
+            waited("busy");
+            return Err(Miss::OrderWaitsBusy);
+        };
+        let looked = tokio::time::timeout(deadline, self.until_issued(name)).await;
+        waited(match &looked {
+            Ok(Ok(_)) => "hit",
+            Ok(Err(_)) => "miss",
+            Err(_) => "timed_out",
+        });
+        looked.unwrap_or(Err(Miss::Coming))
+    }
+
+    /// Ends with anything but the news that it is still being issued.
+    async fn until_issued(self: &Arc<Self>, name: &Hostname) -> Loaded {
+        let mut pause = LOOK_AGAIN;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = LOOK_AGAIN_MAX.min(pause * 2);
+            let found = match self.table.find(name, super::now()) {
+                Found::Fresh(certificate, tier) | Found::Aging(certificate, tier) => Ok((certificate, tier)),
+                Found::Absent(miss) => Err(miss),
+                // It ends within its own time-outs.
+                Found::Nothing => self.wait(name, Duration::MAX).await,
+            };
+            if !matches!(found, Err(Miss::Coming)) {
+                return found;
+            }
         }
     }
 
@@ -276,6 +331,7 @@ impl From<SupplyError> for Miss {
         match error {
             SupplyError::Unknown => Self::Unknown,
             SupplyError::NotIssued => Self::NotIssued,
+            SupplyError::Coming => Self::Coming,
             SupplyError::Rejected(why) => Self::Rejected(why),
             SupplyError::Unavailable(why) => Self::Unavailable(why),
         }
@@ -285,3 +341,6 @@ impl From<SupplyError> for Miss {
 #[cfg(test)]
 #[path = "miss_tests.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "order_wait_tests.rs"]
+mod order_wait_tests;

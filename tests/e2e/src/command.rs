@@ -40,6 +40,33 @@ async fn an_operator_registers_and_follows_a_domain() {
     assert_eq!(latchkey(&world, &["domain", "show", "not a name"]).await.status.code(), Some(2));
 }
 
+#[tokio::test]
+async fn an_operator_registers_domains_that_wait_for_their_first_visitor() {
+    let world = World::start(Plan::default()).await;
+    let added = latchkey(&world, &["domain", "add", "a.example", "--order", "first-visit"]).await;
+    assert!(added.status.success() && stdout(&added).contains("awaits_visit"), "{}{}", stdout(&added), stderr(&added));
+    assert!(!stdout(&added).contains("domain watch"), "there is nothing to watch: {}", stdout(&added));
+    let watched = latchkey(&world, &["domain", "watch", "a.example"]).await;
+    assert!(watched.status.success(), "{}", stderr(&watched));
+    let shown = stdout(&latchkey(&world, &["domain", "show", "a.example"]).await);
+    assert!(shown.contains("with the first visit") && shown.contains("first visitor comes"), "{shown}");
+    // A list ends where nobody works on any of them.
+    let list = world.fleet.folder.path().join("names.csv");
+    std::fs::write(&list, "b.example\nc.example,,,now\n").unwrap();
+    let issued = latchkey(&world, &["issue", "--from", list.to_str().unwrap(), "--order", "first-visit"]).await;
+    assert!(
+        issued.status.success() && stdout(&issued).contains("awaits_visit"),
+        "{}{}",
+        stdout(&issued),
+        stderr(&issued)
+    );
+    let now = latchkey(&world, &["domain", "add", "a.example", "--order", "now"]).await;
+    assert!(now.status.success(), "{}", stderr(&now));
+    assert!(latchkey(&world, &["domain", "watch", "a.example"]).await.status.success());
+    assert!(stdout(&latchkey(&world, &["domain", "show", "a.example"]).await).contains("valid until"));
+    assert_eq!(latchkey(&world, &["domain", "add", "d.example", "--order", "soon"]).await.status.code(), Some(2));
+}
+
 /// Entries go into a file, and the chain holds over it and what is left; `head` is of before.
 async fn archives(world: &World, head: &str) {
     let file = world.fleet.folder.path().join("journal.1");

@@ -26,6 +26,8 @@ mod edge_api;
 #[cfg(test)]
 mod edge_keys;
 #[cfg(test)]
+mod first_visits;
+#[cfg(test)]
 mod full_path;
 #[cfg(test)]
 mod exit_codes;

@@ -203,6 +203,7 @@ fn the_docs_name_every_setting() {
         ("proxy/src/config/edge.rs", "docs/proxy.md"),
         ("proxy/src/config/admin.rs", "docs/proxy.md"),
         ("certservice/src/config/file.rs", "docs/certservice.md"),
+        ("certservice/src/config/file_orders.rs", "docs/certservice.md"),
         ("proxy/src/control/document.rs", "docs/admin-api.md"),
         ("proxy/src/workshop/cases.rs", "docs/plugins.md"),
     ] {

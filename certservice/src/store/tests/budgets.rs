@@ -89,7 +89,9 @@ async fn lanes_go_in_their_order_and_a_visitor_goes_first() {
         };
         assert_eq!(order(Stage::ToCheck).await, ["new.example", "old.example", "bulk.example"]);
         assert_eq!(order(Stage::InLine).await, ["soon.example", "late.example"]);
-        store.hurry(&name("bulk.example")).await.unwrap();
+        let bulk = store.domain(&name("bulk.example")).await.unwrap().unwrap();
+        let visited = store.visit(&bulk, &job("bulk.example"), None, NOW).await.unwrap();
+        assert_eq!(visited, Visited::Coming { begun: false });
         assert_eq!(order(Stage::ToCheck).await, ["bulk.example", "new.example", "old.example"]);
         assert_eq!(store.in_line("ca").await.unwrap(), 2);
     }

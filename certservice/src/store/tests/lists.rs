@@ -6,7 +6,7 @@ use crate::intake::{Format, Refusal, Wanted};
 const NEW: NewList<'static> =
     NewList { own_tenant: "shop", key: Some("k"), format: Format::Csv, others: &NOTHING, actor: "test" };
 static NOTHING: Wanted =
-    Wanted { name: String::new(), tenant: None, issuer: None, issuers: None, profile: None, www: None };
+    Wanted { name: String::new(), tenant: None, issuer: None, issuers: None, profile: None, www: None, order: None };
 
 fn done(names: &[&str]) -> PartDone {
     let new = names.iter().zip(1..).map(|(name, line)| (line, "shop".to_owned(), job(name))).collect();
