@@ -76,9 +76,14 @@ struct Tail {
 }
 
 impl Tail {
-    /// Waits for the next entry. Ends where the database fails, and with the process: the listener comes back.
+    /// Waits for the next entry. Ends where the database fails, and with the process: the listener comes back, and goes on
+    /// after the last entry that it has.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         loop {
+            // However much is left for it.
+            if *self.stopping.borrow() {
+                return None;
+            }
             if let Some(entry) = self.ready.pop_front() {
                 let data = serde_json::to_string(&entry).ok()?;
                 let event = Event::default().id(entry.seq.to_string()).event(&entry.action).data(data);

@@ -77,6 +77,60 @@ fn listeners_do_not_hold_up_a_stop() {
     });
 }
 
+/// Entries of a stream that broke off: what is not whole is none.
+fn heard(text: &str) -> Vec<Entry> {
+    let whole = text.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
+    whole
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_listener_with_a_long_backlog_is_cut_off_by_a_stop_and_goes_on_after_what_it_has() {
+    // Its looks at domains get no answer: nothing else is written meanwhile.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let resolver = format!("[precheck]\nresolver = \"{}\"\n", silent.local_addr().unwrap());
+    let mut service = CertService::started(&format!("{INTERNAL}precheck = true\n{resolver}"));
+    // More than sockets take while nobody reads.
+    let label = "a".repeat(60);
+    let names: String = (0..1500).map(|n| format!("n{n}.{label}.{label}.{label}.a{n}.example\n")).collect();
+    let headers = "Content-Type: text/csv\r\n";
+    let stream = UnixStream::connect(service.path("cs.sock")).unwrap();
+    let list = crate::http::exchange_with(stream, "POST", "/v1/imports", headers, names.as_bytes()).json();
+    let path = format!("/v1/imports/{}", list["id"].as_str().unwrap());
+    wait_for("the list", || (service.get(&path).json()["registered"] == 1500).then_some(()));
+    let mut stream = UnixStream::connect(service.path("cs.sock")).unwrap();
+    write!(stream, "GET /v1/events?after=0 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut text = vec![0; 4096];
+    stream.read_exact(&mut text).unwrap();
+    let process = service.process().id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
+    // It reads on when it is too late, and what it has by then counts.
+    let status = wait_for("the end", || service.process().try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    let _ = stream.read_to_end(&mut text);
+    let first = heard(&unchunked(&text));
+    assert!(!first.is_empty() && first.len() < 1500, "{} entries", first.len());
+    service.start();
+    let last = first.last().unwrap().seq;
+    let rest = listen(&service, "", &format!("Last-Event-ID: {last}\r\n"));
+    let head = service.get("/v1/audit?limit=1").json()["head"]["seq"].as_u64().unwrap();
+    for seq in last + 1..=head {
+        assert_eq!(rest.recv_timeout(Duration::from_secs(60)).unwrap().seq, seq);
+    }
+    assert!(first.iter().map(|entry| entry.seq).eq(first[0].seq..=last), "none is missing");
+}
+
+/// Bodies come in chunks (RFC 9112 section 7.1), each of which is one event here, or several.
+fn unchunked(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let body = text.split_once("\r\n\r\n").unwrap().1;
+    let lines = body.split("\r\n").filter(|line| u64::from_str_radix(line, 16).is_err());
+    lines.collect()
+}
+
 /// The event, its timestamp, its signature, its body.
 type Delivery = (Entry, u64, String, Vec<u8>);
 
