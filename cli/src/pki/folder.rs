@@ -1,9 +1,10 @@
 //! The CA's folder. What is secret has mode 0600 from its first moment; every file is replaced whole.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rcgen::{Issuer, KeyPair};
 use zeroize::Zeroizing;
@@ -18,6 +19,8 @@ pub enum PkiError {
     Exists(String),
     #[error("{0} holds no CA (index.json); `latchkey pki init` makes one")]
     NoCa(String),
+    #[error("another run of `latchkey pki` has worked on {0} for more than {1} s: end it, and run this one again")]
+    Busy(String, u64),
     #[error("{0} is damaged: {1}")]
     Damaged(String, String),
     #[error("`{0}` can't be a name: 1 to 64 of letters, digits, `.`, `_`, `-`, and neither ca nor crl")]
@@ -33,17 +36,20 @@ pub enum PkiError {
 pub struct Folder {
     path: PathBuf,
     pub index: Index,
+    /// Held as long as this run works here: another one waits, and reads what this one has written.
+    _lock: File,
 }
 
 impl Folder {
     pub fn init(path: &Path, name: &str, days: u32, now: u64) -> Result<Self, PkiError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| PkiError::File { file: path.display().to_string(), error })?;
+        let lock = lock(path, WAIT_MAX)?;
         if path.join(INDEX).exists() {
             return Err(PkiError::Exists(path.display().to_string()));
         }
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|error| PkiError::File { file: path.display().to_string(), error })?;
         let index = Index { name: name.to_owned(), generation: 0, crl_number: 0, certificates: Vec::new() };
-        let mut folder = Self { path: path.to_owned(), index };
+        let mut folder = Self { path: path.to_owned(), index, _lock: lock };
         folder.rotate_ca(days, now)?;
         Ok(folder)
     }
@@ -52,10 +58,11 @@ impl Folder {
         if !path.join(INDEX).exists() {
             return Err(PkiError::NoCa(path.display().to_string()));
         }
+        let lock = lock(path, WAIT_MAX)?;
         let text = read(&path.join(INDEX))?;
         let index = serde_json::from_str(&text);
         let index = index.map_err(|error| damaged(&path.join(INDEX), &error))?;
-        Ok(Self { path: path.to_owned(), index })
+        Ok(Self { path: path.to_owned(), index, _lock: lock })
     }
 
     /// A new key for the CA. What the ones before have signed stays valid; they sign revocations of it, and nothing else.
@@ -151,6 +158,26 @@ impl Folder {
 
 const INDEX: &str = "index.json";
 
+/// A run takes milliseconds: one that takes longer hangs.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// One run at a time: until it is dropped.
+fn lock(folder: &Path, wait_max: Duration) -> Result<File, PkiError> {
+    let failed = |error| PkiError::File { file: folder.display().to_string(), error };
+    let (lock, began) = (File::open(folder).map_err(failed)?, Instant::now());
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if began.elapsed() < wait_max => std::thread::sleep(LOOK_EVERY),
+            Err(TryLockError::WouldBlock) => {
+                return Err(PkiError::Busy(folder.display().to_string(), wait_max.as_secs()));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+    }
+}
+
 fn read(path: &Path) -> Result<Zeroizing<String>, PkiError> {
     let failed = |error| PkiError::File { file: path.display().to_string(), error };
     std::fs::read_to_string(path).map(Zeroizing::new).map_err(failed)
@@ -170,4 +197,36 @@ fn write(path: &Path, mode: u32, text: &str) -> Result<(), PkiError> {
 
 fn damaged(path: &Path, error: &dyn std::fmt::Display) -> PkiError {
     PkiError::Damaged(path.display().to_string(), error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    #[test]
+    fn runs_at_once_wait_for_each_other_and_lose_nothing() {
+        let folder = std::env::temp_dir().join(format!("latchkey-pki-{}", std::process::id()));
+        let init = |_: usize| Folder::init(&folder, "Test CA", 10, NOW).is_ok();
+        let issue = |at: usize| {
+            let subject = Subject::Client { uri: format!("latchkey:edge/{at}") };
+            Folder::open(&folder).and_then(|mut ca| ca.issue(&format!("e{at}"), subject, 1, NOW).map(drop)).is_ok()
+        };
+        let at_once = |run: &(dyn Fn(usize) -> bool + Sync)| {
+            std::thread::scope(|scope| {
+                let runs: Vec<_> = (0..8).map(|at| scope.spawn(move || run(at))).collect();
+                runs.into_iter().map(|run| run.join().unwrap()).filter(|done| *done).count()
+            })
+        };
+        assert_eq!(at_once(&init), 1, "one makes the CA, the others are told that there is one");
+        assert_eq!(at_once(&issue), 8);
+        let held = Folder::open(&folder).unwrap();
+        let index = &held.index;
+        let waited = lock(&folder, Duration::ZERO).err();
+        assert!(matches!(waited, Some(PkiError::Busy(..))), "{waited:?}");
+        std::fs::remove_dir_all(&folder).unwrap();
+        let names: std::collections::BTreeSet<_> = index.certificates.iter().map(|issued| &issued.name).collect();
+        assert_eq!((names.len(), index.certificates.len(), index.crl_number), (8, 8, 9));
+    }
 }
