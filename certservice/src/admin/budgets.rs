@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::Api;
 use super::domains::hostname;
 use super::problem::ApiError;
-use crate::budget::{Limits, Name};
+use crate::budget::{FullAt, Limit, Limits, Name};
 use crate::clock;
 use crate::store::{IssuerState, Store, StoreError};
 
@@ -31,7 +31,16 @@ pub(super) async fn list(
     let Query(of) = of
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", "Invalid query", error.body_text()))?;
     let domain = of.domain.as_deref().map(hostname).transpose()?;
-    Ok(Json(BudgetPage { issuers: of_issuers(&api, domain.as_ref()).await? }))
+    let first_visits = of_first_visits(&api, domain.as_ref()).await?;
+    Ok(Json(BudgetPage { issuers: of_issuers(&api, domain.as_ref()).await?, first_visits }))
+}
+
+/// Of the tenant that a domain belongs to.
+async fn of_first_visits(api: &Api, domain: Option<&Hostname>) -> Result<Option<Budget>, StoreError> {
+    let (Some(limit), Some(name)) = (api.first_visits, domain) else { return Ok(None) };
+    let Some(domain) = api.store.domain(name).await? else { return Ok(None) };
+    let full_at = api.store.first_visits_full_at(&domain.tenant).await?;
+    Ok(Some(budget(Name::FirstVisits, domain.tenant, limit, full_at, clock::now())))
 }
 
 pub(super) async fn of_issuers(api: &Api, domain: Option<&Hostname>) -> Result<Vec<IssuerBudgets>, StoreError> {
@@ -77,15 +86,19 @@ async fn of_limits(
         };
         let Some(limit) = limits.of(name) else { continue };
         let full_at = store.full_at(issuer, name, &scope).await?;
-        let left = limit.left(full_at, now * 1000);
-        budgets.push(Budget {
-            limit: name.as_str().to_owned(),
-            scope,
-            count: limit.count,
-            seconds: limit.seconds,
-            left,
-            next_at: (left == 0).then(|| limit.free_at(full_at, now * 1000).div_ceil(1000)),
-        });
+        budgets.push(budget(name, scope, limit, full_at, now));
     }
     Ok(budgets)
+}
+
+fn budget(name: Name, scope: String, limit: Limit, full_at: FullAt, now: u64) -> Budget {
+    let left = limit.left(full_at, now * 1000);
+    Budget {
+        limit: name.as_str().to_owned(),
+        scope,
+        count: limit.count,
+        seconds: limit.seconds,
+        left,
+        next_at: (left == 0).then(|| limit.free_at(full_at, now * 1000).div_ceil(1000)),
+    }
 }

@@ -121,6 +121,9 @@ fn the_limit_on_first_visits_says_which_until_when_and_what_to_do() {
     let page = service.get(shown.page.as_ref().unwrap());
     assert!(page.status == 200 && page.text().contains("2 orders an hour"), "{}", page.text());
     assert_eq!(jobs(&service), 0, "who is refused leaves nothing behind");
+    let left = &service.get("/v1/budgets?domain=c.example").json()["first_visits"];
+    assert_eq!((&left["scope"], &left["count"], &left["left"]), (&"shop".into(), &2.into(), &0.into()), "{left}");
+    assert_eq!(left["next_at"].as_u64(), Some(until));
     // Another tenant has its own, and who asks for an order needs none of it.
     assert_eq!(service.put("theirs.example", "").status, 201);
     parked(&service, "theirs.example");

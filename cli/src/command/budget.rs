@@ -1,4 +1,5 @@
 use contract::Hostname;
+use contract::api::Budget;
 use serde_json::json;
 
 use crate::Failure;
@@ -18,18 +19,20 @@ pub(super) async fn list(args: &CertServiceArgs, domain: Option<&Hostname>, json
             None => "open".to_owned(),
         };
         println!("{}  {state}; {} in line", issuer.name, issuer.in_line);
-        for budget in &issuer.limits {
-            let next = budget.next_at.map(|at| format!("; next in {}", span(at.saturating_sub(now()))));
-            let scope = if budget.scope.is_empty() { "account" } else { &budget.scope };
-            println!(
-                "  {:<24} {:>6} of {} per {} left  {scope}{}",
-                budget.limit,
-                budget.left,
-                budget.count,
-                span(budget.seconds),
-                next.unwrap_or_default()
-            );
-        }
+        issuer
+            .limits
+            .iter()
+            .for_each(|budget| row(budget, if budget.scope.is_empty() { "account" } else { &budget.scope }));
+    }
+    if let Some(budget) = &budgets.first_visits {
+        println!("first visits");
+        row(budget, &format!("tenant {}", budget.scope));
     }
     Ok(())
+}
+
+fn row(budget: &Budget, scope: &str) {
+    let next = budget.next_at.map(|at| format!("; next in {}", span(at.saturating_sub(now()))));
+    let (limit, left, count, seconds) = (&budget.limit, budget.left, budget.count, span(budget.seconds));
+    println!("  {limit:<24} {left:>6} of {count} per {seconds} left  {scope}{}", next.unwrap_or_default());
 }

@@ -9,6 +9,9 @@ use crate::Hostname;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BudgetPage {
     pub issuers: Vec<IssuerBudgets>,
+    /// With `domain`: orders that first visits may bring to its tenant. No CA counts them; absent where there is no such limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_visits: Option<Budget>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,9 +35,9 @@ pub struct IssuerBudgets {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Budget {
-    /// `orders`, `certificates_per_domain`, `certificates_per_set`, `failures_per_name`, `consecutive_failures`.
+    /// `orders`, `certificates_per_domain`, `certificates_per_set`, `failures_per_name`, `consecutive_failures`, `first_visits`.
     pub limit: String,
-    /// What it is counted by: empty for the account, a registered domain, a host name.
+    /// What it is counted by: empty for the account, a registered domain, a host name, a tenant.
     pub scope: String,
     pub count: u64,
     pub seconds: u64,
