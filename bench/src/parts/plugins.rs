@@ -71,8 +71,9 @@ pub(super) async fn run(effort: Effort) -> Result<Measured> {
     }
     let hostile = digest(&admin, "hostile").await?;
     misbehaves(effort, &admin, &servers[0], upstream.address, &hostile, &mut cases).await?;
-    cases.extend(hooks()?);
-    cases.iter().for_each(show);
+    let hooks = hooks()?;
+    hooks.iter().for_each(show);
+    cases.extend(hooks);
     measured.cases.extend(cases);
     measured.notes.push(format!(
         "{rules} exact redirects: for the edge a table of the plugin `redirects`, for nginx a `map`, for nginx with Lua a table of the worker. \
@@ -152,6 +153,7 @@ async fn load(edge: &Latchkey, upstream: std::net::SocketAddr, rules: usize, cas
 fn one(cases: &mut Vec<Case>, name: impl Into<String>, unit: &str, value: f64) {
     let mut case = Case::new(name, unit);
     case.add(LATCHKEY, value);
+    show(&case);
     cases.push(case);
 }
 

@@ -1,7 +1,6 @@
 //! What takes long gives way to the threads that serve: planning and tables of a million lines, compiling, freeing what was
 //! replaced. One thread does it, of the kernel's policy for such work (SCHED_IDLE): it gives its core away at the very moment
-//! that a thread which serves wakes up. A low priority alone does not do: since Linux 6.6 whoever runs may finish a slice of
-//! some milliseconds, whatever its weight.
+//! that a thread which serves wakes up. That is a rule of its own; with a nice value it depends on who had how much before.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +19,10 @@ use super::snapshot::Snapshot;
 /// How long work waits for the thread that gives way. Where it does not get so far, all cores are busy throughout, and then
 /// a change, which may be what is to help, takes its share as others do.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// How often what was replaced is looked at: whether requests that began with it are still under way.
+/// How often what was replaced is looked at: whether requests that began with it are still under way. Nearly all end soon.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOKS_SOON: u32 = 40;
+const LOOK_LATER_EVERY: Duration = Duration::from_secs(2);
 /// Beyond so many replaced configurations, whoever has one last frees it.
 const RETIRED_MAX: usize = 32;
 
@@ -97,16 +98,21 @@ fn give_way() {
 /// Until nobody can order anything any more.
 fn attend(orders: &Receiver<Order>, retired: &AtomicUsize) {
     let mut replaced: Vec<Replaced> = Vec::new();
+    let mut looks = 0;
     loop {
         let order = match replaced.is_empty() {
             true => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            false => orders.recv_timeout(LOOK_EVERY),
+            false => orders.recv_timeout(if looks < LOOKS_SOON { LOOK_EVERY } else { LOOK_LATER_EVERY }),
         };
         match order {
             // What it came to, its caller learns.
             Ok(Order::Do(work)) => drop(catch_unwind(AssertUnwindSafe(work))),
-            Ok(Order::Free(snapshot)) => replaced.push(Replaced { snapshot, unused: false }),
+            Ok(Order::Free(snapshot)) => {
+                replaced.push(Replaced { snapshot, unused: false });
+                looks = 0;
+            }
             Err(RecvTimeoutError::Timeout) => {
+                looks += 1;
                 let before = replaced.len();
                 replaced.retain_mut(|replaced| !replaced.may_be_freed());
                 retired.fetch_sub(before - replaced.len(), Ordering::Relaxed);
