@@ -303,7 +303,7 @@ fn a_failure_keeps_the_order_or_gives_it_up() {
     let kept = Job { answers: vec![answer()], ..job(validating(2)) };
     let (job, tasks) = next(kept.clone(), Event::Failed(failure(Then::Retry { after: 0 })), NOW, &PACE);
     assert_eq!((&job.step, job.answers.len(), tasks), (&validating(2), 1, vec![]));
-    assert_eq!((job.status.state, job.status.who), (State::ActionNeeded, Who::Customer));
+    assert_eq!((job.status.state, job.status.who, job.failing_since), (State::ActionNeeded, Who::Customer, None));
     assert_eq!((job.status.code.as_str(), job.status.says.as_str()), ("challenge_failed", "connection refused"));
 
     for event in [Event::Failed(failure(Then::NewOrder)), Event::Looked(OrderState::Invalid(failure(Then::NewOrder)))] {
@@ -352,6 +352,9 @@ fn a_renewal_that_fails_leaves_the_domain_live() {
     assert_eq!((job.status.state, job.status.code.as_str()), (State::Live, "renewing"));
     let (job, _) = next(job, Event::Failed(failure(Then::NewOrder)), NOW, &PACE);
     assert_eq!((job.status.state, job.status.code.as_str()), (State::Live, "challenge_failed"));
+    assert_eq!(job.failing_since, Some(NOW));
+    let (again, _) = next(job.clone(), Event::Failed(failure(Then::NewOrder)), NOW + 60, &PACE);
+    assert_eq!((again.failures, again.failing_since), (2, Some(NOW)), "since the first");
     // Until there is nothing to be served any more.
     let failed_at = |now| {
         let job = Job { deadline: NOW + 100, step: ordered(), ..job.clone() };

@@ -5,7 +5,8 @@ use contract::api::{Change, ChangePage};
 
 use crate::edge::open_bundle;
 use crate::http::Answer;
-use crate::process::{CertService, INTERNAL, wait_for};
+use crate::process::{CertService, INTERNAL, LISTEN, wait_for};
+use crate::scripted::{Ca, Script};
 
 fn page(service: &CertService, query: &str) -> ChangePage {
     let answer = service.get(&format!("/v1/changes{query}"));
@@ -137,4 +138,28 @@ fn an_operator_sees_how_far_each_edge_is() {
     assert_eq!(poll(kid, 3).status, 200);
     assert_eq!((&edges()["edges"].as_array().unwrap().len(), &edges()["edges"][0]["behind"]), (&1, &0.into()));
     assert!(metrics().contains("\nlatchkey_edges_behind_max 0\n") && !metrics().contains(kid));
+}
+
+#[test]
+fn a_renewal_that_the_ca_refuses_is_told_until_one_succeeds() {
+    let mut service = CertService::new("");
+    let ca = Ca::start(service.folder.path());
+    let quick = "[issuance]\nretry_seconds_min = 1\nretry_seconds_max = 2\n";
+    service.configure(LISTEN, &format!("{quick}{}", ca.issuer("")));
+    service.start();
+    issue(&service, &["shop.example", "other.example"]);
+    for _ in 0..2 {
+        ca.script("new-order", Script::problem(400, "malformed", "", "not this one, not now"));
+    }
+    assert_eq!(service.call("POST", "/v1/domains/shop.example:renew", None, "").status, 202);
+    let told = wait_for("the edges to be told", || page(&service, "?since=2").changes.into_iter().next());
+    assert_eq!((told.domain.as_str(), told.revision), ("shop.example", Some(1)), "{told:?}");
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    assert!(told.renewal_failing_since.is_some_and(|since| (now - 600..=now).contains(&since)), "{told:?}");
+    let renewed = wait_for("the next certificate", || {
+        page(&service, "?since=2").changes.into_iter().find(|change| change.revision == Some(2))
+    });
+    assert_eq!(renewed.renewal_failing_since, None);
+    let other = page(&service, "").changes.into_iter().find(|change| change.domain.as_str() == "other.example");
+    assert_eq!(other, Some(change(2, "other.example", 1)));
 }

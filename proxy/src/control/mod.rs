@@ -131,8 +131,8 @@ impl Control {
     ) -> Result<Self, ControlError> {
         let data = |error| ControlError::Data(config.data_dir.display().to_string(), error);
         std::fs::create_dir_all(&config.data_dir).map_err(data)?;
-        // Plugins are called on the threads that serve, and bound on those of control.
-        // And one that answers previews.
+        // Plugins are called on the threads that serve; bound, and asked for previews, on the one that gives way to them, or on
+        // one in its place.
         let threads = config.threads + crate::serve::CONTROL_THREADS + 1;
         let compile = Compile::Apart { limits: config.compile, data_dir: config.data_dir.clone() };
         let host = Host::new(crate::wasm::Settings { threads, compile, ..Default::default() })?;
