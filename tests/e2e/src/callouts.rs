@@ -233,7 +233,8 @@ async fn a_storm_of_questions_that_hang_harms_no_other_site() {
                 for _ in 0..count.div_ceil(CALLERS) {
                     match connection.get(ASKING, "/hang").await.unwrap().status {
                         504 => statuses[0] += 1,
-                        503 => statuses[1] += 1,
+                        // Or its time was over before it came to ask, on a busy machine.
+                        503 | 429 => statuses[1] += 1,
                         other => panic!("{other}"),
                     }
                 }

@@ -123,7 +123,8 @@ fn no_misdeed_holds_its_thread_for_long() {
 /// Processor time, which its count of instructions would allow ten times as much of.
 #[test]
 fn a_guest_of_slow_instructions_is_stopped_by_its_time() {
-    let settings = Settings { http_instructions: 200_000_000, breaker: false, ..Settings::default() };
+    let call_time = Duration::from_millis(2);
+    let settings = Settings { http_instructions: 200_000_000, call_time, breaker: false, ..Settings::default() };
     let host = Host::new(settings).expect("the engine starts");
     let plugin = host.load(&guest("hostile")).expect("is a plugin");
     let binding = host.bind(&plugin, r#"{"behaviour": "by-path"}"#, &Tables::default()).expect("is accepted");
