@@ -9,7 +9,7 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::config::StoreUrl;
+use crate::config::Places;
 use crate::store::{Piece, Restored, Store};
 
 /// Of this form of a file.
@@ -37,14 +37,14 @@ struct End {
 
 /// Writes all that the store holds as it is at one moment; CertService may go on meanwhile. The file is there when it is
 /// whole; how many rows it has.
-pub async fn write(url: &StoreUrl, to: &Path) -> Result<u64, String> {
+pub async fn write(places: &Places, to: &Path) -> Result<u64, String> {
     let failed = |error: std::io::Error| format!("{} can't be written: {error}", to.display());
     if to.exists() {
         return Err(format!("{} is there already; a backup replaces no other", to.display()));
     }
     let beside = to.with_added_extension("new");
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(failed)?;
-    let store = Store::open(url).await.map_err(|error| error.to_string())?;
+    let store = Store::open(places).await.map_err(|error| error.to_string())?;
     let mut out = Digesting { file: BufWriter::new(file), digest: Context::new(&SHA256) };
     let top = Top { latchkey_backup: FORM, schema: Store::schema(), taken_at: clock::now() };
     out.line(&top).map_err(failed)?;
@@ -66,16 +66,16 @@ pub async fn write(url: &StoreUrl, to: &Path) -> Result<u64, String> {
 }
 
 /// Reads a backup twice: first whether it is whole, then into a database that holds nothing.
-pub async fn restore(url: &StoreUrl, from: &Path) -> Result<Restored, String> {
+pub async fn restore(places: &Places, from: &Path) -> Result<Restored, String> {
     check(from)?;
     let mut lines = Lines::open(from)?;
     let top = lines.top()?;
     // As it was written; then brought up to date like any other.
-    let before = Store::open_at(url, top.schema).await.map_err(|error| error.to_string())?;
+    let before = Store::open_at(places, top.schema).await.map_err(|error| error.to_string())?;
     let restored = before.copy_in(&mut || lines.piece(), top.taken_at).await;
     before.close().await;
     let restored = restored.map_err(|error| error.to_string())?;
-    Store::open(url).await.map_err(|error| error.to_string())?.close().await;
+    Store::open(places).await.map_err(|error| error.to_string())?.close().await;
     Ok(restored)
 }
 

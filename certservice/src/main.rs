@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use certservice::admin::openapi;
 use certservice::backup;
-use certservice::config::{Config, StoreUrl};
+use certservice::config::{Config, Places};
 use certservice::service::{Service, forbid_core_dumps};
 use certservice::store::Restored;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -83,16 +83,16 @@ fn main() -> ExitCode {
             print!("{}", openapi());
             ExitCode::SUCCESS
         }
-        (Some(Command::Backup { config, out }), _) => on_store(&config, async |url| {
-            let rows = backup::write(url, &out).await?;
+        (Some(Command::Backup { config, out }), _) => on_store(&config, async |places| {
+            let rows = backup::write(places, &out).await?;
             Ok(format!("{}: {rows} rows", out.display()))
         }),
         (Some(Command::Restore { from, check: true, .. }), _) => told(backup::check(&from).map(|rows| {
             let file = from.display();
             format!("{file}: whole, {rows} rows")
         })),
-        (Some(Command::Restore { config, from, check: false }), _) => on_store(&config, async |url| {
-            let Restored { rows, domains, bundles, journal_seq } = backup::restore(url, &from).await?;
+        (Some(Command::Restore { config, from, check: false }), _) => on_store(&config, async |places| {
+            let Restored { rows, domains, bundles, journal_seq } = backup::restore(places, &from).await?;
             Ok(format!(
                 "{rows} rows: {domains} domains, {bundles} certificates with their keys, {journal_seq} entries of the journal, \
                  all checked"
@@ -129,7 +129,7 @@ fn serve(file: &Path, check: bool, log_format: LogFormat) -> ExitCode {
 }
 
 /// What is done once with the store of a boot file, and what came of it.
-fn on_store(file: &Path, act: impl AsyncFnOnce(&StoreUrl) -> Result<String, String>) -> ExitCode {
+fn on_store(file: &Path, act: impl AsyncFnOnce(&Places) -> Result<String, String>) -> ExitCode {
     let config = match load(file) {
         Ok(config) => config,
         Err(code) => return code,

@@ -171,6 +171,7 @@ impl Service {
         background.spawn(keys::tidy(self.api.keys.clone(), notify, metrics));
         self.senders.into_iter().for_each(|sender| drop(background.spawn(sender.run())));
         background.spawn(self.api.notify.clone().sweep());
+        background.spawn(store.clone().mind_bundles());
         let ended = tokio::select! {
             () = self.server.run(router(self.api), stopping) => Ok(()),
             _ = background.join_next() => Err("a background task ended, which it never should".to_owned()),

@@ -143,7 +143,7 @@ async fn answers(store: &str, certservice: &CertService, names: usize, samples: 
 /// What the runner, the search for renewals and that for windows ask again and again.
 async fn looks(store: &str, url: Option<&str>, file: &Path, names: usize, samples: usize) -> Result<Vec<Case>> {
     let url = url.map_or_else(|| StoreUrl::Sqlite(file.to_owned()), |url| StoreUrl::Mysql(Secret::new(url)));
-    let open = Store::open(&url).await.context("the store")?;
+    let open = Store::open(&url.into()).await.context("the store")?;
     let mut times = [const { Vec::new() }; 3];
     for _ in 0..samples {
         let now = names::now();

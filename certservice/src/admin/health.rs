@@ -19,9 +19,12 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// It can do its work: the database answers. Redis may be down.
+/// It can do its work: the database answers, and that of bundles where they are apart. Redis may be down.
 pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
     api.store.ready().await?;
+    if let Some(ready) = api.store.bundles_ready().await {
+        ready?;
+    }
     Ok("ready\n")
 }
 
@@ -50,6 +53,7 @@ async fn count(api: &Api, now: u64) -> Result<(), ApiError> {
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, ApiError> {
     let (jobs, head) = (api.store.jobs_by_step().await?, api.store.changes_head().await?);
     let now = clock::now();
+    api.metrics.bundle_store_up.set(i64::from(api.store.bundles_down() != Some(true)));
     api.metrics.budgets(&of_issuers(&api, None).await?, now);
     count(&api, now).await?;
     api.metrics.follow(head, api.progress.behind_max(head));

@@ -60,8 +60,16 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         // The text may name hosts and tables: it is for the log, not for callers.
         tracing::error!(%error, "a request failed at the database");
-        let says = "the database did not answer; try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "Database unavailable", says).retry_after(5)
+        let (code, title, says) = match &error {
+            StoreError::Bundles(_) => (
+                "bundle_store_unavailable",
+                "Database of bundles unavailable",
+                "the database of bundles did not answer; edges serve what they have; try again".to_owned(),
+            ),
+            StoreError::BundleLost(..) => ("bundle_lost", "Bundle lost", error.to_string()),
+            _ => ("store_unavailable", "Database unavailable", "the database did not answer; try again".to_owned()),
+        };
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title, says).retry_after(5)
     }
 }
 

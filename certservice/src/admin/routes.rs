@@ -234,7 +234,7 @@ fn operator_routes() -> Vec<Route> {
             .text(200, "text/plain; charset=utf-8")
             .errors(&[]),
         route("GET", "/readyz", Watch, get(health::readyz))
-            .says("The database answers")
+            .says("The database answers, and that of bundles where they are apart")
             .text(200, "text/plain; charset=utf-8")
             .errors(&[]),
         route("GET", "/metrics", Watch, get(health::metrics))

@@ -10,7 +10,7 @@ use contract::document::{Document, in_order, pointer};
 use contract::tickets::TICKET_LIFETIME_SECONDS_MAX;
 use zeroize::Zeroizing;
 
-use super::file::{File, RedisTable, TicketsTable, UrlTable};
+use super::file::{File, RedisTable, StoreTable, TicketsTable};
 use super::file_orders::{IssuanceTable, OrderWord};
 use super::*;
 use crate::tickets::Pace;
@@ -105,11 +105,31 @@ impl Check<'_> {
         self.file(written, at)
     }
 
-    fn store(&mut self, table: Option<&UrlTable>, data_dir: &Path) -> Option<StoreUrl> {
+    fn store(&mut self, table: Option<&StoreTable>, data_dir: &Path) -> Option<Places> {
+        let in_data_dir = StoreUrl::Sqlite(data_dir.join("certservice.db"));
         let Some(table) = table else {
-            return Some(StoreUrl::Sqlite(data_dir.join("certservice.db")));
+            return Some(in_data_dir.into());
         };
-        let url = self.url((&table.url, &table.url_file), "/store", &["sqlite:", "mysql://"])?;
+        let StoreTable { url, url_file, bundles, bundles_file } = table;
+        if bundles.is_none() && bundles_file.is_none() {
+            return self.database((url, url_file), ["url", "url_file"]).map(Places::from);
+        }
+        let store = match (url, url_file) {
+            (None, None) => Some(in_data_dir),
+            written => self.database(written, ["url", "url_file"]),
+        };
+        let bundles = self.database((bundles, bundles_file), ["bundles", "bundles_file"]);
+        let (store, bundles) = (store?, bundles?);
+        if store.is(&bundles) {
+            let says = "`bundles` names the database that has the rest; it is for another one";
+            self.hinted("/store", says, "leave `bundles` out to have all in one database");
+            return None;
+        }
+        Some(Places { store, bundles: Some(bundles) })
+    }
+
+    fn database(&mut self, written: (&Option<String>, &Option<String>), names: [&str; 2]) -> Option<StoreUrl> {
+        let url = self.url(written, "/store", names, &["sqlite:", "mysql://"])?;
         match url.reveal().strip_prefix("sqlite:") {
             Some(path) => Some(StoreUrl::Sqlite(self.path(path.strip_prefix("//").unwrap_or(path)))),
             None => Some(StoreUrl::Mysql(url)),
@@ -117,7 +137,8 @@ impl Check<'_> {
     }
 
     fn redis(&mut self, table: &RedisTable) -> Option<Redis> {
-        let url = self.url((&table.url, &table.url_file), "/redis", &["redis://", "rediss://", "unix://"])?;
+        let schemes = ["redis://", "rediss://", "unix://"];
+        let url = self.url((&table.url, &table.url_file), "/redis", ["url", "url_file"], &schemes)?;
         let names_files = table.ca_file.is_some() || table.certificate_file.is_some() || table.key_file.is_some();
         if names_files && !url.reveal().starts_with("rediss://") {
             self.fault("/redis", "ca_file, certificate_file and key_file are for rediss://, which is Redis with TLS");
@@ -139,15 +160,21 @@ impl Check<'_> {
     }
 
     /// `written` as it stands, or the file that holds it.
-    fn url(&mut self, written: (&Option<String>, &Option<String>), at: &str, schemes: &[&str]) -> Option<Secret> {
+    fn url(
+        &mut self,
+        written: (&Option<String>, &Option<String>),
+        at: &str,
+        [url, url_file]: [&str; 2],
+        schemes: &[&str],
+    ) -> Option<Secret> {
         let (url, at) = match written {
-            (Some(url), None) => (Secret::new(url.clone()), pointer(at, "url")),
+            (Some(written), None) => (Secret::new(written.clone()), pointer(at, url)),
             (None, Some(file)) => {
-                let at = pointer(at, "url_file");
+                let at = pointer(at, url_file);
                 (Secret::new(self.secret_file(file, &at)?.trim()), at)
             }
             _ => {
-                self.fault(at, "give either `url` or `url_file`");
+                self.fault(at, format!("give either `{url}` or `{url_file}`"));
                 return None;
             }
         };

@@ -17,7 +17,7 @@ pub struct File {
     #[deserr(default)]
     pub certificates: Vec<CertificateTable>,
     #[deserr(default)]
-    pub store: Option<UrlTable>,
+    pub store: Option<StoreTable>,
     #[deserr(default)]
     pub redis: Option<RedisTable>,
     pub edges: EdgesTable,
@@ -105,14 +105,19 @@ pub enum RoleWord {
     Viewer,
 }
 
-/// A URL, or the file that holds it where it carries a password.
+/// A URL each, or the file that holds it where it carries a password.
 #[derive(Debug, Deserr)]
 #[deserr(error = Faults, deny_unknown_fields)]
-pub struct UrlTable {
+pub struct StoreTable {
     #[deserr(default)]
     pub url: Option<String>,
     #[deserr(default)]
     pub url_file: Option<String>,
+    /// Of a database that has the bundles, and nothing else.
+    #[deserr(default)]
+    pub bundles: Option<String>,
+    #[deserr(default)]
+    pub bundles_file: Option<String>,
 }
 
 #[derive(Debug, Deserr)]

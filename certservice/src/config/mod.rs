@@ -45,7 +45,7 @@ pub struct Config {
     pub listen: Listen,
     pub tokens: Vec<Token>,
     pub certificates: Vec<ClientCertificate>,
-    pub store: StoreUrl,
+    pub store: Places,
     pub redis: Option<Redis>,
     pub edges: Vec<Recipient>,
     /// Never empty; the first is the default.
@@ -76,11 +76,35 @@ pub enum Grant {
     Viewer,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum StoreUrl {
     Sqlite(PathBuf),
     /// With a password in it.
     Mysql(Secret),
+}
+
+/// Where all is kept.
+#[derive(Debug, Clone)]
+pub struct Places {
+    pub store: StoreUrl,
+    /// Of bundles, where they are apart from the rest.
+    pub bundles: Option<StoreUrl>,
+}
+
+impl From<StoreUrl> for Places {
+    fn from(store: StoreUrl) -> Self {
+        Self { store, bundles: None }
+    }
+}
+
+impl StoreUrl {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sqlite(one), Self::Sqlite(other)) => one == other,
+            (Self::Mysql(one), Self::Mysql(other)) => one.reveal() == other.reveal(),
+            _ => false,
+        }
+    }
 }
 
 /// With what Redis is spoken to.

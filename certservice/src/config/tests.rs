@@ -49,7 +49,8 @@ fn the_smallest_file_has_defaults() {
     let config = Config::parse(GOOD, folder.0.path()).unwrap();
     assert_eq!(config.data_dir, folder.path("data"));
     assert!(matches!(config.listen, Listen::Unix(path) if path == folder.path("cs.sock")));
-    assert!(matches!(config.store, StoreUrl::Sqlite(path) if path == folder.path("data/certservice.db")));
+    assert!(config.store.bundles.is_none());
+    assert!(matches!(config.store.store, StoreUrl::Sqlite(path) if path == folder.path("data/certservice.db")));
     assert_eq!((config.edges.len(), config.issuers[0].name.as_str()), (1, "internal"));
     assert!(matches!(config.issuers[0].kind, IssuerKind::Internal { validity_days: 30 }));
     let Issuance { concurrency, retry_seconds_min, retry_seconds_max, rsa, renewals_wait_seconds } = config.issuance;
@@ -71,6 +72,29 @@ fn who_is_preferred_must_be_known() {
     assert_eq!((unknown[0].0.as_str(), unknown[1].0.as_str()), ("/domains/issuers/1", "/domains/issuers/2"));
     assert!(unknown[0].1.contains("`other`") && unknown[0].1.contains("there are: internal"), "{unknown:?}");
     assert!(unknown[1].1.contains("twice") && faults("[]").len() == 1);
+}
+
+#[test]
+fn bundles_have_a_database_of_their_own_where_one_is_named() {
+    let folder = Folder::new();
+    folder.put("bundles.url", "mysql://keys:pass@host/bundles\n");
+    let read = |store: &str| Config::parse(&format!("{GOOD}[store]\n{store}\n"), folder.0.path());
+    let store = read("bundles = \"sqlite:keys.db\"").unwrap().store;
+    assert!(matches!(store.store, StoreUrl::Sqlite(path) if path == folder.path("data/certservice.db")));
+    assert!(matches!(store.bundles, Some(StoreUrl::Sqlite(path)) if path == folder.path("keys.db")));
+    let store = read("url = \"sqlite:rest.db\"\nbundles_file = \"bundles.url\"").unwrap().store;
+    assert!(!format!("{store:?}").contains("pass"), "{store:?}");
+    assert!(matches!(store.bundles, Some(StoreUrl::Mysql(url)) if url.reveal() == "mysql://keys:pass@host/bundles"));
+    let fault = |store: &str| {
+        let faults = read(store).unwrap_err();
+        (faults.len(), faults[0].at.clone(), faults[0].says.clone())
+    };
+    let (count, at, says) = fault("url = \"sqlite:a.db\"\nbundles = \"sqlite://a.db\"");
+    assert!((count, at.as_str()) == (1, "/store") && says.contains("another one"), "{says}");
+    let (_, _, says) = fault("bundles = \"sqlite:a.db\"\nbundles_file = \"bundles.url\"");
+    assert_eq!(says, "give either `bundles` or `bundles_file`");
+    let (_, at, says) = fault("bundles = \"postgres://x\"");
+    assert_eq!((at.as_str(), says.as_str()), ("/store/bundles", "the URL must start with sqlite: or mysql://"));
 }
 
 #[test]
@@ -103,7 +127,7 @@ eab = {{ kid = "k", hmac_key_file = "hmac" }}
 "#
     );
     let config = Config::parse(&text, folder.0.path()).unwrap();
-    assert!(matches!(&config.store, StoreUrl::Mysql(url) if url.reveal() == "mysql://user:pass@host/db"));
+    assert!(matches!(&config.store.store, StoreUrl::Mysql(url) if url.reveal() == "mysql://user:pass@host/db"));
     assert_eq!(config.tokens[1].grant, Grant::App { tenant: "shop".into() });
     assert_eq!(config.tokens[0].sha256, [0xab; 32]);
     let IssuerKind::Acme(acme) = &config.issuers[0].kind else { panic!() };

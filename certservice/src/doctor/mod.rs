@@ -70,7 +70,7 @@ impl Doctor {
         let (store, redis, dns, cas, ports) =
             tokio::join!(self.store(), self.redis(), self.dns(), self.cas(), self.ports());
         let mut checks = vec![store, disk(&self.data_dir)];
-        checks.extend([redis, dns].into_iter().flatten());
+        checks.extend([self.bundles().await, redis, dns].into_iter().flatten());
         checks.extend(cas);
         checks.extend(ports);
         checks.push(self.keys().await);
@@ -98,6 +98,25 @@ impl Doctor {
                 found("store", Some(false), "the database did not take a write; CertService's log has the reason", fix)
             }
         }
+    }
+
+    /// The database of bundles, where they are apart.
+    async fn bundles(&self) -> Option<DoctorCheck> {
+        let fix = "look at the database at `store.bundles` and at the way to it; no order leaves before it answers";
+        let begun = Instant::now();
+        let wrote = self.store.write_to_bundles().await?;
+        let ms = begun.elapsed().as_millis();
+        Some(match wrote {
+            Ok(()) => {
+                let says = format!("a write took {ms} ms, at most {WRITE_MS_MAX} are good");
+                found("bundle store", Some(ms <= WRITE_MS_MAX), says, fix)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the doctor could not write to the database of bundles");
+                let says = "the database of bundles did not take a write; CertService's log has the reason";
+                found("bundle store", Some(false), says, fix)
+            }
+        })
     }
 
     async fn redis(&self) -> Option<DoctorCheck> {

@@ -30,6 +30,8 @@ pub struct Metrics {
     pub redis_errors: IntCounterVec,
     /// 1 while the API's TLS files have changed and can't be used.
     pub tls_files_unusable: IntGauge,
+    /// 0 while the database of bundles does not answer, where they are apart.
+    pub bundle_store_up: IntGauge,
     pub ticket_keys_turned: IntCounter,
     pub ticket_keys_revision: IntGauge,
     jobs: IntGaugeVec,
@@ -100,6 +102,10 @@ impl Metrics {
                 "latchkey_certservice_tls_files_unusable",
                 "1 while the API's TLS files have changed and can't be used: what was read before is in force",
             )?,
+            bundle_store_up: IntGauge::new(
+                "latchkey_certservice_bundle_store_up",
+                "0 while the database of bundles does not answer, and no order leaves",
+            )?,
             ticket_keys_turned: IntCounter::new(
                 "latchkey_certservice_ticket_keys_turned_total",
                 "Times that this CertService turned the session ticket keys",
@@ -166,6 +172,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.redis_errors.clone()))?;
         metrics.registry.register(Box::new(metrics.tls_files_unusable.clone()))?;
+        metrics.registry.register(Box::new(metrics.bundle_store_up.clone()))?;
         metrics.registry.register(Box::new(metrics.ticket_keys_turned.clone()))?;
         metrics.registry.register(Box::new(metrics.ticket_keys_revision.clone()))?;
         metrics.registry.register(Box::new(metrics.jobs.clone()))?;

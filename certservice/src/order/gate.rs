@@ -16,6 +16,17 @@ const FAILURES_MAX: u32 = 3;
 const CLOSED_SECONDS_MIN: u64 = 5;
 const CLOSED_SECONDS_MAX: u64 = 300;
 
+/// No order leaves while its key could not be kept.
+pub(super) const BUNDLES_DOWN: &str = "bundle_store_unavailable";
+
+impl Held {
+    pub(super) fn by_bundles(until: u64) -> Self {
+        let says =
+            "the database of bundles does not answer, so a key could not be kept; no order leaves before it does";
+        Self { until, whole: true, code: BUNDLES_DOWN.to_owned(), says: says.to_owned() }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Gate(Mutex<HashMap<String, Seen>>);
 

@@ -3,6 +3,7 @@
 use contract::api::{DomainStep, State, Who};
 use contract::{Bundle, ChallengeKind};
 
+use super::gate::BUNDLES_DOWN;
 use super::job::{Event, First, Held, Job, Stage, Status, Step, Task};
 use super::steps::steps;
 use super::{prefer, visit};
@@ -169,7 +170,11 @@ fn wait_in_line(mut job: Job, held: Held, now: u64, pace: &Pace) -> (Job, Vec<Ta
     }
     let state = if job.serves(now) { State::Live } else { State::Working };
     let Held { until, whole, code, says } = held;
-    let who = if code == "rate_limited" { Who::Nobody } else { Who::CertificateAuthority };
+    let who = match code.as_str() {
+        "rate_limited" => Who::Nobody,
+        BUNDLES_DOWN => Who::Operator,
+        _ => Who::CertificateAuthority,
+    };
     job.status = Status { state, code, says, who, steps: Vec::new() };
     job.due_at = until.max(now + 1);
     match (&job.step, whole) {

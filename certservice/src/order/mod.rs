@@ -18,7 +18,7 @@ mod tests;
 pub use self::act::Hands;
 pub use self::ari::run as ask_windows;
 pub use self::gate::PAUSE_SECONDS_MAX;
-pub use self::job::{Event, Held, Job, Lane, SealedKey, Stage, Status, Step, Task};
+pub use self::job::{Event, First, Held, Job, Lane, SealedKey, Stage, Status, Step, Task};
 pub use self::machine::{POLL_SECONDS_MAX, Pace, next};
 pub use self::runner::{Plan, Recorded, Runner};
 pub use self::visit::{AWAITED, LOOK_AGAIN_SECONDS};

@@ -9,7 +9,7 @@ use tokio::sync::Notify as Wake;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::act::Hands;
-use super::gate::{Gate, Verdict};
+use super::gate::{BUNDLES_DOWN, Gate, Verdict};
 use super::job::{Event, Held, Job, Stage, Step, Task};
 use super::machine::{Pace, next};
 use super::prefer::{self, Choice};
@@ -168,6 +168,10 @@ impl Runner {
         leaving: bool,
         now: u64,
     ) -> Result<(), StoreError> {
+        // Those in line have only to leave.
+        if stage == Stage::InLine && self.store.bundles_down() == Some(true) {
+            return Ok(());
+        }
         let orders = usize::try_from(self.plan.concurrency).unwrap_or(usize::MAX);
         let most = if stage == Stage::ToCheck { orders.saturating_mul(LOOKS_PER_ORDER) } else { orders };
         let free = most.saturating_sub(running.count(stage));
@@ -267,6 +271,9 @@ impl Runner {
 
     /// Its issuer does not take it now: another does, or it waits.
     fn held(&self, mut job: Job, held: Held, now: u64) -> (Job, Vec<Task>) {
+        if held.code == BUNDLES_DOWN {
+            return next(job, Event::Held(held), now, &self.plan.pace);
+        }
         if !held.whole {
             prefer::short(&mut job, &held);
         }
@@ -281,7 +288,8 @@ impl Runner {
 
     /// An order that is about to go to the CA: what it takes from the CA's limits is stored with it, or it waits.
     async fn leave(&self, stored: &Stored, job: &Job, now: u64) -> Result<Result<Stored, Held>, StoreError> {
-        if let Some(held) = self.gate.held(&job.issuer, now) {
+        let keyless = (self.store.bundles_down() == Some(true)).then(|| Held::by_bundles(now + REST_SECONDS));
+        if let Some(held) = keyless.or_else(|| self.gate.held(&job.issuer, now)) {
             return Ok(Err(held));
         }
         let limits = self.plan.limits.get(&job.issuer).copied().unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use contract::api::{DomainStep, Who};
 
+use super::gate::BUNDLES_DOWN;
 use super::job::{Job, Stage, Step};
 use super::visit;
 
@@ -72,6 +73,7 @@ fn fix(code: &str) -> Option<&'static str> {
         "dns_not_delegated" => "set a CNAME record from the challenge's name into one of our zones, or host it there",
         "ca_unsupported" => "choose an issuer that offers the challenge",
         "order_refused" | "certificate_refused" | "internal_error" => "see CertService's log",
+        BUNDLES_DOWN => "look at the database at `store.bundles`; orders go on by themselves when it answers",
         "unknown_issuer" => "put the issuer back into the boot file, or register the domain anew with another one",
         _ => return None,
     })

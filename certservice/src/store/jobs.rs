@@ -6,6 +6,7 @@ use contract::api::{CertificateInfo, Who};
 use contract::journal::Detail;
 use contract::{Bundle, Challenge, ChallengeKind, Hostname};
 
+use super::apart::without_keys;
 use super::budgets::spend;
 use super::changes::{ANNOUNCE, ANNOUNCE_FAILING, next_cursor};
 use super::domains::{TENANT, word};
@@ -41,6 +42,8 @@ pub struct Claim<'a> {
 
 /// How long an order rests that can't be read.
 const UNREADABLE_SECONDS: u64 = 3600;
+/// The same where its key can't be read.
+const KEYLESS_SECONDS: u64 = 5;
 
 const WAITING: &str = "SELECT domain, version, body FROM jobs \
     WHERE issuer = ? AND stage = ? AND lane = ? AND place <= ? AND (held_until <= ? OR holder = ?) \
@@ -91,7 +94,7 @@ impl Store {
         let mut claimed = Vec::with_capacity(waiting.len());
         for ((domain, version, body), _) in waiting.into_iter().zip(held).filter(|(_, held)| *held) {
             match parse("the order", &domain, &body) {
-                Ok(job) => claimed.push(Stored { job, version, holder: holder.to_owned() }),
+                Ok(job) => claimed.extend(self.whole(job, version, holder, now).await?),
                 // One that can't be read must not keep the others.
                 Err(error) => {
                     tracing::error!(%error, "an order is left alone for {UNREADABLE_SECONDS} s");
@@ -100,6 +103,23 @@ impl Store {
             }
         }
         Ok(claimed)
+    }
+
+    /// An order with its keys, which may be elsewhere; `None` where they can't be had now.
+    async fn whole(&self, mut job: Job, version: i64, holder: &str, now: u64) -> Result<Option<Stored>, StoreError> {
+        match self.fill_in(&mut job).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::error!(domain = %job.domain, "the key of an order is lost; the order begins anew");
+                job = without_keys(job);
+            }
+            Err(error) => {
+                tracing::error!(domain = %job.domain, %error, "the key of an order can't be read; it waits");
+                self.put_off(job.domain.as_str(), holder, now + KEYLESS_SECONDS).await?;
+                return Ok(None);
+            }
+        }
+        Ok(Some(Stored { job, version, holder: holder.to_owned() }))
     }
 
     /// An order that could not be worked on, or not be stored: all that is written is when it is its turn again.
@@ -170,7 +190,8 @@ impl Store {
 
     /// The state of an order that goes on; held until then, or not any more.
     pub async fn save(&self, stored: Stored, job: Job, held_until: Option<u64>) -> Result<Stored, StoreError> {
-        let saved = again!(self.update(&stored, &job, held_until, &[], 0))?;
+        let body = self.order_text(&job, &stored.job).await?;
+        let saved = again!(self.update(&stored, &job, &body, held_until, &[], 0))?;
         saved.map_err(|_| StoreError::Conflict(job.domain.clone()))?;
         Ok(Stored { version: stored.version + 1, job, holder: stored.holder })
     }
@@ -184,7 +205,8 @@ impl Store {
         spends: &[Spend],
         now_ms: u64,
     ) -> Result<Result<Stored, Shortage>, StoreError> {
-        let saved = again!(self.update(stored, &job, Some(held_until), spends, now_ms))?;
+        let body = self.order_text(&job, &stored.job).await?;
+        let saved = again!(self.update(stored, &job, &body, Some(held_until), spends, now_ms))?;
         Ok(saved.map(|()| Stored { version: stored.version + 1, job, holder: stored.holder.clone() }))
     }
 
@@ -192,12 +214,12 @@ impl Store {
         &self,
         stored: &Stored,
         job: &Job,
+        body: &str,
         held_until: Option<u64>,
         spends: &[Spend],
         now_ms: u64,
     ) -> Result<Result<(), Shortage>, StoreError> {
         let name = job.domain.as_str();
-        let body = write("the order", name, job)?;
         let Status { state, code, says, who, steps } = &job.status;
         let (state, who, steps) = (word(state)?, word(who)?, write("the steps", name, steps)?);
         let passed = write("the issuers", name, &job.passed)?;
@@ -215,7 +237,7 @@ impl Store {
                 sqlx::query(GOES_TO).bind(&job.issuer).bind(name).execute(&mut *transaction).await?;
             }
             let written = sqlx::query(UPDATE)
-                .bind(to_sql(job.due_at)).bind(job.step.name()).bind(&body)
+                .bind(to_sql(job.due_at)).bind(job.step.name()).bind(body)
                 .bind(&job.issuer).bind(job.stage() as i64).bind(to_sql(job.place()))
                 .bind(job.others_at.map(to_sql)).bind(holder).bind(to_sql(held_until.unwrap_or(0)))
                 // Nobody has come for it: it is looked at after all others.
@@ -257,10 +279,11 @@ impl Store {
         next: &Next,
     ) -> Result<u64, StoreError> {
         let name = job.domain.as_str();
+        let (body, keys) = self.put_bundle(bundle).await?;
         let issued = Issued {
             revision: to_sql(bundle.revision),
-            bundle: write("the bundle", name, bundle)?,
-            keys: KeySet::of(bundle),
+            bundle: body,
+            keys,
             shown: write("the certificate", name, shown)?,
             began_at: to_sql(bundle.not_before),
             ends_at: to_sql(bundle.not_after),
@@ -315,8 +338,8 @@ impl Store {
 struct Issued<'a> {
     revision: i64,
     bundle: String,
-    /// Those that it is sealed to.
-    keys: KeySet,
+    /// Those that it is sealed to, where it is counted here.
+    keys: Option<KeySet>,
     shown: String,
     began_at: i64,
     ends_at: i64,

@@ -48,13 +48,14 @@ pub(super) const KNOWN_SET: &str = "SELECT kids FROM key_sets WHERE id = ?";
 pub(super) const NEW_SET: &str = "REPLACE INTO key_sets (id, kids) VALUES (?, ?)";
 pub(super) const REPLACE_BUNDLE: &str = "REPLACE INTO bundles (domain, body, key_set) VALUES (?, ?, ?)";
 const SETS: &str = "SELECT id, kids FROM key_sets";
-const COUNTS: &str = "SELECT key_set, COUNT(*) FROM bundles GROUP BY key_set";
+/// Where bundles are apart, one that is not known to be served yet has no set.
+const COUNTS: &str = "SELECT key_set, COUNT(*) FROM bundles WHERE key_set IS NOT NULL GROUP BY key_set";
 const OF_SET: &str = "SELECT domain, body FROM bundles WHERE key_set = ? AND domain > ? ORDER BY domain LIMIT ?";
 const ONE: &str = "SELECT bundles.body, key_sets.kids FROM bundles JOIN key_sets ON key_sets.id = bundles.key_set \
     WHERE bundles.domain = ?";
 const HOLD_BUNDLE: &str = "UPDATE bundles SET key_set = key_set WHERE domain = ? AND key_set = ?";
-const BODY: &str = "SELECT body FROM bundles WHERE domain = ?";
-const CHANGE: &str = "UPDATE bundles SET body = ?, key_set = ? WHERE domain = ?";
+const BODY: &str = "SELECT body FROM bundles WHERE domain = ? AND key_set = ?";
+const CHANGE: &str = "UPDATE bundles SET body = ?, key_set = ? WHERE domain = ? AND key_set = ?";
 const UNCOUNTED: &str = "SELECT domain, body FROM bundles WHERE key_set = 0 LIMIT ?";
 const COUNT: &str = "UPDATE bundles SET key_set = ? WHERE domain = ? AND key_set = 0";
 
@@ -72,10 +73,13 @@ macro_rules! know_set {
 }
 pub(super) use know_set;
 
-/// Stores a bundle that CertService has sealed.
+/// Stores a bundle that CertService has sealed, or its place.
 macro_rules! replace_bundle {
     ($transaction:ident, $name:expr, $body:expr, $set:expr) => {{
-        let set = $crate::store::keys::know_set!($transaction, $set);
+        let set = match $set {
+            Some(set) => $crate::store::keys::know_set!($transaction, set),
+            None => 0,
+        };
         sqlx::query($crate::store::keys::REPLACE_BUNDLE)
             .bind($name)
             .bind($body)
@@ -130,14 +134,18 @@ impl Store {
     }
 
     pub async fn key_sets(&self) -> Result<Vec<KeySet>, StoreError> {
-        let rows: Vec<(i64, String)> = on!(self, pool => sqlx::query_as(SETS).fetch_all(pool).await?);
+        let rows: Vec<(i64, String)> = on!(self.vault(), pool => sqlx::query_as(SETS).fetch_all(pool).await)
+            .map_err(|error| self.of_vault(error))?;
         Ok(rows.into_iter().map(|(_, kids)| KeySet::parse(&kids)).collect())
     }
 
     /// How many bundles are sealed to which keys, and how many are not counted yet. Reads an index only.
     pub async fn bundles_by_key_set(&self) -> Result<(Vec<(KeySet, u64)>, u64), StoreError> {
-        let counts: Vec<(i64, i64)> = on!(self, pool => sqlx::query_as(COUNTS).fetch_all(pool).await?);
-        let sets: Vec<(i64, String)> = on!(self, pool => sqlx::query_as(SETS).fetch_all(pool).await?);
+        let failed = |error: sqlx::Error| self.of_vault(error);
+        let counts: Vec<(i64, i64)> =
+            on!(self.vault(), pool => sqlx::query_as(COUNTS).fetch_all(pool).await).map_err(failed)?;
+        let sets: Vec<(i64, String)> =
+            on!(self.vault(), pool => sqlx::query_as(SETS).fetch_all(pool).await).map_err(failed)?;
         let (mut counted, mut uncounted) = (Vec::new(), 0);
         for (id, count) in counts {
             match sets.iter().find(|(known, _)| *known == id) {
@@ -156,8 +164,9 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<SealedBundle>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows: Vec<(String, String)> = on!(self, pool => sqlx::query_as(OF_SET)
-            .bind(set.id()).bind(after).bind(limit).fetch_all(pool).await?);
+        let rows: Vec<(String, String)> = on!(self.vault(), pool => sqlx::query_as(OF_SET)
+            .bind(set.id()).bind(after).bind(limit).fetch_all(pool).await)
+        .map_err(|error| self.of_vault(error))?;
         let sealed = |(domain, body): (String, String)| {
             Ok(SealedBundle { bundle: parse("the bundle", &domain, &body)?, set: set.clone(), body })
         };
@@ -167,7 +176,8 @@ impl Store {
     /// `None` also for one that is not counted yet.
     pub async fn sealed_bundle(&self, domain: &Hostname) -> Result<Option<SealedBundle>, StoreError> {
         let row: Option<(String, String)> =
-            on!(self, pool => sqlx::query_as(ONE).bind(domain.as_str()).fetch_optional(pool).await?);
+            on!(self.vault(), pool => sqlx::query_as(ONE).bind(domain.as_str()).fetch_optional(pool).await)
+                .map_err(|error| self.of_vault(error))?;
         let sealed = |(body, kids): (String, String)| {
             Ok(SealedBundle { bundle: parse("the bundle", domain.as_str(), &body)?, set: KeySet::parse(&kids), body })
         };
@@ -185,7 +195,7 @@ impl Store {
         if changes.is_empty() {
             return Ok(Vec::new());
         }
-        again!(self.rekey_once(changes, actor, action, kid))
+        again!(self.rekey_once(changes, actor, action, kid)).map_err(|error| self.of_vault(error))
     }
 
     async fn rekey_once(
@@ -195,20 +205,21 @@ impl Store {
         action: &'static str,
         kid: &str,
     ) -> Result<Vec<bool>, StoreError> {
-        Ok(in_transaction!(self, transaction => {
+        Ok(in_transaction!(self.vault(), transaction => {
             let mut written = Vec::with_capacity(changes.len());
             for Rekeyed { before, bundle, set } in changes {
                 let name = bundle.domain.as_str();
                 let held = sqlx::query(HOLD_BUNDLE).bind(name).bind(before.set.id()).execute(&mut *transaction).await?;
                 let body: Option<String> = match held.rows_affected() {
                     0 => None,
-                    _ => sqlx::query_scalar(BODY).bind(name).fetch_optional(&mut *transaction).await?,
+                    _ => sqlx::query_scalar(BODY).bind(name).bind(before.set.id()).fetch_optional(&mut *transaction).await?,
                 };
                 let same = body.is_some_and(|body| body == before.body);
                 if same {
                     let set = know_set!(transaction, set);
                     let body = if *bundle == before.bundle { before.body.clone() } else { write("the bundle", name, bundle)? };
-                    sqlx::query(CHANGE).bind(body).bind(set).bind(name).execute(&mut *transaction).await?;
+                    sqlx::query(CHANGE).bind(body).bind(set).bind(name).bind(before.set.id())
+                        .execute(&mut *transaction).await?;
                 }
                 written.push(same);
             }
@@ -220,7 +231,12 @@ impl Store {
                     ("first".to_owned(), (*first).into()),
                     ("last".to_owned(), (*last).into()),
                 ].into();
-                tell!(transaction, Told { actor, action, tenant: "", name: kid, detail });
+                let told = Told { actor, action, tenant: "", name: kid, detail };
+                // Told before it is done, where one transaction can't do both.
+                match self.apart {
+                    Some(_) => self.tell(&told).await?,
+                    None => tell!(transaction, told),
+                }
             }
             written
         }))
@@ -230,16 +246,17 @@ impl Store {
     pub async fn count_bundles(&self, limit: usize) -> Result<usize, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<(String, String)> =
-            on!(self, pool => sqlx::query_as(UNCOUNTED).bind(limit).fetch_all(pool).await?);
+            on!(self.vault(), pool => sqlx::query_as(UNCOUNTED).bind(limit).fetch_all(pool).await)
+                .map_err(|error| self.of_vault(error))?;
         let counted = rows.len();
         if counted > 0 {
-            again!(self.count_these(&rows))?;
+            again!(self.count_these(&rows)).map_err(|error| self.of_vault(error))?;
         }
         Ok(counted)
     }
 
     async fn count_these(&self, rows: &[(String, String)]) -> Result<(), StoreError> {
-        in_transaction!(self, transaction => {
+        in_transaction!(self.vault(), transaction => {
             for (domain, body) in rows {
                 let set = KeySet::of(&parse("the bundle", domain, body)?);
                 let set = know_set!(transaction, set);

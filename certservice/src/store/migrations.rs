@@ -1,9 +1,10 @@
-//! The schema, version by version. A step is written once per dialect and never edited after a release.
+//! The schemas, version by version: of the database, and of one that has the bundles only. A step is written once per
+//! dialect and never edited after a release.
 
-use sqlx::Connection;
 use sqlx::mysql::MySqlDatabaseError;
+use sqlx::{AssertSqlSafe, Connection};
 
-use super::{Pool, Sqlite, StoreError};
+use super::{Pool, Sqlite, StoreError, from_sql};
 
 struct Migration {
     version: i64,
@@ -11,107 +12,101 @@ struct Migration {
     mysql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 16] = [
-    Migration {
-        version: 1,
-        sqlite: include_str!("migrations/0001.sqlite.sql"),
-        mysql: include_str!("migrations/0001.mysql.sql"),
-    },
-    Migration {
-        version: 2,
-        sqlite: include_str!("migrations/0002.sqlite.sql"),
-        mysql: include_str!("migrations/0002.mysql.sql"),
-    },
-    Migration {
-        version: 3,
-        sqlite: include_str!("migrations/0003.sqlite.sql"),
-        mysql: include_str!("migrations/0003.mysql.sql"),
-    },
-    Migration {
-        version: 4,
-        sqlite: include_str!("migrations/0004.sqlite.sql"),
-        mysql: include_str!("migrations/0004.mysql.sql"),
-    },
-    Migration {
-        version: 5,
-        sqlite: include_str!("migrations/0005.sqlite.sql"),
-        mysql: include_str!("migrations/0005.mysql.sql"),
-    },
-    Migration {
-        version: 6,
-        sqlite: include_str!("migrations/0006.sqlite.sql"),
-        mysql: include_str!("migrations/0006.mysql.sql"),
-    },
-    Migration {
-        version: 7,
-        sqlite: include_str!("migrations/0007.sqlite.sql"),
-        mysql: include_str!("migrations/0007.mysql.sql"),
-    },
-    Migration {
-        version: 8,
-        sqlite: include_str!("migrations/0008.sqlite.sql"),
-        mysql: include_str!("migrations/0008.mysql.sql"),
-    },
-    Migration {
-        version: 9,
-        sqlite: include_str!("migrations/0009.sqlite.sql"),
-        mysql: include_str!("migrations/0009.mysql.sql"),
-    },
-    Migration {
-        version: 10,
-        sqlite: include_str!("migrations/0010.sqlite.sql"),
-        mysql: include_str!("migrations/0010.mysql.sql"),
-    },
-    Migration {
-        version: 11,
-        sqlite: include_str!("migrations/0011.sqlite.sql"),
-        mysql: include_str!("migrations/0011.mysql.sql"),
-    },
-    Migration {
-        version: 12,
-        sqlite: include_str!("migrations/0012.sqlite.sql"),
-        mysql: include_str!("migrations/0012.mysql.sql"),
-    },
-    Migration {
-        version: 13,
-        sqlite: include_str!("migrations/0013.sqlite.sql"),
-        mysql: include_str!("migrations/0013.mysql.sql"),
-    },
-    Migration {
-        version: 14,
-        sqlite: include_str!("migrations/0014.sqlite.sql"),
-        mysql: include_str!("migrations/0014.mysql.sql"),
-    },
-    Migration {
-        version: 15,
-        sqlite: include_str!("migrations/0015.sqlite.sql"),
-        mysql: include_str!("migrations/0015.mysql.sql"),
-    },
-    Migration {
-        version: 16,
-        sqlite: include_str!("migrations/0016.sqlite.sql"),
-        mysql: include_str!("migrations/0016.mysql.sql"),
-    },
-];
+macro_rules! step {
+    ($version:literal, $file:literal) => {
+        Migration {
+            version: $version,
+            sqlite: include_str!(concat!("migrations/", $file, ".sqlite.sql")),
+            mysql: include_str!(concat!("migrations/", $file, ".mysql.sql")),
+        }
+    };
+}
 
-pub(super) const NEWEST: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+pub(super) struct Schema {
+    /// The table that says which steps were made; who has it has this schema.
+    versions: &'static str,
+    steps: &'static [Migration],
+}
 
-const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT NOT NULL PRIMARY KEY)";
-const CURRENT: &str = "SELECT COALESCE(MAX(version), 0) FROM schema_versions";
-const RECORD: &str = "INSERT INTO schema_versions (version) VALUES (?)";
+pub(super) const WHOLE: Schema = Schema {
+    versions: "schema_versions",
+    steps: &[
+        step!(1, "0001"),
+        step!(2, "0002"),
+        step!(3, "0003"),
+        step!(4, "0004"),
+        step!(5, "0005"),
+        step!(6, "0006"),
+        step!(7, "0007"),
+        step!(8, "0008"),
+        step!(9, "0009"),
+        step!(10, "0010"),
+        step!(11, "0011"),
+        step!(12, "0012"),
+        step!(13, "0013"),
+        step!(14, "0014"),
+        step!(15, "0015"),
+        step!(16, "0016"),
+        step!(17, "0017"),
+    ],
+};
+
+/// Of bundles that are apart from the rest.
+pub(super) const BUNDLES: Schema = Schema { versions: "bundle_schema_versions", steps: &[step!(1, "bundles/0001")] };
+
+impl Schema {
+    pub(super) const fn newest(&self) -> i64 {
+        self.steps[self.steps.len() - 1].version
+    }
+
+    fn after(&self, current: i64, newest: i64) -> Result<impl Iterator<Item = &Migration>, StoreError> {
+        if current > newest {
+            return Err(StoreError::TooNew(current, newest));
+        }
+        Ok(self.steps.iter().filter(move |step| step.version > current && step.version <= newest))
+    }
+
+    fn create(&self) -> AssertSqlSafe<String> {
+        AssertSqlSafe(format!("CREATE TABLE IF NOT EXISTS {} (version BIGINT NOT NULL PRIMARY KEY)", self.versions))
+    }
+
+    fn current(&self) -> AssertSqlSafe<String> {
+        AssertSqlSafe(format!("SELECT COALESCE(MAX(version), 0) FROM {}", self.versions))
+    }
+
+    fn record(&self) -> AssertSqlSafe<String> {
+        AssertSqlSafe(format!("INSERT INTO {} (version) VALUES (?)", self.versions))
+    }
+
+    /// Whether a database has it already.
+    pub(super) async fn is_in(&self, pool: &Pool) -> Result<bool, StoreError> {
+        let found: i64 = match pool {
+            Pool::Sqlite(Sqlite { reads, .. }) => {
+                let query = "SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND name = ?";
+                sqlx::query_scalar(query).bind(self.versions).fetch_one(reads).await?
+            }
+            Pool::Mysql(pool) => {
+                let query = "SELECT COUNT(*) FROM information_schema.tables \
+                    WHERE table_schema = DATABASE() AND table_name = ?";
+                sqlx::query_scalar(query).bind(self.versions).fetch_one(pool).await?
+            }
+        };
+        Ok(from_sql(found) > 0)
+    }
+}
 
 /// Up to a version, which is the newest but in tests of what was before.
-pub(super) async fn run(pool: &Pool, newest: i64) -> Result<(), StoreError> {
+pub(super) async fn run(pool: &Pool, schema: &Schema, newest: i64) -> Result<(), StoreError> {
     match pool {
         Pool::Sqlite(Sqlite { writes, .. }) => {
             let mut transaction = writes.begin_with("BEGIN IMMEDIATE").await?;
-            sqlx::query(VERSIONS).execute(&mut *transaction).await?;
-            let current = sqlx::query_scalar(CURRENT).fetch_one(&mut *transaction).await?;
-            for migration in after(current, newest)? {
+            sqlx::query(schema.create()).execute(&mut *transaction).await?;
+            let current = sqlx::query_scalar(schema.current()).fetch_one(&mut *transaction).await?;
+            for migration in schema.after(current, newest)? {
                 for statement in statements(migration.sqlite) {
                     sqlx::query(statement).execute(&mut *transaction).await?;
                 }
-                sqlx::query(RECORD).bind(migration.version).execute(&mut *transaction).await?;
+                sqlx::query(schema.record()).bind(migration.version).execute(&mut *transaction).await?;
             }
             Ok(transaction.commit().await?)
         }
@@ -119,9 +114,9 @@ pub(super) async fn run(pool: &Pool, newest: i64) -> Result<(), StoreError> {
             // Its DDL commits by itself: a lock instead of a transaction, and statements that can run again.
             let mut connection = pool.acquire().await?.detach();
             sqlx::query("SELECT GET_LOCK('latchkey_schema', 60)").execute(&mut connection).await?;
-            sqlx::query(VERSIONS).execute(&mut connection).await?;
-            let current = sqlx::query_scalar(CURRENT).fetch_one(&mut connection).await?;
-            for migration in after(current, newest)? {
+            sqlx::query(schema.create()).execute(&mut connection).await?;
+            let current = sqlx::query_scalar(schema.current()).fetch_one(&mut connection).await?;
+            for migration in schema.after(current, newest)? {
                 for statement in statements(migration.mysql) {
                     match sqlx::query(statement).execute(&mut connection).await {
                         Ok(_) => {}
@@ -129,7 +124,7 @@ pub(super) async fn run(pool: &Pool, newest: i64) -> Result<(), StoreError> {
                         Err(error) => return Err(error.into()),
                     }
                 }
-                sqlx::query(RECORD).bind(migration.version).execute(&mut connection).await?;
+                sqlx::query(schema.record()).bind(migration.version).execute(&mut connection).await?;
             }
             // The lock goes with the connection.
             Ok(connection.close().await?)
@@ -144,13 +139,6 @@ fn is_done(error: &sqlx::Error) -> bool {
     const NO_INDEX: u16 = 1091;
     let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
     error.is_some_and(|error| matches!(error.number(), DUPLICATE_COLUMN | DUPLICATE_INDEX | NO_INDEX))
-}
-
-fn after(current: i64, newest: i64) -> Result<impl Iterator<Item = &'static Migration>, StoreError> {
-    if current > newest {
-        return Err(StoreError::TooNew(current, newest));
-    }
-    Ok(MIGRATIONS.iter().filter(move |m| m.version > current && m.version <= newest))
 }
 
 fn statements(sql: &'static str) -> impl Iterator<Item = &'static str> {

@@ -1,5 +1,6 @@
 //! The database: SQLite beside the service, or MySQL/MariaDB. Must never see a plaintext key; contains no policy.
 
+mod apart;
 mod backup;
 mod budgets;
 mod changes;
@@ -26,6 +27,7 @@ use contract::{Bundle, Challenge, ChallengeKind, Hostname};
 use sqlx::sqlite::SqliteError;
 use sqlx::{MySqlPool, SqlitePool};
 
+use self::apart::Apart;
 pub use self::backup::{Cell, Piece, Restored, TABLES};
 pub use self::budgets::IssuerState;
 pub use self::changes::OffBoarded;
@@ -44,6 +46,8 @@ pub use self::wishes::Wish;
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    /// Where bundles are, if they are apart from the rest.
+    apart: Option<Apart>,
 }
 
 #[derive(Clone)]
@@ -75,6 +79,18 @@ pub enum StoreError {
     Conflict(Hostname),
     #[error("{0}")]
     Backup(String),
+    /// Of the two databases, where bundles are apart: they do not belong together.
+    #[error("{0}")]
+    Apart(String),
+    #[error("the database of bundles: {0}")]
+    Bundles(Box<StoreError>),
+    #[error("no answer within {0} s")]
+    Late(u64),
+    #[error(
+        "revision {1} of the bundle of {0} is not in the database of bundles: bring both databases back as they were at one \
+         moment, or renew the domain"
+    )]
+    BundleLost(String, u64),
 }
 
 /// Reads from whichever database it is: the dialects agree on all that stands in these rooms.
@@ -166,11 +182,19 @@ impl Store {
         Ok(())
     }
 
+    /// The one that is served now.
     pub async fn bundle(&self, domain: &Hostname) -> Result<Option<Bundle>, StoreError> {
-        let query = "SELECT body FROM bundles WHERE domain = ?";
-        let body: Option<String> =
-            on!(self, pool => sqlx::query_scalar(query).bind(domain.as_str()).fetch_optional(pool).await?);
+        let body = match &self.apart {
+            None => self.current(domain.as_str()).await?,
+            Some(apart) => self.current_apart(apart, domain.as_str()).await?,
+        };
         body.map(|body| parse("the bundle", domain.as_str(), &body)).transpose()
+    }
+
+    /// Its body, or its place where bundles are apart.
+    async fn current(&self, domain: &str) -> Result<Option<String>, StoreError> {
+        let query = "SELECT body FROM bundles WHERE domain = ?";
+        Ok(on!(self, pool => sqlx::query_scalar(query).bind(domain).fetch_optional(pool).await?))
     }
 
     pub async fn challenge(&self, domain: &Hostname, token: &str) -> Result<Option<Challenge>, StoreError> {
@@ -187,12 +211,21 @@ impl Store {
     }
 
     pub async fn close(&self) {
-        match &self.pool {
-            Pool::Sqlite(Sqlite { reads, writes }) => {
+        self.pool.close().await;
+        if let Some(apart) = &self.apart {
+            apart.pool.close().await;
+        }
+    }
+}
+
+impl Pool {
+    async fn close(&self) {
+        match self {
+            Self::Sqlite(Sqlite { reads, writes }) => {
                 writes.close().await;
                 reads.close().await;
             }
-            Pool::Mysql(pool) => pool.close().await,
+            Self::Mysql(pool) => pool.close().await,
         }
     }
 }

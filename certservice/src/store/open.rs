@@ -10,8 +10,9 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlPool};
 
+use super::apart::{Apart, of_bundles};
 use super::{BUSY_SECONDS_MAX, Pool, Sqlite, Store, StoreError, again, migrations};
-use crate::config::StoreUrl;
+use crate::config::{Places, StoreUrl};
 
 const CONNECTIONS_MAX: u32 = 8;
 /// How long a query waits for a free connection.
@@ -25,21 +26,44 @@ const IDLE_SECONDS_MAX: u64 = 45;
 const LOCK_MS_MAX: u64 = 100;
 
 impl Store {
-    pub async fn open(url: &StoreUrl) -> Result<Self, StoreError> {
-        let store = Self::open_at(url, migrations::NEWEST).await?;
+    pub async fn open(places: &Places) -> Result<Self, StoreError> {
+        let store = Self::open_at(places, migrations::WHOLE.newest()).await?;
+        store.pair_up().await?;
         store.sort_names().await?;
         Ok(store)
     }
 
     /// With the schema of an earlier version.
-    pub(crate) async fn open_at(url: &StoreUrl, version: i64) -> Result<Self, StoreError> {
-        let pool = match url {
-            StoreUrl::Sqlite(path) => Pool::Sqlite(again!(sqlite(path))?),
-            StoreUrl::Mysql(url) => Pool::Mysql(mysql(url.reveal()).await?),
+    pub(crate) async fn open_at(places: &Places, version: i64) -> Result<Self, StoreError> {
+        let pool = connect(&places.store).await?;
+        if migrations::BUNDLES.is_in(&pool).await? {
+            let says = "`store.url` names a database of bundles, which holds nothing else; it is for `store.bundles`";
+            return Err(StoreError::Apart(says.to_owned()));
+        }
+        again!(migrations::run(&pool, &migrations::WHOLE, version))?;
+        let apart = match &places.bundles {
+            Some(url) => Some(open_bundles(url).await.map_err(of_bundles)?),
+            None => None,
         };
-        again!(migrations::run(&pool, version))?;
-        Ok(Self { pool })
+        Ok(Self { pool, apart })
     }
+}
+
+async fn open_bundles(url: &StoreUrl) -> Result<Apart, StoreError> {
+    let pool = connect(url).await?;
+    if migrations::WHOLE.is_in(&pool).await? {
+        let says = "`store.bundles` names the database of a CertService; bundles want one that holds nothing else";
+        return Err(StoreError::Apart(says.to_owned()));
+    }
+    again!(migrations::run(&pool, &migrations::BUNDLES, migrations::BUNDLES.newest()))?;
+    Ok(Apart::new(pool))
+}
+
+async fn connect(url: &StoreUrl) -> Result<Pool, StoreError> {
+    Ok(match url {
+        StoreUrl::Sqlite(path) => Pool::Sqlite(again!(sqlite(path))?),
+        StoreUrl::Mysql(url) => Pool::Mysql(mysql(url.reveal()).await?),
+    })
 }
 
 async fn sqlite(path: &Path) -> Result<Sqlite, StoreError> {

@@ -3,7 +3,8 @@
 use contract::api::CertificateInfo;
 use contract::{Bundle, Hostname};
 
-use super::changes::{ANNOUNCE, next_cursor, next_revision};
+use super::apart::Place;
+use super::changes::{ANNOUNCE, LAST_REVISION, REVISION_FLOOR, next_cursor, next_revision};
 use super::domains::{INSERT, NAMES, RELATED, TENANT, insert_job, word};
 use super::jobs::{FORGET_ANSWERS, shown_as};
 use super::journal::{OURSELVES, Told, tell};
@@ -46,6 +47,9 @@ pub enum Uploaded {
     TooMany,
 }
 
+/// Somebody else brings certificates of the same name all the time.
+const ATTEMPTS_MAX: u32 = 10;
+
 const HOLD: &str = "UPDATE domains SET created_at = created_at WHERE name = ?";
 const REMOVE_JOB: &str = "DELETE FROM jobs WHERE domain = ?";
 const SERVE: &str = "UPDATE domains SET issuer = ?, state = ?, code = ?, says = ?, who = ?, steps = ?, passed_over = NULL, \
@@ -61,21 +65,47 @@ const CODES: &str = "SELECT code, COUNT(*) FROM domains WHERE issuer = ? GROUP B
 impl Store {
     /// Serves a certificate from here on; an order that is under way is given up. A new name is registered with it.
     pub async fn upload(&self, upload: &Upload<'_>) -> Result<Uploaded, StoreError> {
-        again!(self.upload_once(upload))
+        let Some(apart) = &self.apart else {
+            let served = again!(self.upload_once(upload, None))?;
+            return served.ok_or_else(|| StoreError::Conflict(upload.bundle.domain.clone()));
+        };
+        let name = upload.bundle.domain.as_str();
+        for _ in 0..ATTEMPTS_MAX {
+            // It is put there under the number that it is going to have.
+            let bundle = Bundle { revision: self.revision_to_come(name).await?, ..upload.bundle.clone() };
+            let (place, _) = self.put_bundle(&bundle).await?;
+            let done = again!(self.upload_once(upload, Some((bundle.revision, &place))))?;
+            match done {
+                Some(served @ Uploaded::Served { .. }) => return Ok(served),
+                _ => apart.forget(name, &Place::of(&bundle)).await?,
+            }
+            if let Some(refused) = done {
+                return Ok(refused);
+            }
+        }
+        Err(StoreError::Conflict(upload.bundle.domain.clone()))
     }
 
-    async fn upload_once(&self, upload: &Upload<'_>) -> Result<Uploaded, StoreError> {
+    async fn revision_to_come(&self, name: &str) -> Result<u64, StoreError> {
+        let last: Option<i64> =
+            on!(self, pool => sqlx::query_scalar(LAST_REVISION).bind(name).fetch_optional(pool).await?);
+        let floor: i64 = on!(self, pool => sqlx::query_scalar(REVISION_FLOOR).fetch_one(pool).await?);
+        Ok(from_sql(last.unwrap_or(0).max(floor)) + 1)
+    }
+
+    /// `put`: its revision and its place where bundles are apart; `None` where it has to have another by now.
+    async fn upload_once(&self, upload: &Upload<'_>, put: Option<(u64, &str)>) -> Result<Option<Uploaded>, StoreError> {
         let Upload { tenant, bundle, status, actor, now, .. } = *upload;
         let name = bundle.domain.as_str();
         let (state, who) = (word(&status.state)?, word(&status.who)?);
         let steps = write("the steps", name, &status.steps)?;
-        Ok(in_transaction!(self, transaction => {
+        Ok(Some(in_transaction!(self, transaction => {
             let cursor = next_cursor!(transaction);
             sqlx::query(HOLD).bind(name).execute(&mut *transaction).await?;
             let known: Option<String> = sqlx::query_scalar(TENANT).bind(name).fetch_optional(&mut *transaction).await?;
             let new = known.is_none();
             if known.is_some_and(|known| known != tenant) {
-                return Ok(Uploaded::Taken);
+                return Ok(Some(Uploaded::Taken));
             }
             if new {
                 let registered = registered_domain(&bundle.domain);
@@ -83,12 +113,12 @@ impl Store {
                 let taken: Option<String> = sqlx::query_scalar(RELATED).bind(above).bind(beside).bind(tenant)
                     .fetch_optional(&mut *transaction).await?;
                 if taken.is_some() {
-                    return Ok(Uploaded::Taken);
+                    return Ok(Some(Uploaded::Taken));
                 }
                 let names: i64 =
                     sqlx::query_scalar(NAMES).bind(registered).bind(tenant).fetch_one(&mut *transaction).await?;
                 if upload.names_max > 0 && names >= to_sql(upload.names_max) {
-                    return Ok(Uploaded::TooMany);
+                    return Ok(Some(Uploaded::TooMany));
                 }
                 sqlx::query(INSERT)
                     .bind(name).bind(tenant).bind(OWN).bind(&state).bind(&status.code).bind(&status.says).bind(&who)
@@ -99,9 +129,14 @@ impl Store {
             let revision = next_revision!(transaction, name);
             let bundle = Bundle { revision, ..bundle.clone() };
             let shown = CertificateInfo { revision, ..upload.shown.clone() };
+            let (body, keys) = match put {
+                None => (write("the bundle", name, &bundle)?, Some(KeySet::of(&bundle))),
+                Some((number, place)) if number == revision => (place.to_owned(), None),
+                Some(_) => return Ok(None),
+            };
             sqlx::query(REMOVE_JOB).bind(name).execute(&mut *transaction).await?;
             sqlx::query(FORGET_ANSWERS).bind(name).execute(&mut *transaction).await?;
-            replace_bundle!(transaction, name, write("the bundle", name, &bundle)?, KeySet::of(&bundle));
+            replace_bundle!(transaction, name, body, keys);
             sqlx::query(SERVE)
                 .bind(OWN).bind(&state).bind(&status.code).bind(&status.says).bind(&who).bind(&steps)
                 .bind(write("the certificate", name, &shown)?)
@@ -117,7 +152,7 @@ impl Store {
             ].into();
             tell!(transaction, Told { actor, action: "certificate.uploaded", tenant, name, detail });
             Uploaded::Served { cursor: from_sql(cursor), bundle: Box::new(bundle), new }
-        }))
+        })))
     }
 
     /// Back to the issuers: an order begins, and what was brought along is served until it brings another one. `false` if there is

@@ -1,8 +1,10 @@
 //! The same tests on every database: SQLite always, MySQL/MariaDB where `LATCHKEY_TEST_MYSQL_URL` names a server.
 
+mod apart;
 mod backup;
 mod budgets;
 mod changes;
+mod fresh;
 mod journal;
 mod keys;
 mod lists;
@@ -14,46 +16,17 @@ mod visits;
 
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use contract::api::{CertificateInfo, State};
 use contract::sealed::Sealed;
 use contract::{Bundle, Challenge, Hostname};
-use sqlx::Connection;
 
+use self::fresh::{Fresh, fresh, together};
 use super::*;
-use crate::config::{Secret, StoreUrl};
+use crate::config::{Places, Secret, StoreUrl};
 use crate::order::{Job, Lane, Stage, Status, Step};
 
 const NOW: u64 = 1_800_000_000;
-
-/// A database of its own, and what removes it.
-struct Fresh {
-    url: StoreUrl,
-    _folder: Option<tempfile::TempDir>,
-}
-
-async fn fresh() -> Vec<Fresh> {
-    let folder = tempfile::tempdir().unwrap();
-    let sqlite = StoreUrl::Sqlite(folder.path().join("test.db"));
-    let mut all = vec![Fresh { url: sqlite, _folder: Some(folder) }];
-    if let Ok(server) = std::env::var("LATCHKEY_TEST_MYSQL_URL") {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("latchkey_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut connection = sqlx::MySqlConnection::connect(&server).await.unwrap();
-        for statement in
-            [format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name} CHARACTER SET latin1")]
-        {
-            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
-        }
-        let (base, options) = server.split_once('?').map_or((&*server, ""), |(base, options)| (base, options));
-        let (scheme, rest) = base.split_once("://").unwrap();
-        let host = rest.split('/').next().unwrap();
-        let url = Secret::new(format!("{scheme}://{host}/{name}?{options}"));
-        all.push(Fresh { url: StoreUrl::Mysql(url), _folder: None });
-    }
-    all
-}
 
 fn name(text: &str) -> Hostname {
     Hostname::parse_domain(text).unwrap()
@@ -385,7 +358,7 @@ async fn opening_again_finds_what_was_stored_and_a_newer_schema_is_refused() {
 #[tokio::test]
 async fn the_sqlite_files_are_ours_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&StoreUrl::Sqlite(folder.path().join("test.db"))).await.unwrap();
+    let store = Store::open(&StoreUrl::Sqlite(folder.path().join("test.db")).into()).await.unwrap();
     store.register("shop", &job("a.example"), 0, "test").await.unwrap();
     for file in std::fs::read_dir(folder.path()).unwrap() {
         let file = file.unwrap();
@@ -395,6 +368,7 @@ async fn the_sqlite_files_are_ours_alone() {
 
 #[tokio::test]
 async fn a_malformed_url_is_refused_without_its_password() {
-    let error = Store::open(&StoreUrl::Mysql(Secret::new("mysql://user:hunter2@host:port/db"))).await.err().unwrap();
+    let error =
+        Store::open(&StoreUrl::Mysql(Secret::new("mysql://user:hunter2@host:port/db")).into()).await.err().unwrap();
     assert!(!error.to_string().contains("hunter2"), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use crate::databases::on_each_database;
+use crate::databases::on_each_layout;
 use crate::edge::open_bundle;
 use crate::process::{CertService, INTERNAL, LISTEN};
 
@@ -28,7 +28,7 @@ fn verdict(output: &Output) -> (Option<i32>, String) {
 
 #[test]
 fn a_backup_taken_under_way_comes_back_with_all_keys_on_either_database() {
-    on_each_database(|database| {
+    on_each_layout(|database| {
         let mut service = CertService::new("");
         let settings = format!("{INTERNAL}[issuance]\nconcurrency = 2\n{}", database.settings(&service));
         service.configure(LISTEN, &settings);
@@ -55,8 +55,9 @@ fn a_backup_taken_under_way_comes_back_with_all_keys_on_either_database() {
         assert!(code == Some(1) && told.contains("a backup goes into an empty one"), "{told}");
         service.kill();
 
-        // Into SQLite, wherever it came from.
-        let settings = format!("{INTERNAL}[store]\nurl = \"sqlite:restored.db\"\n");
+        // Into SQLite, and the other layout, wherever it came from.
+        let bundles = if database.is_apart() { "" } else { "bundles = \"sqlite:restored-bundles.db\"\n" };
+        let settings = format!("{INTERNAL}[store]\nurl = \"sqlite:restored.db\"\n{bundles}");
         service.configure(LISTEN, &settings);
         let (code, told) = verdict(&restore(&service, "one.backup"));
         assert!(code == Some(0) && told.contains("30 domains") && told.contains("all checked"), "{told}");
@@ -73,12 +74,10 @@ fn a_backup_taken_under_way_comes_back_with_all_keys_on_either_database() {
         let (code, told) = verdict(&backup(&service, "two.backup"));
         assert_eq!(code, Some(0), "{told}");
         service.kill();
-        on_each_database(|target| {
-            let settings = match target.settings(&service) {
-                none if none.is_empty() => "[store]\nurl = \"sqlite:third.db\"\n".to_owned(),
-                settings => settings,
-            };
-            let _ = std::fs::remove_file(service.path("third.db"));
+        let number = std::cell::Cell::new(0);
+        on_each_layout(|target| {
+            number.set(number.get() + 1);
+            let settings = target.settings_of(&service, &format!("target{}", number.get()));
             service.configure(LISTEN, &format!("{INTERNAL}{settings}"));
             let (code, told) = verdict(&restore(&service, "two.backup"));
             assert!(code == Some(0) && told.contains("30 certificates with their keys"), "{told}");

@@ -20,7 +20,7 @@ use contract::{Bundle, Hostname};
 use openssl::x509::X509;
 use tokio::runtime::Runtime;
 
-use crate::databases::on_each_database;
+use crate::databases::on_each_layout;
 use crate::edge::{is_bound_to_certificate, open_bundle};
 use crate::process::{CertService, INTERNAL, LISTEN};
 
@@ -255,7 +255,7 @@ fn check(bundle: &Bundle, service: &CertService) -> bool {
 
 #[test]
 fn a_crash_at_each_point_of_an_internal_order_loses_nothing() {
-    on_each_database(|database| {
+    on_each_layout(|database| {
         let service = CertService::new("");
         service.configure(LISTEN, &format!("{INTERNAL}{}", database.settings(&service)));
         let points = crash_everywhere(&service, "internal", None);
@@ -266,7 +266,7 @@ fn a_crash_at_each_point_of_an_internal_order_loses_nothing() {
 
 #[test]
 fn a_crash_at_each_point_of_two_orders_loses_neither_certificate() {
-    on_each_database(|database| {
+    on_each_layout(|database| {
         let service = CertService::new("");
         let settings = format!("{INTERNAL}[issuance]\nrsa = true\n{}", database.settings(&service));
         service.configure(LISTEN, &settings);

@@ -10,7 +10,7 @@ use certservice::config::Config;
 use certservice::service::Service;
 use tokio::runtime::Runtime;
 
-use crate::databases::{Database, on_each_database};
+use crate::databases::{Database, on_each_database, on_each_layout};
 use crate::dns01::by_webhook;
 use crate::edge::open_bundle;
 use crate::process::{CertService, INTERNAL, LISTEN, Running, wait_for};
@@ -55,7 +55,7 @@ fn serves(service: &CertService, name: &str) {
 
 #[test]
 fn killed_in_any_request_to_the_ca_it_goes_on_with_the_same_order_and_key() {
-    on_each_database(|database| {
+    on_each_layout(|database| {
         let (mut service, ca) = started(database, "");
         ca.want("http-01");
         let requests = ["nonce", "new-order", "order", "authz", "challenge", "finalize", "cert"];
@@ -145,7 +145,7 @@ fn killed_while_an_answer_goes_into_dns_or_out_it_goes_on_with_the_same_order() 
 
 #[test]
 fn killing_the_process_at_any_time_loses_nothing() {
-    on_each_database(|database| {
+    on_each_layout(|database| {
         let mut service = CertService::new("");
         let settings = format!("{INTERNAL}[issuance]\nconcurrency = 2\n{}", database.settings(&service));
         service.configure(LISTEN, &settings);
@@ -213,7 +213,7 @@ fn two_instances_on_one_store_make_no_order_twice_and_take_over_from_a_dead_one(
 /// Both die and come back again and again while they fight for the same names.
 #[test]
 fn two_instances_that_are_killed_in_turns_issue_each_name_once() {
-    on_each_database(|database| {
+    on_each_layout(|database| {
         let (mut first, ca) = started(database, "");
         let mut other = second(&first);
         let names: Vec<_> = (0..40).map(|n| format!("n{n}.example")).collect();

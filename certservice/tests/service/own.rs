@@ -92,7 +92,7 @@ fn its_owner_is_warned_of_the_end_and_goes_back_to_the_issuers() {
     execute("UPDATE domains SET warn_at = 1");
     let store = certservice::config::StoreUrl::Sqlite(database.clone());
     runtime.block_on(async {
-        let store = certservice::store::Store::open(&store).await.unwrap();
+        let store = certservice::store::Store::open(&store.into()).await.unwrap();
         certservice::renew::own::warn(&store, certservice::clock::now()).await.unwrap();
     });
     let warned = service.domain("shop.example");

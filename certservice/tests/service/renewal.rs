@@ -26,7 +26,7 @@ fn a_renewal_brings_the_next_revision_with_a_new_key() {
     // As the service itself does each minute, at a later hour.
     let runtime = Runtime::new().unwrap();
     let store = StoreUrl::Sqlite(service.path("data/certservice.db"));
-    let store = runtime.block_on(Store::open(&store)).unwrap();
+    let store = runtime.block_on(Store::open(&store.into())).unwrap();
     let due = renew_at(&Hostname::parse("shop.example").unwrap(), first.not_before, first.not_after);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     assert!(due > now + Duration::from_secs(15 * 86_400).as_secs());

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -35,6 +35,8 @@ pub enum Script {
     Impostor,
     /// So many looks find the certificate in the making.
     Slow(u32),
+    /// Does it, and answers when the test has come to the barrier twice.
+    Held(Arc<Barrier>),
 }
 
 impl Script {
@@ -163,6 +165,10 @@ impl Ca {
             }
             script => {
                 let answer = self.obey(kind, number, body, script.as_ref());
+                if let Some(Script::Held(barrier)) = &script {
+                    barrier.wait();
+                    barrier.wait();
+                }
                 if let Some(Script::KillAfter(process)) = script {
                     kill(process);
                     return None;

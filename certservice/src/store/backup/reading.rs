@@ -97,6 +97,14 @@ impl Reading {
         Ok(())
     }
 
+    pub(super) fn table(&self) -> &'static str {
+        self.table
+    }
+
+    pub(super) fn at(&self, column: &str) -> Option<usize> {
+        self.columns.iter().position(|known| known == column)
+    }
+
     /// Of so many rows.
     pub(super) fn insertion(&self, rows: usize) -> String {
         let row = format!("({})", vec!["?"; self.columns.len()].join(", "));

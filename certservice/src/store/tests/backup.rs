@@ -119,17 +119,61 @@ async fn what_is_restored_is_what_was_there_and_goes_on_above_it() {
     }
 }
 
+/// As an earlier version has written it: a domain with a certificate.
+async fn write_old(store: &Store, domain: &str) {
+    let (bundle, shown) = certified(domain, 1);
+    let (bundle, shown) = (serde_json::to_string(&bundle).unwrap(), serde_json::to_string(&shown).unwrap());
+    let insert = "INSERT INTO domains (name, tenant, issuer, state, code, says, who, created_at, certificate) \
+        VALUES (?, 'shop', 'ca', 'live', 'issued', 'it is served', 'nobody', 1, ?)";
+    on!(store, pool => sqlx::query(insert).bind(domain).bind(shown).execute(pool).await.map(drop)).unwrap();
+    let insert = "INSERT INTO bundles (domain, body) VALUES (?, ?)";
+    on!(store, pool => sqlx::query(insert).bind(domain).bind(bundle).execute(pool).await.map(drop)).unwrap();
+    let insert = "INSERT INTO changes (`cursor`, domain, revision, gone) VALUES (1, ?, 1, FALSE)";
+    on!(store, pool => sqlx::query(insert).bind(domain).execute(pool).await.map(drop)).unwrap();
+}
+
+/// Of before bundles could be apart, into either layout.
+#[tokio::test]
+async fn a_backup_of_an_earlier_version_goes_into_either_layout() {
+    for fresh in fresh().await {
+        let earlier = super::fresh::sqlite(false);
+        let old = Store::open_at(&earlier.url, 14).await.unwrap();
+        write_old(&old, "a.example").await;
+        let pieces = copied(&old).await;
+        let store = Store::open_at(&fresh.url, 14).await.unwrap();
+        assert_eq!(put(&store, &pieces).await.unwrap().bundles, 1);
+        store.close().await;
+        let store = Store::open(&fresh.url).await.unwrap();
+        let (bundle, _) = certified("a.example", 1);
+        assert_eq!(store.bundle(&name("a.example")).await.unwrap(), Some(bundle));
+        // A restore that was broken off after its bundles is begun again, and one over another's bundles is not.
+        let Some(bundles) = fresh.url.bundles.clone() else { continue };
+        let another = super::fresh::sqlite(false);
+        let places = Places { store: another.url.store.clone(), bundles: Some(bundles) };
+        let target = Store::open_at(&places, 14).await.unwrap();
+        let error = put(&target, &pieces).await.unwrap_err().to_string();
+        assert!(error.contains("belongs to another CertService"), "{error}");
+        assert!(store.bundle(&name("a.example")).await.unwrap().is_some());
+        on!(store.vault(), pool => sqlx::query("UPDATE pair SET pair = ''").execute(pool).await.map(drop)).unwrap();
+        assert_eq!(put(&target, &pieces).await.unwrap().bundles, 1);
+        target.close().await;
+        let target = Store::open(&places).await.unwrap();
+        assert!(target.bundle(&name("a.example")).await.unwrap().is_some());
+    }
+}
+
 #[tokio::test]
 async fn every_table_is_in_a_backup() {
     for (store, fresh) in targets().await {
-        let query = match fresh.url {
+        let query = match fresh.url.store {
             StoreUrl::Sqlite(_) => "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'",
             StoreUrl::Mysql(_) => {
                 "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()"
             }
         };
         let mut tables: Vec<String> = on!(store, pool => sqlx::query_scalar(query).fetch_all(pool).await).unwrap();
-        tables.retain(|table| table != "schema_versions");
+        // Which steps were made, and which pair it is half of, is each database's own.
+        tables.retain(|table| !["schema_versions", "bundle_store"].contains(&table.as_str()));
         tables.sort();
         let mut known = TABLES.to_vec();
         known.sort_unstable();
@@ -198,5 +242,46 @@ async fn a_backup_is_of_one_moment_while_others_write() {
         let (target, _fresh) = targets().await.remove(0);
         assert_eq!(put(&target, &pieces).await.unwrap().domains, 3);
         assert!(store.domain(&name("late.example")).await.unwrap().is_some());
+    }
+}
+
+/// Bundles are put, followed and taken out all the while.
+async fn replace_and_remove(store: Store) {
+    let issue = async |domain: &str| {
+        let stored = due(&store, FAR, 10).await.into_iter().find(|stored| stored.job.domain.as_str() == domain);
+        finish(&store, &stored.unwrap()).await;
+    };
+    for number in 0..15 {
+        assert!(store.enqueue(&Job::new(name("a.example"), "ca".into(), 1, NOW)).await.unwrap());
+        issue("a.example").await;
+        store.follow_bundles().await.unwrap();
+        let short = format!("short{number}.example");
+        store.register("shop", &job(&short), 0, "test").await.unwrap();
+        issue(&short).await;
+        store.off_board(&name(&short), "shop", "test").await.unwrap().unwrap();
+        store.follow_bundles().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_backup_of_two_databases_is_of_one_moment_while_bundles_come_and_go() {
+    for fresh in super::fresh::split().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        lived(&store).await;
+        store.follow_bundles().await.unwrap();
+        // What has gone on beyond the moment is told apart.
+        let head = store.changes_head().await.unwrap();
+        assert!(store.snapshot_beside(head).await.unwrap().is_some());
+        assert!(store.snapshot_beside(head - 1).await.unwrap().is_none());
+        let writer = tokio::spawn(replace_and_remove(store.clone()));
+        let mut taken = 0;
+        while !writer.is_finished() || taken == 0 {
+            let pieces = copied(&store).await;
+            let target = super::fresh::sqlite(true);
+            let target = Store::open(&target.url).await.unwrap();
+            assert!(put(&target, &pieces).await.unwrap().bundles >= 2);
+            taken += 1;
+        }
+        writer.await.unwrap();
     }
 }

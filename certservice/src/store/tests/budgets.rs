@@ -16,7 +16,7 @@ fn names(claimed: &[Stored]) -> Vec<&str> {
 
 #[tokio::test]
 async fn an_order_has_one_holder_until_that_one_is_silent() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         store.register("shop", &job("a.example"), 0, "test").await.unwrap();
         let take = async |holder, now| store.claim(claim(holder, Stage::ToCheck, now + 30), now, 10).await.unwrap();
@@ -44,7 +44,7 @@ async fn an_order_has_one_holder_until_that_one_is_silent() {
 
 #[tokio::test]
 async fn instances_that_grab_at_once_share_the_orders() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         for n in 0..40 {
             store.register("shop", &job(&format!("n{n}.example")), 0, "test").await.unwrap();
@@ -71,7 +71,7 @@ async fn instances_that_grab_at_once_share_the_orders() {
 
 #[tokio::test]
 async fn lanes_go_in_their_order_and_a_visitor_goes_first() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         let lanes = [("bulk.example", Lane::Bulk, 1), ("new.example", Lane::New, 2), ("old.example", Lane::New, 3)];
         for (name, lane, due_at) in lanes {
@@ -99,7 +99,7 @@ async fn lanes_go_in_their_order_and_a_visitor_goes_first() {
 
 #[tokio::test]
 async fn an_order_and_its_cost_are_stored_together_or_not_at_all() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         store.know_issuers(&["ca".to_owned()]).await.unwrap();
         store.know_issuers(&["ca".to_owned()]).await.unwrap();
@@ -137,7 +137,7 @@ async fn an_order_and_its_cost_are_stored_together_or_not_at_all() {
 
 #[tokio::test]
 async fn instances_that_spend_at_once_never_spend_too_much() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         store.know_issuers(&["ca".to_owned()]).await.unwrap();
         let limits = Limits { orders: Some(crate::budget::Limit::new(5, 3600)), ..Limits::none() };
@@ -162,7 +162,7 @@ async fn instances_that_spend_at_once_never_spend_too_much() {
 
 #[tokio::test]
 async fn an_issuer_is_closed_for_all_and_opens_again() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         store.know_issuers(&["ca".to_owned(), "other".to_owned()]).await.unwrap();
         store.close_issuer("ca", NOW + 60, "rate_limited", "too many", NOW).await.unwrap();

@@ -296,7 +296,7 @@ async fn all_at_one_domain_queue_up_and_its_revision_only_grows() {
 #[tokio::test]
 async fn a_page_is_a_range_of_the_primary_key() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&StoreUrl::Sqlite(folder.path().join("test.db"))).await.unwrap();
+    let store = Store::open(&StoreUrl::Sqlite(folder.path().join("test.db")).into()).await.unwrap();
     let Pool::Sqlite(Sqlite { reads: pool, .. }) = &store.pool else { panic!("not SQLite") };
     let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", super::super::changes::PAGE));
     let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain).bind(7).bind(10).fetch_all(pool).await.unwrap();

@@ -14,7 +14,7 @@ async fn told(store: &Store) -> Vec<(String, String, String)> {
 
 #[tokio::test]
 async fn every_change_is_told_with_who_made_it() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         store.register("shop", &job("a.example"), 0, "operator:1").await.unwrap();
         store.register("shop", &job("a.example"), 0, "operator:2").await.unwrap();
@@ -53,7 +53,7 @@ async fn every_change_is_told_with_who_made_it() {
 
 #[tokio::test]
 async fn instances_that_write_at_once_make_one_chain() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let stores = [Store::open(&fresh.url).await.unwrap(), Store::open(&fresh.url).await.unwrap()];
         let writes = (0..24).map(|n| {
             let store = stores[n % 2].clone();
@@ -72,7 +72,7 @@ async fn instances_that_write_at_once_make_one_chain() {
 
 #[tokio::test]
 async fn what_an_archive_has_goes_and_the_chain_goes_on() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         for domain in ["a.example", "b.example", "c.example"] {
             store.register("shop", &job(domain), 0, "test").await.unwrap();
@@ -98,7 +98,7 @@ async fn what_an_archive_has_goes_and_the_chain_goes_on() {
 
 #[tokio::test]
 async fn a_webhook_of_one_that_is_no_more_is_free_at_once() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         store.know_webhook("crm").await.unwrap();
         assert_eq!(store.hold_webhook("crm", "one", NOW + 60, NOW).await.unwrap(), Some((0, 0)));

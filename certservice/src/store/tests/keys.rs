@@ -22,6 +22,7 @@ async fn issue(store: &Store, bundle: &Bundle) {
 }
 
 async fn counts(store: &Store) -> (Vec<(String, u64)>, u64) {
+    store.follow_bundles().await.unwrap();
     let (sets, uncounted) = store.bundles_by_key_set().await.unwrap();
     let mut sets: Vec<_> = sets.into_iter().map(|(set, count)| (set.text(), count)).collect();
     sets.sort();
@@ -48,6 +49,7 @@ async fn entries_are_replaced_only_where_nothing_else_was_meanwhile() {
         for domain in ["a.example", "b.example"] {
             issue(&store, &sealed_to(domain, &["k1"])).await;
         }
+        store.follow_bundles().await.unwrap();
         let read = |domain: &'static str| async { store.sealed_bundle(&name(domain)).await.unwrap().unwrap() };
         let set = KeySet::parse("k1 k2?");
         let rekeyed = |before: SealedBundle| {

@@ -19,7 +19,7 @@ fn too_many(name: &Hostname) -> Refusal {
 
 #[tokio::test]
 async fn a_list_counts_what_is_new_what_is_known_and_what_is_refused() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         store.register("shop", &job("known.example"), 0, "test").await.unwrap();
         store.register("other", &job("taken.example"), 0, "test").await.unwrap();
@@ -56,7 +56,7 @@ async fn a_list_counts_what_is_new_what_is_known_and_what_is_refused() {
 
 #[tokio::test]
 async fn a_part_that_several_take_counts_once() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         let (list, _) = store.begin_list(&NEW, NOW).await.unwrap();
         store.add_part(&list, 1, "…", NOW).await.unwrap();
@@ -80,7 +80,7 @@ async fn a_part_that_several_take_counts_once() {
 
 #[tokio::test]
 async fn a_registered_domain_has_as_many_names_as_it_may() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         let register = async |name: &str, most| store.register("shop", &job(name), most, "test").await.unwrap();
         for name in ["shop.co.uk", "a.shop.co.uk"] {
@@ -100,7 +100,7 @@ async fn a_registered_domain_has_as_many_names_as_it_may() {
 
 #[tokio::test]
 async fn a_wildcard_and_the_names_that_it_covers_are_one_tenants() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         let register = async |tenant: &str, name: &str| store.register(tenant, &job(name), 0, "test").await.unwrap();
         assert!(matches!(register("shop", "*.shop.example").await, Registered::New(_)));
@@ -116,7 +116,7 @@ async fn a_wildcard_and_the_names_that_it_covers_are_one_tenants() {
 
 #[tokio::test]
 async fn a_list_that_was_broken_off_begins_anew() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         let (list, _) = store.begin_list(&NEW, NOW).await.unwrap();
         store.add_part(&list, 1, "…", NOW + 50).await.unwrap();

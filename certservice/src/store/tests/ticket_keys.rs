@@ -11,7 +11,7 @@ fn keys(revision: u64) -> TicketKeys {
 
 #[tokio::test]
 async fn ticket_keys_are_replaced_by_who_knows_what_they_replace() {
-    for fresh in fresh().await {
+    for fresh in together().await {
         let (one, other) = (Store::open(&fresh.url).await.unwrap(), Store::open(&fresh.url).await.unwrap());
         assert_eq!(one.ticket_keys().await.unwrap(), None);
         assert!(one.replace_ticket_keys(0, &keys(5)).await.unwrap());

@@ -1,0 +1,4 @@
+CREATE TABLE IF NOT EXISTS bundle_store (
+    id   INT         NOT NULL PRIMARY KEY,
+    pair VARCHAR(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+) ENGINE = InnoDB

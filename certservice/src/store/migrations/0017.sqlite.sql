@@ -1,0 +1,4 @@
+CREATE TABLE bundle_store (
+    id   INTEGER NOT NULL PRIMARY KEY,
+    pair TEXT    NOT NULL
+) STRICT
