@@ -88,7 +88,7 @@ impl Service {
             senders.push(Sender::open(store.clone(), webhook, holder.clone()).await?);
         }
         let planner = Planner::default();
-        let first_visits = config.domains.first_visits;
+        let (first_visits, renews) = (config.domains.first_visits, config.domains.renews);
         let plan = Plan { pace, concurrency, limits: limits.clone(), first_visits, holder };
         let runner = Runner::new(store.clone(), hands, metrics.clone(), plan, planner.clone());
         let rules = Rules {
@@ -118,6 +118,7 @@ impl Service {
             checks,
             limits,
             first_visits,
+            renews,
             ms_per_order,
             wake: Arc::new(Wake::new()),
             hands: runner.hands(),

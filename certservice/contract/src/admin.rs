@@ -179,7 +179,7 @@ pub struct Crash {
     /// As the component says.
     pub version: String,
     pub digest: String,
-    /// `connection`, `request` or `response`.
+    /// `connection`, `request`, `response`, `request-body` or `response-body`.
     pub hook: String,
     /// `trap`, `deadline`, `memory`, `output` or `unavailable`.
     pub reason: String,

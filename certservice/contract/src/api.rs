@@ -156,7 +156,7 @@ pub fn for_a_person(text: &str) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DomainStep {
-    /// `dns`, `caa`, `http`, `order` or `certificate`.
+    /// `dns`, `caa`, `http`, `tls`, `delegation`, `order` or `certificate`.
     pub id: String,
     /// Absent while nobody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -245,7 +245,7 @@ pub struct DoctorReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DoctorCheck {
-    /// `store`, `disk`, `redis`, `dns`, `ca NAME`, `clock`, `port NUMBER of ADDRESS`, `keys`, `certificates`.
+    /// `store`, `bundle store`, `disk`, `redis`, `dns`, `ca NAME`, `clock`, `port NUMBER of ADDRESS`, `keys`, `custody`, `certificates`.
     pub id: String,
     /// Absent where it can't be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -200,7 +200,11 @@ fn operation<State, Allowed: Roles>(
     let roles = route.allowed.roles();
     let anywhere: &[u16] = if roles.is_empty() { &[503] } else { &[401, 403, 503] };
     for status in about.errors.iter().chain(anywhere) {
-        let answer = json!({"description": reason(*status), "content": {PROBLEM: {"schema": problem}}});
+        let mut answer = json!({"description": reason(*status), "content": {PROBLEM: {"schema": problem}}});
+        if *status == 429 {
+            let seconds = json!({"type": "integer", "minimum": 1});
+            answer["headers"] = json!({"Retry-After": {"description": "seconds", "schema": seconds}});
+        }
         answers.entry(status.to_string()).or_insert(answer);
     }
     answers.sort_keys();

@@ -31,16 +31,22 @@ pub(super) async fn list(
     let Query(of) = of
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "invalid_query", "Invalid query", error.body_text()))?;
     let domain = of.domain.as_deref().map(hostname).transpose()?;
-    let first_visits = of_first_visits(&api, domain.as_ref()).await?;
-    Ok(Json(BudgetPage { issuers: of_issuers(&api, domain.as_ref()).await?, first_visits }))
+    let first_visits = of_tenant(&api, Name::FirstVisits, api.first_visits, domain.as_ref()).await?;
+    let renews = of_tenant(&api, Name::Renews, api.renews, domain.as_ref()).await?;
+    Ok(Json(BudgetPage { issuers: of_issuers(&api, domain.as_ref()).await?, first_visits, renews }))
 }
 
 /// Of the tenant that a domain belongs to.
-async fn of_first_visits(api: &Api, domain: Option<&Hostname>) -> Result<Option<Budget>, StoreError> {
-    let (Some(limit), Some(name)) = (api.first_visits, domain) else { return Ok(None) };
-    let Some(domain) = api.store.domain(name).await? else { return Ok(None) };
-    let full_at = api.store.first_visits_full_at(&domain.tenant).await?;
-    Ok(Some(budget(Name::FirstVisits, domain.tenant, limit, full_at, clock::now())))
+async fn of_tenant(
+    api: &Api,
+    name: Name,
+    limit: Option<Limit>,
+    domain: Option<&Hostname>,
+) -> Result<Option<Budget>, StoreError> {
+    let (Some(limit), Some(domain)) = (limit, domain) else { return Ok(None) };
+    let Some(domain) = api.store.domain(domain).await? else { return Ok(None) };
+    let full_at = api.store.full_at("", name, &domain.tenant).await?;
+    Ok(Some(budget(name, domain.tenant, limit, full_at, clock::now())))
 }
 
 pub(super) async fn of_issuers(api: &Api, domain: Option<&Hostname>) -> Result<Vec<IssuerBudgets>, StoreError> {

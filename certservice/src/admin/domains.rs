@@ -22,7 +22,7 @@ use super::{Api, BODY_BYTES_MAX, visits};
 use crate::config::is_tenant;
 use crate::intake::{self, Wanted};
 use crate::order::Job;
-use crate::store::{Filter, Registered, Wish};
+use crate::store::{Ask, Asked, Filter, Registered, Wish};
 use crate::{challenge, clock};
 
 const PAGE_DEFAULT: u32 = 100;
@@ -177,7 +177,8 @@ async fn lift(api: &Api, caller: &Caller, domain: Domain) -> Result<Domain, ApiE
         return Ok(domain);
     }
     let job = first_order(&domain, clock::now());
-    if api.store.order_now(&job, &caller.actor(), "domain.lifted", &Detail::new()).await? {
+    let ask = Ask { actor: &caller.actor(), action: "domain.lifted", detail: &Detail::new(), takes: None };
+    if api.store.order_now(&job, &ask).await? == Asked::Ordered {
         api.wake.notify_one();
     }
     Ok(domain)
@@ -215,6 +216,7 @@ async fn off_board(api: Arc<Api>, name: Hostname, caller: Caller) -> Result<Stat
     let gone =
         api.store.off_board(&name, &domain.tenant, &caller.actor()).await?.ok_or_else(|| unknown_domain(&name))?;
     tracing::info!(%name, domain.tenant, "domain off-boarded");
+    api.hands.forget(&name);
     api.notify.bundle_over(&name).await;
     challenge::withdraw(&gone.answers, &api.notify).await;
     api.hands.clean_up(answers);

@@ -13,22 +13,24 @@ use contract::journal::Entry;
 use futures_util::stream::{Stream, unfold};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::watch;
 
 use super::Api;
 use super::access::Caller;
 use super::domains::tenant;
+use super::places::{Place, Places};
 use super::problem::ApiError;
 
-/// Listeners at once.
+/// Listeners at once; of one tenant.
 const STREAMS_MAX: usize = 64;
+const STREAMS_OF_TENANT_MAX: usize = 16;
 const BUSY_SECONDS: u64 = 30;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_SECONDS: u64 = 15;
 /// Entries read at once.
 const BATCH: u32 = 100;
 
-static STREAMS: Semaphore = Semaphore::const_new(STREAMS_MAX);
+static STREAMS: Places = Places::new("listen", STREAMS_MAX, STREAMS_OF_TENANT_MAX, BUSY_SECONDS);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,10 +58,7 @@ pub(super) async fn stream(
         (None, Some(after)) => after,
         (None, None) => api.store.journal_page(0, 1).await?.head.seq,
     };
-    let Ok(place) = STREAMS.try_acquire() else {
-        let says = format!("{STREAMS_MAX} listen already; try again");
-        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", says).retry_after(BUSY_SECONDS));
-    };
+    let place = STREAMS.take(caller.tenant())?;
     let stopping = api.stopping.subscribe();
     let tail = Tail { api, tenant, after, ready: VecDeque::new(), stopping, _place: place };
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(KEEP_ALIVE_SECONDS));
@@ -72,7 +71,7 @@ struct Tail {
     after: u64,
     ready: VecDeque<Entry>,
     stopping: watch::Receiver<bool>,
-    _place: SemaphorePermit<'static>,
+    _place: Place,
 }
 
 impl Tail {

@@ -54,6 +54,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Result<Response, Api
     let (jobs, head) = (api.store.jobs_by_step().await?, api.store.changes_head().await?);
     let now = clock::now();
     api.metrics.bundle_store_up.set(i64::from(api.store.bundles_down() != Some(true)));
+    api.metrics.keys_in_memory.set(i64::try_from(api.hands.keys_in_memory()).unwrap_or(i64::MAX));
     api.metrics.budgets(&of_issuers(&api, None).await?, now);
     count(&api, now).await?;
     api.metrics.follow(head, api.progress.behind_max(head));

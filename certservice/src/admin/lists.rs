@@ -12,10 +12,11 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::Api;
 use super::access::Caller;
+use super::places::Places;
 use super::problem::ApiError;
 use crate::clock;
 use crate::intake::{Format, LINE_BYTES_MAX, Wanted};
@@ -24,8 +25,11 @@ use crate::store::NewList;
 /// Lines that are stored, and later registered, at once.
 const PART_LINES: u64 = 250;
 const LINES_MAX: u64 = 2_000_000;
-/// Lists that arrive at once.
+/// Lists that arrive at once; of one tenant.
 const ARRIVING_MAX: usize = 4;
+const ARRIVING_OF_TENANT_MAX: usize = 2;
+/// A whole list: it holds a place among few.
+const LIST_SECONDS_MAX: u64 = 30 * 60;
 /// Between two pieces of a body.
 const PIECE_SECONDS_MAX: u64 = 30;
 /// A list that has not grown for so long was broken off.
@@ -35,7 +39,7 @@ const KEY_BYTES_MAX: usize = 64;
 /// Errors in one answer.
 const ERRORS_PAGE: u32 = 1000;
 
-static ARRIVING: Semaphore = Semaphore::const_new(ARRIVING_MAX);
+static ARRIVING: Places = Places::new("lists arrive", ARRIVING_MAX, ARRIVING_OF_TENANT_MAX, BUSY_SECONDS);
 
 /// For what the lines leave out.
 #[derive(Deserialize)]
@@ -67,10 +71,7 @@ pub(super) async fn post(
     // What stands for all lines is looked at before the first.
     api.rules.admit(own, Wanted { name: "a.example".to_owned(), ..others.clone() })?;
     let (format, key) = (format(request.headers())?, key(request.headers())?);
-    let Ok(_permit) = ARRIVING.try_acquire() else {
-        let says = format!("{ARRIVING_MAX} lists arrive already; try again");
-        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", says).retry_after(BUSY_SECONDS));
-    };
+    let _place = ARRIVING.take(own)?;
     let new = NewList {
         own_tenant: own.unwrap_or_default(),
         key: key.as_deref(),
@@ -90,7 +91,10 @@ pub(super) async fn post(
     }
     if is_new {
         let arriving = Arriving { api: &api, list: &list, lines: 0, part: Vec::new(), first_line: 1 };
-        if let Err(error) = arriving.receive(request.into_body()).await {
+        let received = timeout(Duration::from_secs(LIST_SECONDS_MAX), arriving.receive(request.into_body())).await;
+        let too_slow =
+            |_| Err(too_slow(format!("the list did not arrive within {LIST_SECONDS_MAX} s; send it in parts")));
+        if let Err(error) = received.unwrap_or_else(too_slow) {
             api.store.remove_list(&list).await?;
             return Err(error);
         }
@@ -139,11 +143,8 @@ impl Arriving<'_> {
         // Bytes of the line at hand; what is beyond the limit is left out, and told as an error of that line.
         let mut line_bytes = 0;
         loop {
-            let piece = tokio::time::timeout(Duration::from_secs(PIECE_SECONDS_MAX), body.frame()).await;
-            let piece = piece.map_err(|_| {
-                let says = format!("nothing came for {PIECE_SECONDS_MAX} s");
-                ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "Body too slow", says)
-            })?;
+            let piece = timeout(Duration::from_secs(PIECE_SECONDS_MAX), body.frame()).await;
+            let piece = piece.map_err(|_| too_slow(format!("nothing came for {PIECE_SECONDS_MAX} s")))?;
             let Some(piece) = piece else { break };
             let piece = piece.map_err(|error| invalid("body", format!("the body broke off: {error}")))?;
             for byte in piece.into_data().unwrap_or_default() {
@@ -203,6 +204,10 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let key = value.to_str().ok().filter(fits);
     let says = || format!("Idempotency-Key takes 1 to {KEY_BYTES_MAX} visible ASCII characters");
     key.map(|key| Some(key.to_owned())).ok_or_else(|| invalid("header", says()))
+}
+
+fn too_slow(says: String) -> ApiError {
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_too_slow", "Body too slow", says)
 }
 
 fn invalid(what: &str, says: String) -> ApiError {

@@ -14,6 +14,7 @@ mod health;
 mod keys;
 mod own;
 mod page;
+mod places;
 mod lists;
 mod problem;
 mod progress;
@@ -76,6 +77,8 @@ pub struct Api {
     pub limits: HashMap<String, Limits>,
     /// Orders that first visits may bring, of one tenant; `None` is no limit.
     pub first_visits: Option<Limit>,
+    /// Orders that a tenant may ask for.
+    pub renews: Option<Limit>,
     /// By issuer: how long an order takes at best where many are under way.
     pub ms_per_order: HashMap<String, u64>,
     /// Whether we are about to stop: who listens for events is told to come back.

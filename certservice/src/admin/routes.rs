@@ -84,7 +84,7 @@ fn domain_routes() -> Vec<Route> {
         route("POST", "/v1/domains/{name}:renew", Domains, post(verbs::post))
             .says("Orders a new certificate, or tries a failed order now")
             .json::<Domain>(202)
-            .errors(&[400, 404, 409]),
+            .errors(&[400, 404, 409, 429]),
         route("POST", "/v1/domains/{name}:revoke", Domains, post(verbs::post))
             .says("Has the CA take the certificate back, and orders another")
             .takes::<RevokeDomain>()
@@ -102,7 +102,10 @@ fn domain_routes() -> Vec<Route> {
                 "the same list again is not another one",
             )
             .takes_text("text/csv", "name[,tenant[,issuer[,order]]] a line")
-            .takes_text("application/x-ndjson", "an object with `name`, `tenant`, `issuer`, `www`, `order` a line")
+            .takes_text(
+                "application/x-ndjson",
+                "an object with `name`, `tenant`, `issuer` or `issuers`, `profile`, `www`, `order` a line",
+            )
             .json::<DomainList>(200)
             .json::<DomainList>(202)
             .errors(&[400, 408, 413, 415]),

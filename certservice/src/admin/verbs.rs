@@ -5,27 +5,30 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
+use contract::Hostname;
 use contract::api::{CheckReport, Domain, RevokeDomain, RevokeReason, State as DomainState};
 use contract::journal::Detail;
 use http::StatusCode;
-use tokio::sync::Semaphore;
 
 use super::Api;
 use super::access::Caller;
 use super::body::to_the_end;
 use super::domains::{hostname, json_body, unknown_domain};
+use super::places::Places;
 use super::problem::ApiError;
+use crate::budget::{How, Shortage, Spend};
 use crate::clock;
 use crate::issue::Reason;
 use crate::order::Job;
 use crate::renew::order;
-use crate::store::{OWN, Told};
+use crate::store::{Ask, Asked, OWN, Told};
 
-/// Looks on behalf of requests that are under way at once.
+/// Looks on behalf of requests that are under way at once; of one tenant.
 const LOOKS_MAX: usize = 16;
+const LOOKS_OF_TENANT_MAX: usize = 4;
 const BUSY_SECONDS: u64 = 5;
 
-static LOOKS: Semaphore = Semaphore::const_new(LOOKS_MAX);
+static LOOKS: Places = Places::new("domains are being looked at", LOOKS_MAX, LOOKS_OF_TENANT_MAX, BUSY_SECONDS);
 
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
@@ -39,14 +42,11 @@ pub(super) async fn post(
     let domain = domain.filter(|domain| caller.tenant().is_none_or(|tenant| tenant == domain.tenant));
     let domain = domain.ok_or_else(|| unknown_domain(&name))?;
     if domain.issuer == OWN && verb != "check" {
-        let says = format!(
-            "the certificate of {name} was uploaded: upload another one, or DELETE /v1/domains/{name}/certificate for one of the issuers"
-        );
-        return Err(ApiError::new(StatusCode::CONFLICT, "own_certificate", "Uploaded certificate", says));
+        return Err(own_certificate(&name));
     }
     match verb {
-        "check" => check(&api, domain).await,
-        "renew" => renew(&api, &caller, domain, "domain.renewal_asked", &Detail::new()).await,
+        "check" => check(&api, &caller, domain).await,
+        "renew" => renew(&api, &caller, domain, ("domain.renewal_asked", &Detail::new()), How::Take).await,
         "revoke" => {
             let wanted: RevokeDomain = json_body(request, "it may be empty or have `reason`").await?;
             // A new certificate is to be ordered, whoever hangs up.
@@ -57,25 +57,21 @@ pub(super) async fn post(
 }
 
 /// How the domain looks now. Never contacts a CA, and changes nothing.
-async fn check(api: &Api, domain: Domain) -> Result<Response, ApiError> {
-    let Ok(_permit) = LOOKS.try_acquire() else {
-        let says = format!("{LOOKS_MAX} domains are being looked at already; try again");
-        let busy = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy", says);
-        return Err(busy.retry_after(BUSY_SECONDS));
-    };
+async fn check(api: &Api, caller: &Caller, domain: Domain) -> Result<Response, ApiError> {
+    let _place = LOOKS.take(caller.tenant())?;
     let report = api.checks.look_anyway(&domain.issuer, &domain.name).await;
     let passed = report.fault().is_none();
     Ok(Json(CheckReport { name: domain.name, passed, steps: report.steps, checked_at: clock::now() }).into_response())
 }
 
-/// An order now: the first one again, or one that replaces the certificate. The CA's limits hold. What was refused for good
-/// waits for an operator.
+/// An order now: the first one again, or one that replaces the certificate. The CA's limits hold, and for a tenant's own token
+/// one of ours: what replaces a certificate takes of none of the CA's. What was refused for good waits for an operator.
 async fn renew(
     api: &Api,
     caller: &Caller,
     domain: Domain,
-    action: &'static str,
-    detail: &Detail,
+    (action, detail): (&'static str, &Detail),
+    how: How,
 ) -> Result<Response, ApiError> {
     if domain.state == DomainState::Blocked && caller.tenant().is_some() {
         let says = format!("{} is blocked ({}): an operator has to lift it", domain.name, domain.code);
@@ -86,13 +82,30 @@ async fn renew(
         Some(renewal) => order(renewal, now),
         None => first_order(&domain, now),
     };
-    if !api.store.order_now(&job, &caller.actor(), action, detail).await? {
-        return Err(unknown_domain(&domain.name));
+    let takes = api.renews.and_then(|limit| Some(Spend::renew(caller.tenant()?, limit, how)));
+    match api.store.order_now(&job, &Ask { actor: &caller.actor(), action, detail, takes }).await? {
+        Asked::Ordered => {}
+        Asked::Own => return Err(own_certificate(&domain.name)),
+        Asked::Unknown => return Err(unknown_domain(&domain.name)),
+        Asked::Short(short) => return Err(used_up(&domain, &short, now)),
     }
     api.wake.notify_one();
     tracing::info!(domain = %domain.name, domain.tenant, "a new certificate was asked for");
     let domain = api.store.domain(&domain.name).await?.unwrap_or(domain);
     Ok((StatusCode::ACCEPTED, Json(domain)).into_response())
+}
+
+fn used_up(domain: &Domain, short: &Shortage, now: u64) -> ApiError {
+    let seconds = short.until.saturating_sub(now).max(1);
+    let says = format!(
+        "{}; the next one is free at {} (Unix seconds), in {seconds} s. {} is renewed by itself when it is time, and failed \
+         orders are tried again; ask later, or an operator, who may ask at any time and raise the limit",
+        short.says(),
+        short.until,
+        domain.name
+    );
+    let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "renews_used_up", "Too many new certificates", says);
+    error.retry_after(seconds)
 }
 
 /// Of a domain without a certificate.
@@ -136,7 +149,15 @@ async fn revoke(api: &Api, caller: &Caller, domain: Domain, wanted: RevokeDomain
         }
     }
     tracing::warn!(domain = %domain.name, domain.tenant, revision = bundle.revision, "certificate revoked");
-    renew(api, caller, domain, "certificate.revoked", &detail).await
+    // It can't be undone: another certificate comes, whatever that takes.
+    renew(api, caller, domain, ("certificate.revoked", &detail), How::Charge).await
+}
+
+fn own_certificate(name: &Hostname) -> ApiError {
+    let says = format!(
+        "the certificate of {name} was uploaded: upload another one, or DELETE /v1/domains/{name}/certificate for one of the issuers"
+    );
+    ApiError::new(StatusCode::CONFLICT, "own_certificate", "Uploaded certificate", says)
 }
 
 fn unknown_verb() -> ApiError {

@@ -18,6 +18,8 @@ pub enum Name {
     ConsecutiveFailures,
     /// Orders that a first visit brought, of a tenant. Ours: no CA counts them.
     FirstVisits,
+    /// Orders that a tenant has asked for, beside those that come by themselves. Ours, too.
+    Renews,
 }
 
 impl Name {
@@ -38,6 +40,7 @@ impl Name {
             Self::FailuresPerName => "failures_per_name",
             Self::ConsecutiveFailures => "consecutive_failures",
             Self::FirstVisits => "first_visits",
+            Self::Renews => "renews",
         }
     }
 }
@@ -86,14 +89,14 @@ impl Limits {
             Name::CertificatesPerSet => self.certificates_per_set,
             Name::FailuresPerName => self.failures_per_name,
             Name::ConsecutiveFailures => self.consecutive_failures,
-            Name::FirstVisits => None,
+            Name::FirstVisits | Name::Renews => None,
         }
     }
 
     /// What the CA counts by, for a domain.
     pub fn scope(name: Name, domain: &Hostname) -> String {
         match name {
-            Name::Orders | Name::FirstVisits => String::new(),
+            Name::Orders | Name::FirstVisits | Name::Renews => String::new(),
             Name::CertificatesPerDomain => registered_domain(domain).to_owned(),
             Name::CertificatesPerSet | Name::FailuresPerName | Name::ConsecutiveFailures => domain.to_string(),
         }
@@ -107,7 +110,7 @@ impl Limits {
     /// What a new order takes, and what has to be there.
     pub fn order(&self, domain: &Hostname, kind: Kind) -> Vec<Spend> {
         let spends = [
-            (Name::Orders, How::Take, kind == Kind::New),
+            (Name::Orders, How::Take, kind.counts_for_account()),
             (Name::CertificatesPerDomain, How::Take, kind == Kind::New),
             (Name::CertificatesPerSet, How::Take, kind != Kind::Replacement),
             (Name::FailuresPerName, How::Need, kind != Kind::Replacement),

@@ -19,6 +19,13 @@ pub enum Kind {
     Replacement,
 }
 
+impl Kind {
+    /// Whether it takes of what the CA limits by account. What does not, waits for no such limit.
+    pub fn counts_for_account(self) -> bool {
+        self == Self::New
+    }
+}
+
 /// One bucket of one issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spend {
@@ -33,6 +40,11 @@ impl Spend {
     /// Of an order that a tenant's domain gets for its first visitor.
     pub fn first_visit(tenant: &str, limit: Limit, how: How) -> Self {
         Self { name: Name::FirstVisits, scope: tenant.to_owned(), limit, how }
+    }
+
+    /// Of an order that a tenant asks for.
+    pub fn renew(tenant: &str, limit: Limit, how: How) -> Self {
+        Self { name: Name::Renews, ..Self::first_visit(tenant, limit, how) }
     }
 }
 
@@ -70,6 +82,12 @@ impl Shortage {
         if self.name == Name::FirstVisits {
             return format!(
                 "tenant `{}` has had its {} orders an hour for first visits (domains.first_visits_per_hour_max)",
+                self.scope, self.limit.count
+            );
+        }
+        if self.name == Name::Renews {
+            return format!(
+                "tenant `{}` has asked for its {} new certificates an hour (domains.renews_per_hour_max)",
                 self.scope, self.limit.count
             );
         }

@@ -33,10 +33,8 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
             OrderWord::Now => OrderWhen::Now,
             OrderWord::FirstVisit => OrderWhen::FirstVisit,
         },
-        first_visits: match file.domains.first_visits_per_hour_max {
-            0 => None,
-            count => Some(Limit::new(count.into(), 3600)),
-        },
+        first_visits: an_hour(file.domains.first_visits_per_hour_max),
+        renews: an_hour(file.domains.renews_per_hour_max),
     };
     let issuance = check.issuance(&file.issuance);
     let precheck = check.precheck(&file.precheck);
@@ -62,6 +60,11 @@ pub(super) fn check(file: File, document: &Document, folder: &Path) -> Result<Co
         }),
         _ => Err(in_order(check.faults)),
     }
+}
+
+/// 0 is no limit.
+fn an_hour(count: u32) -> Option<Limit> {
+    (count > 0).then(|| Limit::new(count.into(), 3600))
 }
 
 pub(super) struct Check<'a> {

@@ -22,6 +22,9 @@ pub struct DomainsTable {
     /// Orders that first visits may bring, of one tenant and hour; 0 is no limit.
     #[deserr(default = 60)]
     pub first_visits_per_hour_max: u32,
+    /// Orders that tenants' own tokens may ask for, of one tenant and hour; 0 is no limit.
+    #[deserr(default = 60)]
+    pub renews_per_hour_max: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserr)]
@@ -42,6 +45,7 @@ impl Default for DomainsTable {
             issuers: None,
             order: OrderWord::Now,
             first_visits_per_hour_max: 60,
+            renews_per_hour_max: 60,
         }
     }
 }

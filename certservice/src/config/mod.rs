@@ -254,6 +254,8 @@ pub struct Domains {
     pub order: OrderWhen,
     /// Of one tenant; `None` is no limit.
     pub first_visits: Option<Limit>,
+    /// The same of orders that a tenant asks for.
+    pub renews: Option<Limit>,
 }
 
 #[derive(Debug, Clone, Copy)]

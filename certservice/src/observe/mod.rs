@@ -32,6 +32,8 @@ pub struct Metrics {
     pub tls_files_unusable: IntGauge,
     /// 0 while the database of bundles does not answer, where they are apart.
     pub bundle_store_up: IntGauge,
+    /// Private keys of orders whose certificate has not come yet.
+    pub keys_in_memory: IntGauge,
     pub ticket_keys_turned: IntCounter,
     pub ticket_keys_revision: IntGauge,
     jobs: IntGaugeVec,
@@ -147,6 +149,10 @@ impl Metrics {
             )?,
             counted_at: AtomicU64::new(0),
             changes_head: IntGauge::new("latchkey_changes_head", "Cursor of the newest change")?,
+            keys_in_memory: IntGauge::new(
+                "latchkey_certservice_keys_in_memory",
+                "Private keys in this process, of orders whose certificate has not come yet",
+            )?,
             edges_behind_max: IntGauge::new(
                 "latchkey_edges_behind_max",
                 "Changes that the edge which is furthest behind has not applied",
@@ -173,6 +179,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.redis_errors.clone()))?;
         metrics.registry.register(Box::new(metrics.tls_files_unusable.clone()))?;
         metrics.registry.register(Box::new(metrics.bundle_store_up.clone()))?;
+        metrics.registry.register(Box::new(metrics.keys_in_memory.clone()))?;
         metrics.registry.register(Box::new(metrics.ticket_keys_turned.clone()))?;
         metrics.registry.register(Box::new(metrics.ticket_keys_revision.clone()))?;
         metrics.registry.register(Box::new(metrics.jobs.clone()))?;

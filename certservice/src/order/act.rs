@@ -1,7 +1,6 @@
 //! Does a task and says what came of it. Decides nothing.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use contract::api::CertificateInfo;
@@ -9,19 +8,17 @@ use contract::sealed::Recipient;
 use contract::{Bundle, Challenge, ChallengeKind, Hostname, Second};
 
 use super::job::{Event, Job, SealedKey, Task};
+use super::made::Made;
 use crate::clock;
 use crate::dns::Zones;
 use crate::issue::{
-    self, Chain, Csr, Failure, Finalized, Issuer, NewCertificate, OrderState, Own, PrivateKey, Reason, Suggestion, Then,
+    self, Chain, Csr, Failure, Finalized, Issuer, NewCertificate, OrderState, Own, Reason, Suggestion, Then,
 };
 use crate::keys::Keys;
 use crate::notify::Notify;
 use crate::precheck::Checks;
 use crate::store::OWN;
 use crate::{challenge, seal};
-
-/// Keys in memory at once; what is beyond is sealed without its certificate's digest.
-const KEYS_MAX: usize = 1024;
 
 /// A caller waits for it.
 const PROFILES_SECONDS_MAX: u64 = 5;
@@ -34,14 +31,12 @@ pub struct Hands {
     pub notify: Notify,
     pub checks: Checks,
     pub zones: Zones,
-    /// Keys whose certificate has not come yet, so that it can be sealed into the bundle's binding. A restart loses
-    /// them, and the sealed copy in the order is used.
-    made: Mutex<HashMap<Hostname, Arc<PrivateKey>>>,
+    made: Made,
 }
 
 impl Hands {
     pub fn new(issuers: HashMap<String, Issuer>, keys: Keys, notify: Notify, checks: Checks, zones: Zones) -> Self {
-        Self { issuers, keys, notify, checks, zones, made: Mutex::new(HashMap::new()) }
+        Self { issuers, keys, notify, checks, zones, made: Made::default() }
     }
 
     /// Takes answers out of DNS, which nobody waits for.
@@ -117,7 +112,17 @@ impl Hands {
 
     /// Forgets the key of an order that is over.
     pub fn forget(&self, domain: &Hostname) {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).remove(domain);
+        self.made.forget(domain);
+    }
+
+    /// Forgets keys of orders that somebody else has ended.
+    pub(super) fn forget_old(&self, now: u64) {
+        self.made.forget_old(now);
+    }
+
+    /// Private keys that are in memory.
+    pub fn keys_in_memory(&self) -> usize {
+        self.made.count()
     }
 
     fn issuer(&self, job: &Job) -> Result<&Issuer, Failure> {
@@ -190,10 +195,7 @@ impl Hands {
         let ended = |_| Failure::ours("making a key was broken off", Then::Retry { after: 0 });
         let (key, csr) = made.map_err(ended)??;
         let sealed = seal::before_issuance(&key, &csr, &job.domain, &self.edges().await?)?;
-        let mut keys = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.len() < KEYS_MAX || keys.contains_key(&job.domain) {
-            keys.insert(job.domain.clone(), Arc::new(key));
-        }
+        self.made.keep(&job.domain, key, clock::now());
         Ok(Event::KeyMade(SealedKey { csr: csr.der().to_vec(), sealed }))
     }
 
@@ -214,8 +216,7 @@ impl Hands {
 
     async fn certified(&self, job: &Job, csr: &Csr, key: SealedKey, chain: Chain) -> Result<Event, Failure> {
         let facts = issue::check(&chain, &job.domain, csr, clock::now())?;
-        let in_memory = self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&job.domain).cloned();
-        let sealed = match in_memory.filter(|key| key.public_key_sha256() == csr.public_key_sha256()) {
+        let sealed = match self.made.of(&job.domain).filter(|key| key.public_key_sha256() == csr.public_key_sha256()) {
             Some(key) => seal::to_certificate(&key, &facts, &job.domain, &self.edges().await?)?,
             None => key.sealed,
         };

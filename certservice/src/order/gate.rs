@@ -79,10 +79,10 @@ impl Gate {
         }
     }
 
-    /// Why no order leaves to this issuer now.
-    pub(super) fn held(&self, issuer: &str, now: u64) -> Option<Held> {
+    /// Why no order leaves to this issuer now; `counts`: one that takes of the account's limits.
+    pub(super) fn held(&self, issuer: &str, counts: bool, now: u64) -> Option<Held> {
         self.with(issuer, |seen| {
-            [&seen.closed, &seen.short]
+            [seen.closed.as_ref(), seen.short.as_ref().filter(|_| counts)]
                 .into_iter()
                 .flatten()
                 .filter(|held| held.until > now)
@@ -128,6 +128,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::{Limit, Name};
     use crate::issue::{Failure, OrderState};
 
     const NOW: u64 = 1_800_000_000;
@@ -149,13 +150,24 @@ mod tests {
             pauses.push(until - NOW);
         }
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
-        assert!(gate.held("ca", NOW + 299).is_some() && gate.held("ca", NOW + 300).is_none());
-        assert!(gate.held("other", NOW).is_none());
+        assert!(gate.held("ca", false, NOW + 299).is_some() && gate.held("ca", false, NOW + 300).is_none());
+        assert!(gate.held("other", true, NOW).is_none());
         assert_eq!(gate.saw("ca", &Event::Accepted, NOW + 299), Verdict::Nothing, "it was told before the pause");
         assert_eq!(gate.saw("ca", &Event::Looked(OrderState::Ready), NOW + 300), Verdict::Nothing);
         assert_eq!(gate.saw("ca", &Event::Accepted, NOW + 300), Verdict::Open);
-        assert!(gate.held("ca", NOW).is_none());
+        assert!(gate.held("ca", true, NOW).is_none());
         assert_eq!(gate.saw("ca", &down(0), NOW), Verdict::Nothing);
+    }
+
+    #[test]
+    fn a_limit_of_the_account_holds_only_what_takes_of_it() {
+        let gate = Gate::default();
+        let limit = Limit::new(300, 10_800);
+        gate.short("ca", &Shortage { name: Name::Orders, scope: String::new(), limit, until: NOW + 36 });
+        assert_eq!(gate.held("ca", true, NOW).map(|held| held.until), Some(NOW + 36));
+        assert_eq!(gate.held("ca", false, NOW), None);
+        gate.saw("ca", &down(60), NOW);
+        assert_eq!(gate.held("ca", false, NOW).map(|held| held.until), Some(NOW + 60));
     }
 
     #[test]
@@ -164,7 +176,7 @@ mod tests {
         let closed = |closed_until| {
             let (code, says) = ("ca_unavailable".to_owned(), "gone".to_owned());
             gate.refresh(&[IssuerState { name: "ca".into(), closed_until, failures: 3, code, says }], NOW);
-            gate.held("ca", NOW).is_some()
+            gate.held("ca", true, NOW).is_some()
         };
         assert!(closed(NOW + PAUSE_SECONDS_MAX) && !closed(NOW + PAUSE_SECONDS_MAX + 1) && !closed(NOW));
     }

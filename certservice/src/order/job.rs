@@ -6,7 +6,7 @@ use contract::{Bundle, Challenge, Hostname};
 use serde::{Deserialize, Serialize};
 
 use super::steps::steps;
-use crate::budget::{Kind, Shortage};
+use crate::budget::Shortage;
 use crate::issue::{Facts, Failure, KeyKind, OrderState};
 use crate::precheck::Report;
 
@@ -65,6 +65,9 @@ pub struct Job {
     /// What the last look at the domain found.
     #[serde(default)]
     pub checks: Vec<DomainStep>,
+    /// Unix seconds; when that was.
+    #[serde(default)]
+    pub looked_at: u64,
     /// Unix seconds; when the visitor came that it waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visited_at: Option<u64>,
@@ -140,6 +143,13 @@ pub enum Stage {
     InLine = 1,
     /// A look, which costs no CA anything.
     ToCheck = 2,
+    /// An open issuer: it takes nothing of what that limits by account.
+    Uncounted = 3,
+}
+
+impl Stage {
+    /// Where nobody waits for a time, only for a turn.
+    pub const IN_LINE: [Self; 2] = [Self::Uncounted, Self::InLine];
 }
 
 impl Lane {
@@ -288,6 +298,7 @@ impl Job {
             step: Step::Queued,
             answers: Vec::new(),
             checks: Vec::new(),
+            looked_at: 0,
             visited_at: None,
             doubted_at: 0,
             first: None,
@@ -314,16 +325,17 @@ impl Job {
     pub fn stage(&self) -> Stage {
         match self.step {
             Step::Queued | Step::Awaited => Stage::ToCheck,
-            Step::InLine { .. } => Stage::InLine,
+            Step::InLine { .. } if self.counts_for_account(&self.issuer) => Stage::InLine,
+            Step::InLine { .. } => Stage::Uncounted,
             _ => Stage::UnderWay,
         }
     }
 
     /// Its place among those of its lane: lower goes first. In line it is due whatever `due_at` says.
     pub fn place(&self) -> u64 {
-        match (self.stage(), self.lane) {
-            (Stage::InLine, Lane::Renewal) => self.deadline,
-            (Stage::InLine, _) => self.visited_at.unwrap_or(self.created_at),
+        match (&self.step, self.lane) {
+            (Step::InLine { .. }, Lane::Renewal) => self.deadline,
+            (Step::InLine { .. }, _) => self.visited_at.unwrap_or(self.created_at),
             _ => self.due_at,
         }
     }
@@ -331,25 +343,6 @@ impl Job {
     /// A certificate is served, and has not ended. Orders from before there were deadlines have none.
     pub fn serves(&self, now: u64) -> bool {
         self.renews && (self.deadline == 0 || now < self.deadline)
-    }
-
-    /// Its issuer has made the certificate that is served.
-    fn knows_served(&self) -> bool {
-        self.served_by.as_ref().is_none_or(|by| *by == self.issuer)
-    }
-
-    /// What its issuer knows the certificate by that this one replaces.
-    pub fn replaces(&self) -> Option<&str> {
-        self.replaces.as_deref().filter(|_| self.knows_served())
-    }
-
-    /// What it is to the CA's limits.
-    pub fn kind(&self) -> Kind {
-        match (self.renews && self.knows_served(), self.replaces()) {
-            (_, Some(_)) => Kind::Replacement,
-            (true, None) => Kind::Renewal,
-            (false, None) => Kind::New,
-        }
     }
 }
 

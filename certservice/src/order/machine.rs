@@ -4,7 +4,7 @@ use contract::api::{DomainStep, State, Who};
 use contract::{Bundle, ChallengeKind};
 
 use super::gate::BUNDLES_DOWN;
-use super::job::{Event, First, Held, Job, Stage, Status, Step, Task};
+use super::job::{Event, First, Held, Job, Status, Step, Task};
 use super::steps::steps;
 use super::{prefer, visit};
 use crate::issue::{Facts, Failure, OrderState, Then};
@@ -38,7 +38,7 @@ pub struct Pace {
 /// What an event makes of an order, and what to do about it. The caller stores the job before it does the tasks; a task
 /// that answers gives the next event. Without tasks, nothing happens before `due_at`.
 pub fn next(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
-    if matches!(event, Event::Due) && job.stage() != Stage::InLine {
+    if matches!(event, Event::Due) && !matches!(job.step, Step::InLine { .. }) {
         return resumed(job);
     }
     let (mut job, tasks) = on(job, event, now, pace);
@@ -59,7 +59,7 @@ fn on(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
             let stale = now > checked_at + CHECKED_SECONDS_MAX;
             if stale { (job, vec![Task::Check]) } else { ordering(job) }
         }
-        (Step::Awaited, Event::Checked(report)) => visit::looked_at(job, &report, now, pace),
+        (Step::Awaited, Event::Checked(report)) => visit::looked_at(Job { looked_at: now, ..job }, &report, now, pace),
         (Step::Queued | Step::InLine { .. }, Event::Checked(report)) => checked(job, &report, now, pace),
         (Step::Queued | Step::InLine { .. }, Event::Held(held)) => wait_in_line(job, held, now, pace),
         (Step::Ordering, Event::Ordered(Some(order))) => {
@@ -138,7 +138,7 @@ fn resumed(job: Job) -> (Job, Vec<Task>) {
 
 /// No order leaves before the look finds nothing wrong. Where the CA may see it otherwise, one is tried each day.
 fn checked(mut job: Job, report: &Report, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
-    job.checks = report.steps.clone();
+    (job.checks, job.looked_at) = (report.steps.clone(), now);
     let Some(fault) = report.fault() else {
         return ordering(job);
     };

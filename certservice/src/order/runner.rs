@@ -1,6 +1,6 @@
 //! Runs orders: some at once, the others in their turn. Thin: [`next`] decides, the store remembers, [`Hands`] act.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +12,14 @@ use super::act::Hands;
 use super::gate::{BUNDLES_DOWN, Gate, Verdict};
 use super::job::{Event, Held, Job, Stage, Step, Task};
 use super::machine::{Pace, next};
+use super::places::Places;
 use super::prefer::{self, Choice};
 use crate::budget::{Limit, Limits};
 use crate::clock;
 use crate::issue::{Facts, Failure};
 use crate::observe::Metrics;
 use crate::renew::{Planner, urgent_at};
-use crate::store::{Claim, Next, Store, StoreError, Stored};
+use crate::store::{Next, Store, StoreError, Stored};
 
 /// The store is looked at this often even if nobody wakes the runner.
 const LOOK_SECONDS: u64 = 1;
@@ -30,12 +31,10 @@ const UNSTORED_DOUBLINGS: u32 = 8;
 /// Longest time that one task may take.
 const TASK_SECONDS_MAX: u64 = 180;
 /// How long an order stays with an instance that says nothing any more, and how often it says something.
-const HOLD_SECONDS: u64 = 30;
+pub(super) const HOLD_SECONDS: u64 = 30;
 const KEEP_SECONDS: u64 = 10;
 /// Budgets that are full again are removed this often.
 const FORGET_SECONDS: u64 = 3600;
-/// Looks at domains for each order that is worked on at once: they mostly wait for somebody's DNS.
-const LOOKS_PER_ORDER: usize = 4;
 
 /// How orders are run.
 #[derive(Debug, Clone)]
@@ -55,14 +54,17 @@ pub struct Runner {
     pub(super) store: Store,
     hands: Arc<Hands>,
     pub(super) metrics: Arc<Metrics>,
-    gate: Arc<Gate>,
+    pub(super) gate: Arc<Gate>,
     pub(super) plan: Arc<Plan>,
     planner: Planner,
 }
 
-struct Running {
-    tasks: JoinSet<()>,
-    names: HashMap<Id, (Hostname, Stage)>,
+pub(super) struct Running {
+    pub tasks: JoinSet<()>,
+    pub names: HashMap<Id, Hostname>,
+    pub places: Places,
+    /// Unix seconds; when those who came last were looked for.
+    pub lasts_at: u64,
 }
 
 impl Running {
@@ -74,13 +76,9 @@ impl Running {
                 error.id()
             }
         };
-        self.names.remove(&id);
-    }
-
-    /// Looks do not take the place of orders, nor orders that of looks.
-    fn count(&self, stage: Stage) -> usize {
-        let looks = stage == Stage::ToCheck;
-        self.names.values().filter(|(_, started)| (*started == Stage::ToCheck) == looks).count()
+        if let Some(name) = self.names.remove(&id) {
+            self.places.leave(name.as_str());
+        }
     }
 }
 
@@ -103,7 +101,8 @@ impl Runner {
 
     /// Works on orders until it is dropped. What it was at is picked up by the next one.
     pub async fn run(self, wake: Arc<Wake>) {
-        let mut running = Running { tasks: JoinSet::new(), names: HashMap::new() };
+        let places = Places::new(self.plan.concurrency);
+        let mut running = Running { tasks: JoinSet::new(), names: HashMap::new(), places, lasts_at: 0 };
         let mut forget = tokio::time::interval(Duration::from_secs(FORGET_SECONDS));
         let mut keep = tokio::time::interval(Duration::from_secs(KEEP_SECONDS));
         loop {
@@ -139,57 +138,15 @@ impl Runner {
     }
 
     async fn keep_holding(&self) {
-        let until = clock::now() + HOLD_SECONDS;
+        let now = clock::now();
+        self.hands.forget_old(now);
+        let until = now + HOLD_SECONDS;
         if let Err(error) = self.store.keep_holding(&self.plan.holder, until).await {
             tracing::error!(%error, "orders under way can't be kept; another instance may take them up");
         }
     }
 
-    /// Starts what is due and not running: first what the CA knows of, then who is next in line, then looks.
-    async fn start_due(&self, running: &mut Running) -> Result<(), StoreError> {
-        let now = clock::now();
-        let issuers = self.store.issuers().await?;
-        self.gate.refresh(&issuers, now);
-        for stage in [Stage::UnderWay, Stage::InLine, Stage::ToCheck] {
-            for issuer in &issuers {
-                let leaving = stage == Stage::InLine && self.gate.held(&issuer.name, now).is_some();
-                self.start(running, &issuer.name, stage, leaving, now).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// `leaving`: only what may go to another issuer.
-    async fn start(
-        &self,
-        running: &mut Running,
-        issuer: &str,
-        stage: Stage,
-        leaving: bool,
-        now: u64,
-    ) -> Result<(), StoreError> {
-        // Those in line have only to leave.
-        if stage == Stage::InLine && self.store.bundles_down() == Some(true) {
-            return Ok(());
-        }
-        let orders = usize::try_from(self.plan.concurrency).unwrap_or(usize::MAX);
-        let most = if stage == Stage::ToCheck { orders.saturating_mul(LOOKS_PER_ORDER) } else { orders };
-        let free = most.saturating_sub(running.count(stage));
-        if free == 0 {
-            return Ok(());
-        }
-        let names: HashSet<_> = running.names.values().map(|(name, _)| name.to_string()).collect();
-        let (holder, until) = (&*self.plan.holder, now + HOLD_SECONDS);
-        let claim = Claim { issuer, stage, leaving, holder, until, running: &names };
-        for stored in self.store.claim(claim, now, free).await? {
-            let domain = stored.job.domain.clone();
-            let task = running.tasks.spawn(self.clone().work_or_rest(stored));
-            running.names.insert(task.id(), (domain, stage));
-        }
-        Ok(())
-    }
-
-    async fn work_or_rest(self, stored: Stored) {
+    pub(super) async fn work_or_rest(self, stored: Stored) {
         let (domain, failures) = (stored.job.domain.clone(), stored.job.failures);
         if let Err(error) = self.work(stored).await {
             if self.store.domain(&domain).await.is_ok_and(|domain| domain.is_none()) {
@@ -260,9 +217,14 @@ impl Runner {
         Ok(Recorded::Over)
     }
 
+    /// Why an issuer takes this order not now.
+    fn held_at(&self, issuer: &str, job: &Job, now: u64) -> Option<Held> {
+        self.gate.held(issuer, job.counts_for_account(issuer), now)
+    }
+
     /// To the first issuer that takes the order now, if that is another one.
     fn to_preferred(&self, job: Job, now: u64) -> Job {
-        match prefer::choose(&job, &self.plan.pace, now, |issuer| self.gate.held(issuer, now)) {
+        match prefer::choose(&job, &self.plan.pace, now, |issuer| self.held_at(issuer, &job, now)) {
             Some(choice) if choice.issuer != job.issuer => prefer::moved(job, Choice { until: None, ..choice }, now),
             Some(choice) => Job { passed: choice.passed, ..job },
             None => job,
@@ -282,14 +244,14 @@ impl Runner {
         if job.issuer != issuer {
             return (job, vec![Task::Check]);
         }
-        let others_at = prefer::others_at(&job, &self.plan.pace, now, |issuer| self.gate.held(issuer, now));
+        let others_at = prefer::others_at(&job, &self.plan.pace, now, |issuer| self.held_at(issuer, &job, now));
         next(Job { others_at, ..job }, Event::Held(held), now, &self.plan.pace)
     }
 
     /// An order that is about to go to the CA: what it takes from the CA's limits is stored with it, or it waits.
     async fn leave(&self, stored: &Stored, job: &Job, now: u64) -> Result<Result<Stored, Held>, StoreError> {
         let keyless = (self.store.bundles_down() == Some(true)).then(|| Held::by_bundles(now + REST_SECONDS));
-        if let Some(held) = keyless.or_else(|| self.gate.held(&job.issuer, now)) {
+        if let Some(held) = keyless.or_else(|| self.held_at(&job.issuer, job, now)) {
             return Ok(Err(held));
         }
         let limits = self.plan.limits.get(&job.issuer).copied().unwrap_or_default();

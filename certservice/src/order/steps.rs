@@ -16,7 +16,8 @@ fn of_order(job: &Job) -> DomainStep {
     if at_ca || matches!(job.step, Step::Issued { .. }) {
         return step("order", Some(true), "agreed", "the CA has seen that the domain points here");
     }
-    if job.status.code == "rate_limited" && !matches!(job.stage(), Stage::UnderWay) || job.stage() == Stage::InLine {
+    let in_line = matches!(job.step, Step::InLine { .. });
+    if in_line || job.status.code == "rate_limited" && job.stage() != Stage::UnderWay {
         let held = step("order", None, &job.status.code, &job.status.says);
         return DomainStep { fix: fix(&job.status.code).map(str::to_owned), ..held };
     }

@@ -12,7 +12,7 @@ pub const AWAITED: &str = "awaits_visit";
 pub(super) const AWAITED_SAYS: &str = "the certificate is ordered when the first visitor comes";
 /// Between two looks at a domain with which something is wrong, at most: nobody has come for it.
 pub(super) const LOOK_SECONDS_MAX: u64 = 24 * 3600;
-/// A visitor brings another look at a domain that was not ready, but not for each handshake.
+/// A visitor brings another look at a domain that was not ready, but not for each handshake. Nor does who asks for an order.
 pub const LOOK_AGAIN_SECONDS: u64 = 20;
 
 impl Job {
@@ -32,17 +32,23 @@ impl Job {
         shown(Self { step: Step::Awaited, status, visited_at: None, refused: Vec::new(), others_at: None, ..self })
     }
 
+    /// When the domain may be looked at again, whoever wants it.
+    pub fn look_at(&self, now: u64) -> u64 {
+        now.max(self.looked_at + LOOK_AGAIN_SECONDS)
+    }
+
     /// It waits for nobody any more.
     #[must_use]
     pub fn begun(self, now: u64) -> Self {
         let status = Status::working("queued", "waiting for its turn");
-        shown(Self { step: Step::Queued, status, due_at: now, failures: 0, ..self })
+        let due_at = self.look_at(now);
+        shown(Self { step: Step::Queued, status, due_at, failures: 0, ..self })
     }
 
     /// Somebody has come for it.
     #[must_use]
     pub fn visited(self, now: u64) -> Self {
-        Self { lane: Lane::Visitor, visited_at: Some(now), ..self.begun(now) }
+        Self { lane: Lane::Visitor, visited_at: Some(now), due_at: now, ..self.begun(now) }
     }
 
     /// A visitor came for it, but the look found that the domain is not ready.

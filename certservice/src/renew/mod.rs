@@ -173,7 +173,9 @@ async fn create_urgent(store: &Store, now: u64) -> Result<usize, StoreError> {
 async fn enqueue(store: &Store, renewals: Vec<Renewal>, now: u64) -> Result<usize, StoreError> {
     let mut created = 0;
     for renewal in renewals {
-        created += usize::from(store.enqueue(&order(renewal, now)).await?);
+        // What was uploaded or renewed meanwhile stays.
+        let served = renewal.revision;
+        created += usize::from(store.enqueue(&order(renewal, now), served).await?);
     }
     Ok(created)
 }

@@ -35,7 +35,6 @@ const PUT: &str = "INSERT INTO bundles (domain, revision, certificates, body, se
     VALUES (?, ?, ?, ?, ?, NULL, ?)";
 const AGAIN: &str = "UPDATE bundles SET since = ? WHERE domain = ? AND revision = ? AND certificates = ?";
 const GET: &str = "SELECT body FROM bundles WHERE domain = ? AND revision = ? AND certificates = ?";
-const FORGET: &str = "DELETE FROM bundles WHERE domain = ? AND revision = ? AND certificates = ? AND key_set IS NULL";
 const PROBE: &str = "SELECT seen FROM pair WHERE id = 1";
 const PROBE_WRITING: &str = "UPDATE pair SET seen = seen WHERE id = 1";
 
@@ -125,15 +124,6 @@ impl Apart {
         self.within(READ_SECONDS_MAX, read).await
     }
 
-    /// What was put and is not going to be served.
-    pub(super) async fn forget(&self, name: &str, place: &Place) -> Result<(), StoreError> {
-        let forget = async {
-            writing!(self, pool => sqlx::query(FORGET)
-                .bind(name).bind(to_sql(place.revision)).bind(&place.certificates).execute(pool).await.map(drop)?)
-        };
-        self.within(WRITE_SECONDS_MAX, forget).await
-    }
-
     /// Whether it answers, and takes writes again where it did not.
     async fn probe(&self) -> Result<(), StoreError> {
         let probe = async {
@@ -219,9 +209,11 @@ impl Store {
 
 pub(super) fn of_bundles(error: StoreError) -> StoreError {
     match error {
-        StoreError::Database(_) | StoreError::Late(_) | StoreError::File(..) | StoreError::TooNew(..) => {
-            StoreError::Bundles(Box::new(error))
-        }
+        StoreError::Database(_)
+        | StoreError::Late(_)
+        | StoreError::File(..)
+        | StoreError::TooNew(..)
+        | StoreError::SchemaLocked(_) => StoreError::Bundles(Box::new(error)),
         error => error,
     }
 }

@@ -153,6 +153,22 @@ impl Store {
         migrations::WHOLE.newest()
     }
 
+    /// Reads a backup and keeps nothing of it: whether its tables and its journal are whole. What is wrong with the source
+    /// itself is said first.
+    pub fn read_through(source: &mut Source<'_>) -> Result<Restored, String> {
+        let mut reading = Ok(Reading::default());
+        while let Some(piece) = source()? {
+            reading = reading.and_then(|mut reading| {
+                match piece {
+                    Piece::Table { table, columns } => reading.begin(&table, columns)?,
+                    Piece::Row(row) => drop(reading.admit(row)?),
+                }
+                Ok(reading)
+            });
+        }
+        reading.and_then(Reading::end)
+    }
+
     /// All rows as they were at one moment, while others go on writing.
     pub async fn copy_out(&self, keep: &mut Keep<'_>) -> Result<(), StoreError> {
         match &self.pool {
@@ -261,7 +277,10 @@ impl Store {
     }
 }
 
-pub(super) const SNAPSHOT: [&str; 2] = [
+/// A snapshot says nothing for as long as the other database is read, or what was read is written: it is not one of a host
+/// that has vanished. So long as the server allows by itself.
+pub(super) const SNAPSHOT: [&str; 3] = [
+    "SET SESSION wait_timeout = 28800",
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
 ];

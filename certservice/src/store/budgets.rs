@@ -156,8 +156,9 @@ impl Store {
 
     /// Orders that wait for their turn.
     pub async fn in_line(&self, issuer: &str) -> Result<u64, StoreError> {
-        let query = "SELECT COUNT(*) FROM jobs WHERE issuer = ? AND stage = ?";
-        let count: i64 = on!(self, pool => sqlx::query_scalar(query).bind(issuer).bind(Stage::InLine as i64)
+        let query = "SELECT COUNT(*) FROM jobs WHERE issuer = ? AND stage IN (?, ?)";
+        let [one, other] = Stage::IN_LINE.map(|stage| stage as i64);
+        let count: i64 = on!(self, pool => sqlx::query_scalar(query).bind(issuer).bind(one).bind(other)
             .fetch_one(pool).await?);
         Ok(from_sql(count))
     }

@@ -114,30 +114,29 @@ impl Store {
     }
 
     async fn remove(&self, name: &Hostname, tenant: &str, actor: &str) -> Result<Option<OffBoarded>, StoreError> {
-        let (cursor, answers): (Option<i64>, Vec<(String, String, i64)>) = in_transaction!(self, transaction => {
+        Ok(in_transaction!(self, transaction => {
             let cursor = next_cursor!(transaction);
             let held = sqlx::query(HOLD_OF_TENANT).bind(name.as_str()).bind(tenant)
                 .execute(&mut *transaction).await?.rows_affected();
             if held == 0 {
                 return Ok(None);
             }
-            let answers = sqlx::query_as(ANSWERS).bind(name.as_str()).fetch_all(&mut *transaction).await?;
+            let answers: Vec<(String, String, i64)> = sqlx::query_as(ANSWERS).bind(name.as_str()).fetch_all(&mut *transaction).await?;
             // Order, bundle and answers go by their foreign keys.
             sqlx::query(REMOVE_DOMAIN).bind(name.as_str()).execute(&mut *transaction).await?;
             let told = sqlx::query(GONE).bind(cursor).bind(name.as_str())
                 .execute(&mut *transaction).await?.rows_affected();
             let removed = Told { actor, action: "domain.removed", tenant, name: name.as_str(), detail: Detail::new() };
             tell!(transaction, removed);
-            ((told > 0).then_some(cursor), answers)
-        });
-        let answer = |(token, key_authorization, expires_at)| Challenge {
-            domain: name.clone(),
-            token,
-            kind: ChallengeKind::Http01,
-            key_authorization,
-            expires_at: from_sql(expires_at),
-        };
-        let answers = answers.into_iter().map(answer).collect();
-        Ok(Some(OffBoarded { cursor: cursor.map(from_sql), answers }))
+            let answer = |(token, key_authorization, expires_at)| Challenge {
+                domain: name.clone(),
+                token,
+                kind: ChallengeKind::Http01,
+                key_authorization,
+                expires_at: from_sql(expires_at),
+            };
+            let cursor = (told > 0).then(|| from_sql(cursor));
+            Some(OffBoarded { cursor, answers: answers.into_iter().map(answer).collect() })
+        }))
     }
 }

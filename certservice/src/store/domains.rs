@@ -1,16 +1,15 @@
-//! Domains as their owners see them.
+//! Domains: registered, and their orders asked for.
 
 use std::hash::{BuildHasher, RandomState};
 
 use contract::Hostname;
-use contract::api::{CertificateInfo, Domain, OrderWhen, State};
-use contract::journal::Detail;
+use contract::api::Domain;
 
 use super::journal::{Told, tell};
-use super::visits::{AWAITED_JOB, hold_feed, requeue};
-use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write};
+use super::visits::hold_feed;
+use super::{Store, StoreError, again, from_sql, in_transaction, on, to_sql, write};
 use crate::budget::registered_domain;
-use crate::order::{Job, Stage};
+use crate::order::Job;
 
 #[derive(Debug, PartialEq)]
 pub enum Registered {
@@ -31,36 +30,6 @@ pub(super) enum Registration {
     TooMany,
 }
 
-/// Which domains are wanted; nothing is all.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Filter<'a> {
-    pub state: Option<State>,
-    pub tenant: Option<&'a str>,
-    /// Unix seconds; of their certificates.
-    pub ends_before: Option<u64>,
-}
-
-/// A row of `domains`, in the order of the queries below.
-type Text = Option<String>;
-type Row =
-    (String, String, String, String, String, String, String, i64, Option<i64>, Text, Text, Text, Text, Text, bool);
-
-const BY_NAME: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over, profile, on_visit \
-    FROM domains WHERE name = ?";
-const PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over, profile, on_visit \
-    FROM domains WHERE name > ? ORDER BY name LIMIT ?";
-const TENANT_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over, profile, on_visit \
-    FROM domains WHERE tenant = ? AND name > ? ORDER BY name LIMIT ?";
-const STATE_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over, profile, on_visit \
-    FROM domains WHERE state = ? AND name > ? AND (? = '' OR tenant = ?) ORDER BY name LIMIT ?";
-const END_PAGE: &str = "SELECT name, tenant, issuer, state, code, says, who, created_at, next_check_at, certificate, steps, \
-    issuers, passed_over, profile, on_visit \
-    FROM domains WHERE ends_at >= ? AND ends_at < ? AND (ends_at > ? OR name > ?) AND (? = '' OR tenant = ?) \
-    AND (? = '' OR state = ?) ORDER BY ends_at, name LIMIT ?";
 pub(super) const INSERT: &str = "INSERT INTO domains \
     (name, tenant, issuer, state, code, says, who, steps, created_at, next_check_at, registered, list_id, issuers, \
     profile, on_visit) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
@@ -68,11 +37,9 @@ pub(super) const TENANT: &str = "SELECT tenant FROM domains WHERE name = ?";
 pub(super) const NAMES: &str = "SELECT COUNT(*) FROM domains WHERE registered = ? AND tenant = ?";
 pub(super) const RELATED: &str = "SELECT tenant FROM domains WHERE name IN (?, ?) AND tenant <> ? LIMIT 1";
 pub(super) const JOIN_LIST: &str = "UPDATE domains SET list_id = ? WHERE name = ? AND tenant = ?";
-const EXPEDITE: &str = "UPDATE jobs SET place = ? WHERE domain = ? AND stage = ?";
-const HAS_JOB: &str = "SELECT version FROM jobs WHERE domain = ?";
 const UNSORTED: &str = "SELECT name FROM domains WHERE registered = '' LIMIT ?";
 const SORT: &str = "UPDATE domains SET registered = ? WHERE name = ?";
-const HOLD: &str = "UPDATE domains SET created_at = created_at WHERE name = ?";
+pub(super) const HOLD: &str = "UPDATE domains SET created_at = created_at WHERE name = ?";
 pub(super) const INSERT_JOB: &str = "INSERT INTO jobs \
     (domain, version, due_at, step, body, issuer, stage, lane, place, created_at) \
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
@@ -164,7 +131,8 @@ macro_rules! insert_new {
                     Ok(_) => {
                         insert_job!($transaction, job)?;
                         if job.step == Step::Awaited {
-                            announce_name!($transaction, name);
+                            let revision = $crate::store::changes::next_revision!($transaction, name);
+                            announce_name!($transaction, name, revision);
                         }
                         let detail = [("issuer".to_owned(), job.issuer.clone().into())].into();
                         tell!($transaction, Told { actor: $actor, action: "domain.registered", tenant, name, detail });
@@ -235,98 +203,6 @@ impl Store {
             insert_new!(transaction, tenant, job, names_max, None, actor)
         }))
     }
-
-    /// An order for a domain that is known; `false` if it has one already, or is gone.
-    pub async fn enqueue(&self, job: &Job) -> Result<bool, StoreError> {
-        again!(self.insert_order(job))
-    }
-
-    async fn insert_order(&self, job: &Job) -> Result<bool, StoreError> {
-        in_transaction!(self, transaction => {
-            let held = sqlx::query(HOLD).bind(job.domain.as_str()).execute(&mut *transaction).await?.rows_affected();
-            if held == 0 {
-                return Ok(false);
-            }
-            match insert_job!(transaction, job) {
-                Ok(_) => {}
-                Err(error) if is_duplicate(&error) => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
-        });
-        Ok(true)
-    }
-
-    /// An order that somebody asks for: a new one, or the one that waits for another try is tried now; one that is under way or
-    /// in line is left alone. `false` if there is no such domain.
-    pub async fn order_now(
-        &self,
-        job: &Job,
-        actor: &str,
-        action: &'static str,
-        detail: &Detail,
-    ) -> Result<bool, StoreError> {
-        again!(self.order_now_once(job, actor, action, detail))
-    }
-
-    async fn order_now_once(
-        &self,
-        job: &Job,
-        actor: &str,
-        action: &'static str,
-        detail: &Detail,
-    ) -> Result<bool, StoreError> {
-        let name = job.domain.as_str();
-        in_transaction!(self, transaction => {
-            sqlx::query(HOLD).bind(name).execute(&mut *transaction).await?;
-            let tenant: Option<String> = sqlx::query_scalar(TENANT).bind(name).fetch_optional(&mut *transaction).await?;
-            let Some(tenant) = tenant else { return Ok(false) };
-            let awaited: Option<String> =
-                sqlx::query_scalar(AWAITED_JOB).bind(name).fetch_optional(&mut *transaction).await?;
-            if let Some(body) = awaited {
-                let awaited: Job = parse("the order", name, &body)?;
-                requeue!(transaction, awaited.begun(job.created_at));
-            }
-            let hurried = sqlx::query(EXPEDITE)
-                .bind(to_sql(job.due_at)).bind(name).bind(Stage::ToCheck as i64).execute(&mut *transaction).await?;
-            let waits: Option<i64> =
-                sqlx::query_scalar(HAS_JOB).bind(name).fetch_optional(&mut *transaction).await?;
-            if hurried.rows_affected() == 0 && waits.is_none() {
-                insert_job!(transaction, job)?;
-            }
-            tell!(transaction, Told { actor, action, tenant: &tenant, name, detail: detail.clone() });
-        });
-        Ok(true)
-    }
-
-    pub async fn domain(&self, name: &Hostname) -> Result<Option<Domain>, StoreError> {
-        let row: Option<Row> =
-            on!(self, pool => sqlx::query_as(BY_NAME).bind(name.as_str()).fetch_optional(pool).await?);
-        row.map(domain).transpose()
-    }
-
-    /// Those that come after a name, in order of name; of those that end before a time, after an end and a name.
-    pub async fn domains(
-        &self,
-        filter: &Filter<'_>,
-        (end, name): (u64, &str),
-        limit: u32,
-    ) -> Result<Vec<Domain>, StoreError> {
-        let limit = i64::from(limit);
-        let state = filter.state.as_ref().map(word).transpose()?.unwrap_or_default();
-        let tenant = filter.tenant.unwrap_or_default();
-        let rows: Vec<Row> = match (filter.ends_before, filter.state, filter.tenant) {
-            (Some(before), ..) => on!(self, pool => sqlx::query_as(END_PAGE)
-                .bind(to_sql(end)).bind(to_sql(before)).bind(to_sql(end)).bind(name)
-                .bind(tenant).bind(tenant).bind(&state).bind(&state).bind(limit).fetch_all(pool).await?),
-            (None, Some(_), _) => on!(self, pool => sqlx::query_as(STATE_PAGE)
-                .bind(&state).bind(name).bind(tenant).bind(tenant).bind(limit).fetch_all(pool).await?),
-            (None, None, Some(tenant)) => on!(self, pool => sqlx::query_as(TENANT_PAGE)
-                .bind(tenant).bind(name).bind(limit).fetch_all(pool).await?),
-            (None, None, None) => on!(self, pool => sqlx::query_as(PAGE)
-                .bind(name).bind(limit).fetch_all(pool).await?),
-        };
-        rows.into_iter().map(domain).collect()
-    }
 }
 
 /// Unlike that of any other order: who still works on one that went with its domain can't take a later one for it.
@@ -336,49 +212,6 @@ pub(super) fn first_version() -> i64 {
 
 pub(super) fn is_duplicate(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| error.is_unique_violation())
-}
-
-fn domain(row: Row) -> Result<Domain, StoreError> {
-    let (
-        name,
-        tenant,
-        issuer,
-        state,
-        code,
-        says,
-        who,
-        created_at,
-        next_check_at,
-        certificate,
-        steps,
-        issuers,
-        passed,
-        profile,
-        on_visit,
-    ) = row;
-    let damaged = |what| StoreError::Damaged("the domain", name.clone(), format!("{what} is not known"));
-    let certificate = certificate.map(|body| parse::<CertificateInfo>("the certificate", &name, &body)).transpose()?;
-    let steps = steps.map(|body| parse("the steps", &name, &body)).transpose()?;
-    let issuers = issuers.map(|body| parse("the issuers", &name, &body)).transpose()?;
-    let passed = passed.map(|body| parse("the issuers", &name, &body)).transpose()?;
-    Ok(Domain {
-        name: Hostname::parse_domain(&name).map_err(|_| damaged("its name"))?,
-        tenant,
-        issuer,
-        issuers: issuers.unwrap_or_default(),
-        profile,
-        order: if on_visit { OrderWhen::FirstVisit } else { OrderWhen::Now },
-        passed_over: passed.unwrap_or_default(),
-        state: serde_json::from_value(state.into()).map_err(|_| damaged("its state"))?,
-        code,
-        says,
-        who: serde_json::from_value(who.into()).map_err(|_| damaged("its culprit"))?,
-        created_at: from_sql(created_at),
-        next_check_at: next_check_at.map(from_sql),
-        certificate,
-        steps: steps.unwrap_or_default(),
-        page: None,
-    })
 }
 
 /// A domain's own order of preference, as it is stored: nothing where it has none.

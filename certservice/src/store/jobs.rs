@@ -1,12 +1,9 @@
 //! Orders at work. Each write is one transaction: the order, what edges must find for it, and what its owner sees.
 
-use std::collections::HashSet;
-
 use contract::api::{CertificateInfo, Who};
 use contract::journal::Detail;
 use contract::{Bundle, Challenge, ChallengeKind, Hostname};
 
-use super::apart::without_keys;
 use super::budgets::spend;
 use super::changes::{ANNOUNCE, ANNOUNCE_FAILING, next_cursor};
 use super::domains::{TENANT, word};
@@ -21,43 +18,17 @@ use crate::order::{Job, Lane, PAUSE_SECONDS_MAX, Stage, Status, Step};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
     pub job: Job,
-    version: i64,
-    holder: String,
+    pub(super) version: i64,
+    pub(super) holder: String,
 }
 
-/// Which orders somebody wants to work on.
-#[derive(Debug, Clone, Copy)]
-pub struct Claim<'a> {
-    pub issuer: &'a str,
-    pub stage: Stage,
-    /// Only those that may go from its line to another issuer's.
-    pub leaving: bool,
-    /// Who works on them: no other may until `until`, which is moved on while the work goes on.
-    pub holder: &'a str,
-    /// Unix seconds.
-    pub until: u64,
-    /// Names that it works on already.
-    pub running: &'a HashSet<String>,
-}
-
-/// How long an order rests that can't be read.
-const UNREADABLE_SECONDS: u64 = 3600;
-/// The same where its key can't be read.
-const KEYLESS_SECONDS: u64 = 5;
-
-const WAITING: &str = "SELECT domain, version, body FROM jobs \
-    WHERE issuer = ? AND stage = ? AND lane = ? AND place <= ? AND (held_until <= ? OR holder = ?) \
-    AND (? = FALSE OR others_at <= ?) \
-    ORDER BY place, domain LIMIT ?";
-const HOLD: &str = "UPDATE jobs SET holder = ?, held_until = ? \
-    WHERE domain = ? AND version = ? AND (held_until <= ? OR holder = ?)";
 const KEEP: &str = "UPDATE jobs SET held_until = ? WHERE holder = ?";
 const LEAVE: &str = "UPDATE jobs SET holder = '', held_until = 0 WHERE holder = ?";
 const RELEASE: &str = "UPDATE jobs SET holder = '', held_until = 0 WHERE domain = ? AND version = ? AND holder = ?";
 const PUT_OFF: &str = "UPDATE jobs SET place = ?, holder = '', held_until = 0 WHERE domain = ? AND holder = ?";
 /// Of a clock that was wrong: no order waits, or is held, for so long.
-const BELIEVE: &str = "UPDATE jobs SET place = CASE WHEN stage <> ? AND place > ? THEN ? ELSE place END, held_until = 0, holder = '' \
-    WHERE (stage <> ? AND place > ?) OR held_until > ?";
+const BELIEVE: &str = "UPDATE jobs SET place = CASE WHEN stage NOT IN (?, ?) AND place > ? THEN ? ELSE place END, held_until = 0, holder = '' \
+    WHERE (stage NOT IN (?, ?) AND place > ?) OR held_until > ?";
 const UPDATE: &str = "UPDATE jobs SET version = version + 1, due_at = ?, step = ?, body = ?, issuer = ?, stage = ?, place = ?, \
     others_at = ?, holder = ?, held_until = ?, lane = CASE WHEN ? THEN ? ELSE lane END \
     WHERE domain = ? AND version = ? AND holder = ?";
@@ -71,57 +42,6 @@ pub(super) const FORGET_ANSWERS: &str = "DELETE FROM challenges WHERE domain = ?
 const ANSWER: &str = "INSERT INTO challenges (domain, token, key_authorization, expires_at) VALUES (?, ?, ?, ?)";
 
 impl Store {
-    /// Takes orders to work on, those that go first first.
-    pub async fn claim(&self, claim: Claim<'_>, now: u64, limit: usize) -> Result<Vec<Stored>, StoreError> {
-        let Claim { issuer, stage, leaving, holder, until, running } = claim;
-        // In line nobody waits for a time, only for a turn.
-        let place = if stage == Stage::InLine { i64::MAX } else { to_sql(now) };
-        let mut waiting: Vec<(String, i64, String)> = Vec::new();
-        for lane in Lane::ALL {
-            if waiting.len() < limit {
-                let left = i64::try_from(limit - waiting.len() + running.len()).unwrap_or(i64::MAX);
-                let rows: Vec<(String, i64, String)> = on!(self, pool => sqlx::query_as(WAITING)
-                    .bind(issuer).bind(stage as i64).bind(lane as i64).bind(place).bind(to_sql(now)).bind(holder)
-                    .bind(leaving).bind(to_sql(now)).bind(left).fetch_all(pool).await?);
-                waiting.extend(rows.into_iter().filter(|(name, ..)| !running.contains(name)));
-                waiting.truncate(limit);
-            }
-        }
-        if waiting.is_empty() {
-            return Ok(Vec::new());
-        }
-        let held = again!(self.hold(&waiting, holder, until, now))?;
-        let mut claimed = Vec::with_capacity(waiting.len());
-        for ((domain, version, body), _) in waiting.into_iter().zip(held).filter(|(_, held)| *held) {
-            match parse("the order", &domain, &body) {
-                Ok(job) => claimed.extend(self.whole(job, version, holder, now).await?),
-                // One that can't be read must not keep the others.
-                Err(error) => {
-                    tracing::error!(%error, "an order is left alone for {UNREADABLE_SECONDS} s");
-                    self.put_off(&domain, holder, now + UNREADABLE_SECONDS).await?;
-                }
-            }
-        }
-        Ok(claimed)
-    }
-
-    /// An order with its keys, which may be elsewhere; `None` where they can't be had now.
-    async fn whole(&self, mut job: Job, version: i64, holder: &str, now: u64) -> Result<Option<Stored>, StoreError> {
-        match self.fill_in(&mut job).await {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::error!(domain = %job.domain, "the key of an order is lost; the order begins anew");
-                job = without_keys(job);
-            }
-            Err(error) => {
-                tracing::error!(domain = %job.domain, %error, "the key of an order can't be read; it waits");
-                self.put_off(job.domain.as_str(), holder, now + KEYLESS_SECONDS).await?;
-                return Ok(None);
-            }
-        }
-        Ok(Some(Stored { job, version, holder: holder.to_owned() }))
-    }
-
     /// An order that could not be worked on, or not be stored: all that is written is when it is its turn again.
     pub async fn put_off(&self, domain: &str, holder: &str, until: u64) -> Result<(), StoreError> {
         writing!(self, pool => sqlx::query(PUT_OFF)
@@ -130,9 +50,9 @@ impl Store {
 
     /// Orders that a wrong clock has put off for longer than anything takes are due.
     pub async fn believe_no_wrong_clock(&self, now: u64) -> Result<u64, StoreError> {
-        let (in_line, latest) = (Stage::InLine as i64, to_sql(now + PAUSE_SECONDS_MAX));
+        let ([one, other], latest) = (Stage::IN_LINE.map(|stage| stage as i64), to_sql(now + PAUSE_SECONDS_MAX));
         writing!(self, pool => sqlx::query(BELIEVE)
-            .bind(in_line).bind(latest).bind(to_sql(now)).bind(in_line).bind(latest).bind(latest)
+            .bind(one).bind(other).bind(latest).bind(to_sql(now)).bind(one).bind(other).bind(latest).bind(latest)
             .execute(pool).await?.rows_affected())
     }
 
@@ -143,26 +63,6 @@ impl Store {
             on!(self, pool => sqlx::query_scalar(query).bind(domain.as_str()).fetch_optional(pool).await?);
         let job: Option<Job> = body.map(|body| parse("the order", domain.as_str(), &body)).transpose()?;
         Ok(job.map(|job| job.answers).unwrap_or_default())
-    }
-
-    /// Which of them nobody else took first.
-    async fn hold(
-        &self,
-        waiting: &[(String, i64, String)],
-        holder: &str,
-        until: u64,
-        now: u64,
-    ) -> Result<Vec<bool>, StoreError> {
-        Ok(in_transaction!(self, transaction => {
-            let mut held = Vec::with_capacity(waiting.len());
-            for (domain, version, _) in waiting {
-                let rows = sqlx::query(HOLD)
-                    .bind(holder).bind(to_sql(until)).bind(domain).bind(version).bind(to_sql(now)).bind(holder)
-                    .execute(&mut *transaction).await?.rows_affected();
-                held.push(rows == 1);
-            }
-            held
-        }))
     }
 
     /// Keeps what `holder` works on.
@@ -225,7 +125,7 @@ impl Store {
         let passed = write("the issuers", name, &job.passed)?;
         let holder = held_until.map_or("", |_| stored.holder.as_str());
         let fails = job.failing_since.filter(|_| stored.job.failing_since.is_none());
-        in_transaction!(self, transaction => {
+        Ok(in_transaction!(self, transaction => {
             let cursor = if fails.is_some() { next_cursor!(transaction) } else { 0 };
             if !spends.is_empty() && let Err(shortage) = spend!(transaction, &job.issuer, spends, now_ms) {
                 return Ok(Err(shortage));
@@ -259,8 +159,8 @@ impl Store {
                 let tenant: String = sqlx::query_scalar(TENANT).bind(name).fetch_one(&mut *transaction).await?;
                 tell!(transaction, Told { actor: OURSELVES, action: "domain.state", tenant: &tenant, name, detail });
             }
-        });
-        Ok(Ok(()))
+            Ok(())
+        }))
     }
 
     /// The end of an order that was refused for good, or of one that waits for a visitor.

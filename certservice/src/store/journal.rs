@@ -32,7 +32,8 @@ const HASH_OF: &str = "SELECT hash FROM journal WHERE seq = ?";
 /// Of those that somebody has worked on lately: others are no longer in a boot file.
 const NOT_TOLD: &str = "SELECT name FROM webhooks WHERE seq < ? AND held_until > ? ORDER BY name LIMIT 1";
 const REMOVE: &str = "DELETE FROM journal WHERE seq <= ?";
-const REBASE: &str = "UPDATE journal_head SET base_seq = ?, base_hash = ? WHERE id = 1";
+/// Never back: another archive may have gone further while this one waited for its entries.
+const REBASE: &str = "UPDATE journal_head SET base_seq = ?, base_hash = ? WHERE id = 1 AND base_seq < ?";
 const PAGE: &str = "SELECT seq, written_at, actor, action, tenant, name, detail, hash FROM journal \
     WHERE seq > ? ORDER BY seq LIMIT ?";
 const OF_TENANT: &str = "SELECT seq, written_at, actor, action, tenant, name, detail, hash FROM journal \
@@ -133,7 +134,10 @@ impl Store {
                 return Ok(Removal::Awaited(webhook));
             }
             let removed = sqlx::query(REMOVE).bind(seq).execute(&mut *transaction).await?.rows_affected();
-            sqlx::query(REBASE).bind(seq).bind(&until.hash).execute(&mut *transaction).await?;
+            let rebased = sqlx::query(REBASE).bind(seq).bind(&until.hash).bind(seq).execute(&mut *transaction).await?;
+            if rebased.rows_affected() == 0 {
+                return Ok(Removal::Unknown);
+            }
             let detail = [
                 ("hash".to_owned(), until.hash.clone().into()), ("removed".to_owned(), removed.into()),
                 ("seq".to_owned(), until.seq.into()),
@@ -148,7 +152,7 @@ impl Store {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removal {
     Done(u64),
-    /// There is no such entry, or it is not what the archive has.
+    /// There is no such entry, or no longer, or it is not what the archive has.
     Unknown,
     /// This webhook has not been told of them all.
     Awaited(String),

@@ -117,7 +117,7 @@ impl Store {
         action: &'static str,
         detail: &Detail,
     ) -> Result<bool, StoreError> {
-        in_transaction!(self, transaction => {
+        Ok(in_transaction!(self, transaction => {
             sqlx::query(HOLD).execute(&mut *transaction).await?;
             let now: Vec<(String, String, String, i64, Option<i64>, String)> =
                 sqlx::query_as(ROWS).fetch_all(&mut *transaction).await?;
@@ -129,8 +129,8 @@ impl Store {
                 .bind(row.retired_at.map(to_sql)).bind(&row.mac)
                 .execute(&mut *transaction).await?;
             tell!(transaction, Told { actor, action, tenant: "", name: &row.kid, detail: detail.clone() });
-        });
-        Ok(true)
+            true
+        }))
     }
 
     pub async fn key_sets(&self) -> Result<Vec<KeySet>, StoreError> {

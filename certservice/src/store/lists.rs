@@ -63,7 +63,7 @@ const REMOVE_BROKEN_OFF: &str = "DELETE FROM lists WHERE id = ? AND arrived = 0 
 const ARRIVES: &str = "UPDATE lists SET created_at = ? WHERE id = ? AND arrived = 0";
 const FORGET: &str = "DELETE FROM lists WHERE created_at < ? OR (arrived = 0 AND created_at < ?)";
 const NEXT: &str = "SELECT list_parts.list_id, first_line, body, own_tenant, format, others, actor FROM list_parts \
-    JOIN lists ON lists.id = list_parts.list_id WHERE arrived = 1 ORDER BY created_at, list_id, first_line LIMIT 1";
+    JOIN lists ON lists.id = list_parts.list_id WHERE arrived = 1 ORDER BY done, created_at, list_id, first_line LIMIT 1";
 const TAKE: &str = "DELETE FROM list_parts WHERE list_id = ? AND first_line = ?";
 const COUNT: &str = "UPDATE lists SET done = done + ?, registered = registered + ?, known = known + ?, refused = refused + ? \
     WHERE id = ?";
@@ -166,7 +166,7 @@ impl Store {
         too_many: &impl Fn(&Hostname) -> Refusal,
     ) -> Result<bool, StoreError> {
         let list = Some(part.list.as_str());
-        in_transaction!(self, transaction => {
+        Ok(in_transaction!(self, transaction => {
             let taken = sqlx::query(TAKE).bind(list).bind(to_sql(part.first_line))
                 .execute(&mut *transaction).await?.rows_affected();
             if taken == 0 {
@@ -199,8 +199,8 @@ impl Store {
             }
             sqlx::query(COUNT).bind(to_sql(done.lines)).bind(new).bind(known).bind(to_sql(errors.len() as u64)).bind(list)
                 .execute(&mut *transaction).await?;
-        });
-        Ok(true)
+            true
+        }))
     }
 
     /// How far a list is, with those of its errors that come after a line; a confined caller sees its own only.

@@ -2,9 +2,12 @@
 //! dialect and never edited after a release.
 
 use sqlx::mysql::MySqlDatabaseError;
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 
-use super::{Pool, Sqlite, StoreError, from_sql};
+use super::{Pool, Sqlite, StoreError, from_sql, to_sql};
+
+/// How long another CertService may be at it.
+const LOCK_SECONDS_MAX: u64 = 60;
 
 struct Migration {
     version: i64,
@@ -48,6 +51,7 @@ pub(super) const WHOLE: Schema = Schema {
         step!(15, "0015"),
         step!(16, "0016"),
         step!(17, "0017"),
+        step!(18, "0018"),
     ],
 };
 
@@ -113,7 +117,7 @@ pub(super) async fn run(pool: &Pool, schema: &Schema, newest: i64) -> Result<(),
         Pool::Mysql(pool) => {
             // Its DDL commits by itself: a lock instead of a transaction, and statements that can run again.
             let mut connection = pool.acquire().await?.detach();
-            sqlx::query("SELECT GET_LOCK('latchkey_schema', 60)").execute(&mut connection).await?;
+            lock(&mut connection, LOCK_SECONDS_MAX).await?;
             sqlx::query(schema.create()).execute(&mut connection).await?;
             let current = sqlx::query_scalar(schema.current()).fetch_one(&mut connection).await?;
             for migration in schema.after(current, newest)? {
@@ -130,6 +134,13 @@ pub(super) async fn run(pool: &Pool, schema: &Schema, newest: i64) -> Result<(),
             Ok(connection.close().await?)
         }
     }
+}
+
+/// Until the connection ends: nobody else changes the schema meanwhile.
+pub(super) async fn lock(connection: &mut MySqlConnection, seconds: u64) -> Result<(), StoreError> {
+    let query = "SELECT GET_LOCK('latchkey_schema', ?)";
+    let got: Option<i64> = sqlx::query_scalar(query).bind(to_sql(seconds)).fetch_one(connection).await?;
+    if got == Some(1) { Ok(()) } else { Err(StoreError::SchemaLocked(seconds)) }
 }
 
 /// A column or an index that is there already, or gone: the step was interrupted before it was recorded.

@@ -1,9 +1,11 @@
 //! The database: SQLite beside the service, or MySQL/MariaDB. Must never see a plaintext key; contains no policy.
 
 mod apart;
+mod ask;
 mod backup;
 mod budgets;
 mod changes;
+mod claims;
 mod domains;
 mod forecast;
 mod jobs;
@@ -14,9 +16,11 @@ mod migrations;
 mod open;
 mod own;
 mod renewals;
+mod shown;
 mod ticket_keys;
 mod visits;
 mod webhooks;
+mod whole;
 mod wishes;
 #[cfg(test)]
 mod tests;
@@ -28,17 +32,20 @@ use sqlx::sqlite::SqliteError;
 use sqlx::{MySqlPool, SqlitePool};
 
 use self::apart::Apart;
+pub use self::ask::{Ask, Asked};
 pub use self::backup::{Cell, Piece, Restored, TABLES};
 pub use self::budgets::IssuerState;
 pub use self::changes::OffBoarded;
-pub use self::domains::{Filter, Registered};
+pub use self::claims::{End, Line, Waiting};
+pub use self::domains::Registered;
 pub use self::forecast::{LEFT_BOUNDS, Queue};
-pub use self::jobs::{Claim, Next, Stored};
+pub use self::jobs::{Next, Stored};
 pub use self::journal::{OURSELVES, Removal, Told};
 pub use self::keys::{KeyRow, Rekeyed, SealedBundle};
 pub use self::lists::{NewList, Part, PartDone};
 pub use self::own::{OWN, Upload, Uploaded};
 pub use self::renewals::{Renewal, Replacement, Suggested};
+pub use self::shown::Filter;
 pub use self::visits::Visited;
 pub use self::wishes::Wish;
 
@@ -71,6 +78,11 @@ pub enum StoreError {
     File(String, String),
     #[error("the database has schema version {0}; this CertService knows versions up to {1}")]
     TooNew(i64, i64),
+    #[error(
+        "another CertService has held the lock `latchkey_schema` of the database server for {0} s, and may be changing the \
+         schema: start this one when it is done, or end its session"
+    )]
+    SchemaLocked(u64),
     #[error("{0} of {1} in the database is damaged: {2}")]
     Damaged(&'static str, String, String),
     #[error(
@@ -95,21 +107,23 @@ pub enum StoreError {
 
 /// Reads from whichever database it is: the dialects agree on all that stands in these rooms.
 macro_rules! on {
-    ($store:expr, $pool:ident => $body:expr) => {
+    ($store:expr, $on:ident => $body:expr) => {
         match &$store.pool {
-            $crate::store::Pool::Sqlite($crate::store::Sqlite { reads: $pool, .. }) => $body,
-            $crate::store::Pool::Mysql($pool) => $body,
+            $crate::store::Pool::Sqlite($crate::store::Sqlite { reads: $on, .. }) => $body,
+            $crate::store::Pool::Mysql(pool) => $crate::store::on_mysql!(pool, $on => $body)?,
         }
     };
 }
 /// The same for one statement that writes.
 macro_rules! writing {
-    ($store:expr, $pool:ident => $body:expr) => {
+    ($store:expr, $on:ident => $body:expr) => {
         $crate::store::again!(async {
-            Ok::<_, $crate::store::StoreError>(match &$store.pool {
-                $crate::store::Pool::Sqlite($crate::store::Sqlite { writes: $pool, .. }) => $body,
-                $crate::store::Pool::Mysql($pool) => $body,
-            })
+            match &$store.pool {
+                $crate::store::Pool::Sqlite($crate::store::Sqlite { writes: $on, .. }) => {
+                    Ok::<_, $crate::store::StoreError>($body)
+                }
+                $crate::store::Pool::Mysql(pool) => $crate::store::on_mysql!(pool, $on => $body),
+            }
         })
     };
 }
@@ -124,14 +138,23 @@ macro_rules! in_transaction {
                 $transaction.commit().await?;
                 done
             }
-            $crate::store::Pool::Mysql(pool) => {
-                let mut $transaction = pool.begin().await?;
+            $crate::store::Pool::Mysql(pool) => $crate::store::on_mysql!(pool, connection => {
+                let mut $transaction = sqlx::Connection::begin(connection).await?;
                 let done = $body;
                 $transaction.commit().await?;
                 done
-            }
+            })?,
         }
     };
+}
+macro_rules! on_mysql {
+    ($pool:expr, $on:ident => $body:expr) => {{
+        let mut whole = $crate::store::whole::Whole::take($pool).await?;
+        let $on = whole.connection();
+        let answer = async { Ok::<_, $crate::store::StoreError>($body) }.await;
+        whole.give_back(&answer);
+        answer
+    }};
 }
 /// Begins again what MySQL gave up so that another could go on, and what came before SQLite's only writer was done.
 macro_rules! again {
@@ -145,9 +168,11 @@ macro_rules! again {
         }
     }};
 }
-use {again, in_transaction, on, writing};
+use {again, in_transaction, on, on_mysql, writing};
 
 const DEADLOCKS_MAX: u32 = 10;
+/// A database that does not answer holds no stop up.
+const CLOSE_SECONDS_MAX: u64 = 10;
 /// Other processes may write to the same SQLite file.
 const BUSY_SECONDS_MAX: u64 = 20;
 
@@ -211,9 +236,14 @@ impl Store {
     }
 
     pub async fn close(&self) {
-        self.pool.close().await;
-        if let Some(apart) = &self.apart {
-            apart.pool.close().await;
+        let close = async {
+            self.pool.close().await;
+            if let Some(apart) = &self.apart {
+                apart.pool.close().await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(CLOSE_SECONDS_MAX), close).await.is_err() {
+            tracing::warn!("the database does not say good-bye; what it had begun for this process it will take back");
         }
     }
 }

@@ -3,8 +3,7 @@
 use contract::api::CertificateInfo;
 use contract::{Bundle, Hostname};
 
-use super::apart::Place;
-use super::changes::{ANNOUNCE, LAST_REVISION, REVISION_FLOOR, next_cursor, next_revision};
+use super::changes::{ANNOUNCE, next_cursor, next_revision};
 use super::domains::{INSERT, NAMES, RELATED, TENANT, insert_job, word};
 use super::jobs::{FORGET_ANSWERS, shown_as};
 use super::journal::{OURSELVES, Told, tell};
@@ -62,35 +61,73 @@ const GIVE_UP: &str = "UPDATE domains SET state = ?, code = ?, says = ?, who = ?
     WHERE name = ? AND issuer = ?";
 const CODES: &str = "SELECT code, COUNT(*) FROM domains WHERE issuer = ? GROUP BY code";
 
+/// Whether the name is a new one, or why it can't be this tenant's.
+macro_rules! admit {
+    ($transaction:ident, $upload:expr) => {{
+        let Upload { tenant, bundle, names_max, .. } = $upload;
+        let name = bundle.domain.as_str();
+        let known: Option<String> = sqlx::query_scalar(TENANT).bind(name).fetch_optional(&mut *$transaction).await?;
+        let (above, beside) = related(&bundle.domain);
+        match known {
+            Some(known) if known != *tenant => Err(Uploaded::Taken),
+            Some(_) => Ok(false),
+            None => {
+                let taken: Option<String> = sqlx::query_scalar(RELATED)
+                    .bind(above)
+                    .bind(beside)
+                    .bind(tenant)
+                    .fetch_optional(&mut *$transaction)
+                    .await?;
+                let names: i64 = sqlx::query_scalar(NAMES)
+                    .bind(registered_domain(&bundle.domain))
+                    .bind(tenant)
+                    .fetch_one(&mut *$transaction)
+                    .await?;
+                match taken {
+                    Some(_) => Err(Uploaded::Taken),
+                    None if *names_max > 0 && names >= to_sql(*names_max) => Err(Uploaded::TooMany),
+                    None => Ok(true),
+                }
+            }
+        }
+    }};
+}
+
 impl Store {
     /// Serves a certificate from here on; an order that is under way is given up. A new name is registered with it.
     pub async fn upload(&self, upload: &Upload<'_>) -> Result<Uploaded, StoreError> {
-        let Some(apart) = &self.apart else {
+        if self.apart.is_none() {
             let served = again!(self.upload_once(upload, None))?;
             return served.ok_or_else(|| StoreError::Conflict(upload.bundle.domain.clone()));
-        };
-        let name = upload.bundle.domain.as_str();
+        }
         for _ in 0..ATTEMPTS_MAX {
-            // It is put there under the number that it is going to have.
-            let bundle = Bundle { revision: self.revision_to_come(name).await?, ..upload.bundle.clone() };
-            let (place, _) = self.put_bundle(&bundle).await?;
-            let done = again!(self.upload_once(upload, Some((bundle.revision, &place))))?;
-            match done {
-                Some(served @ Uploaded::Served { .. }) => return Ok(served),
-                _ => apart.forget(name, &Place::of(&bundle)).await?,
-            }
-            if let Some(refused) = done {
-                return Ok(refused);
+            let revision = match again!(self.admit_once(upload))? {
+                Ok(revision) => revision,
+                Err(refused) => return Ok(refused),
+            };
+            if let Some(done) = self.upload_as(upload, revision).await? {
+                return Ok(done);
             }
         }
         Err(StoreError::Conflict(upload.bundle.domain.clone()))
     }
 
-    async fn revision_to_come(&self, name: &str) -> Result<u64, StoreError> {
-        let last: Option<i64> =
-            on!(self, pool => sqlx::query_scalar(LAST_REVISION).bind(name).fetch_optional(pool).await?);
-        let floor: i64 = on!(self, pool => sqlx::query_scalar(REVISION_FLOOR).fetch_one(pool).await?);
-        Ok(from_sql(last.unwrap_or(0).max(floor)) + 1)
+    /// The number that it is going to have, where bundles are apart: what is refused is not even put there.
+    async fn admit_once(&self, upload: &Upload<'_>) -> Result<Result<u64, Uploaded>, StoreError> {
+        let name = upload.bundle.domain.as_str();
+        Ok(in_transaction!(self, transaction => match admit!(transaction, upload) {
+            Ok(_) => Ok(next_revision!(transaction, name)),
+            Err(refused) => Err(refused),
+        }))
+    }
+
+    /// Puts it where bundles are apart, then has it served; `None` where it has to have another number by now. What was put
+    /// stays either way: whoever brings the same at once has it in the same place, and may be served with it. If nobody is,
+    /// it goes like all that nobody was told of.
+    pub(super) async fn upload_as(&self, upload: &Upload<'_>, revision: u64) -> Result<Option<Uploaded>, StoreError> {
+        let bundle = Bundle { revision, ..upload.bundle.clone() };
+        let (place, _) = self.put_bundle(&bundle).await?;
+        again!(self.upload_once(upload, Some((revision, &place))))
     }
 
     /// `put`: its revision and its place where bundles are apart; `None` where it has to have another by now.
@@ -99,30 +136,17 @@ impl Store {
         let name = bundle.domain.as_str();
         let (state, who) = (word(&status.state)?, word(&status.who)?);
         let steps = write("the steps", name, &status.steps)?;
-        Ok(Some(in_transaction!(self, transaction => {
+        Ok(in_transaction!(self, transaction => {
             let cursor = next_cursor!(transaction);
             sqlx::query(HOLD).bind(name).execute(&mut *transaction).await?;
-            let known: Option<String> = sqlx::query_scalar(TENANT).bind(name).fetch_optional(&mut *transaction).await?;
-            let new = known.is_none();
-            if known.is_some_and(|known| known != tenant) {
-                return Ok(Some(Uploaded::Taken));
-            }
+            let new = match admit!(transaction, upload) {
+                Ok(new) => new,
+                Err(refused) => return Ok(Some(refused)),
+            };
             if new {
-                let registered = registered_domain(&bundle.domain);
-                let (above, beside) = related(&bundle.domain);
-                let taken: Option<String> = sqlx::query_scalar(RELATED).bind(above).bind(beside).bind(tenant)
-                    .fetch_optional(&mut *transaction).await?;
-                if taken.is_some() {
-                    return Ok(Some(Uploaded::Taken));
-                }
-                let names: i64 =
-                    sqlx::query_scalar(NAMES).bind(registered).bind(tenant).fetch_one(&mut *transaction).await?;
-                if upload.names_max > 0 && names >= to_sql(upload.names_max) {
-                    return Ok(Some(Uploaded::TooMany));
-                }
                 sqlx::query(INSERT)
                     .bind(name).bind(tenant).bind(OWN).bind(&state).bind(&status.code).bind(&status.says).bind(&who)
-                    .bind(&steps).bind(to_sql(now)).bind(None::<i64>).bind(registered).bind(None::<String>)
+                    .bind(&steps).bind(to_sql(now)).bind(None::<i64>).bind(registered_domain(&bundle.domain)).bind(None::<String>)
                     .bind(None::<String>).bind(None::<String>).bind(false)
                     .execute(&mut *transaction).await?;
             }
@@ -151,8 +175,8 @@ impl Store {
                 ("sha256".to_owned(), shown.sha256.clone().into()),
             ].into();
             tell!(transaction, Told { actor, action: "certificate.uploaded", tenant, name, detail });
-            Uploaded::Served { cursor: from_sql(cursor), bundle: Box::new(bundle), new }
-        })))
+            Some(Uploaded::Served { cursor: from_sql(cursor), bundle: Box::new(bundle), new })
+        }))
     }
 
     /// Back to the issuers: an order begins, and what was brought along is served until it brings another one. `false` if there is
@@ -165,7 +189,7 @@ impl Store {
         let name = job.domain.as_str();
         let Status { state, code, says, who, steps } = &job.status;
         let (state, who, steps) = (word(state)?, word(who)?, write("the steps", name, steps)?);
-        in_transaction!(self, transaction => {
+        Ok(in_transaction!(self, transaction => {
             let given_up = sqlx::query(GIVE_UP)
                 .bind(&state).bind(code).bind(says).bind(&who).bind(&steps).bind(name).bind(OWN)
                 .execute(&mut *transaction).await?.rows_affected();
@@ -177,8 +201,8 @@ impl Store {
             let tenant: String = sqlx::query_scalar(TENANT).bind(name).fetch_one(&mut *transaction).await?;
             let told = Told { actor, action: "certificate.given_up", tenant: &tenant, name, detail: Default::default() };
             tell!(transaction, told);
-        });
-        Ok(true)
+            true
+        }))
     }
 
     /// Those whose owners are to be warned: name, end, and the time that was set for it.

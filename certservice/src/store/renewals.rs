@@ -3,9 +3,10 @@
 use contract::Hostname;
 use contract::api::CertificateInfo;
 
-use super::domains::is_duplicate;
-use super::{Store, StoreError, from_sql, on, parse, to_sql, writing};
-use crate::order::{Lane, Stage};
+use super::domains::{HOLD, insert_job, is_duplicate};
+use super::own::OWN;
+use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write, writing};
+use crate::order::{Job, Lane, Stage};
 use crate::renew::{Planned, Window, rests_until};
 
 /// A certificate that is to be replaced.
@@ -59,13 +60,15 @@ const URGENT: &str = "SELECT name, issuer, certificate, ari_id, issuers, profile
     WHERE urgent_at <= ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.domain = domains.name) \
     ORDER BY urgent_at LIMIT ?";
 const OF_NAME: &str = "SELECT name, issuer, certificate, ari_id, issuers, profile FROM domains WHERE name = ?";
+/// Whose certificate a domain shows, and which.
+const SERVED: &str = "SELECT issuer, certificate FROM domains WHERE name = ?";
 const REPLACEMENT: &str =
     "SELECT renew_at, ari_id, ari_at, warn_at, window_start, window_end FROM domains WHERE name = ?";
 /// Lifetimes by the hour: few, though they differ by seconds.
 const BY_DAY: &str = "SELECT issuer, renew_at - renew_at % 86400, \
     COALESCE(ends_at - began_at - (ends_at - began_at) % 3600, 0), COUNT(*) \
     FROM domains WHERE renew_at IS NOT NULL GROUP BY 1, 2, 3";
-const IN_LINE: &str = "SELECT COUNT(*) FROM jobs WHERE issuer = ? AND stage = ? AND lane = ?";
+const IN_LINE: &str = "SELECT COUNT(*) FROM jobs WHERE issuer = ? AND stage IN (?, ?) AND lane = ?";
 const LAST_TURN: &str = "SELECT taken_at FROM turns WHERE name = ?";
 const FIRST_TURN: &str = "INSERT INTO turns (name, taken_at) VALUES (?, ?)";
 const TAKE_TURN: &str = "UPDATE turns SET taken_at = ? WHERE name = ? AND taken_at = ?";
@@ -99,6 +102,33 @@ impl Store {
         row.map_or(Ok(None), renewal)
     }
 
+    /// An order for a domain that shows a certificate of revision `served`, or 0: none. `false` if it shows another one by
+    /// now, has an order already, or is gone.
+    pub async fn enqueue(&self, job: &Job, served: u64) -> Result<bool, StoreError> {
+        again!(self.insert_order(job, served))
+    }
+
+    async fn insert_order(&self, job: &Job, served: u64) -> Result<bool, StoreError> {
+        let name = job.domain.as_str();
+        Ok(in_transaction!(self, transaction => {
+            sqlx::query(HOLD).bind(name).execute(&mut *transaction).await?;
+            let row: Option<(String, Option<String>)> =
+                sqlx::query_as(SERVED).bind(name).fetch_optional(&mut *transaction).await?;
+            let Some((issuer, shown)) = row else { return Ok(false) };
+            let shown: Option<CertificateInfo> =
+                shown.map(|shown| parse("the certificate", name, &shown)).transpose()?;
+            if issuer == OWN || shown.map_or(0, |shown| shown.revision) != served {
+                return Ok(false);
+            }
+            match insert_job!(transaction, job) {
+                Ok(_) => {}
+                Err(error) if is_duplicate(&error) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+            true
+        }))
+    }
+
     pub async fn replacement(&self, name: &Hostname) -> Result<Replacement, StoreError> {
         type Row = (Option<i64>, Option<String>, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
         let row: Option<Row> =
@@ -124,8 +154,9 @@ impl Store {
 
     /// Renewals that have an order and wait for their issuer.
     pub async fn renewals_in_line(&self, issuer: &str) -> Result<u64, StoreError> {
+        let [one, other] = Stage::IN_LINE.map(|stage| stage as i64);
         let count: i64 = on!(self, pool => sqlx::query_scalar(IN_LINE)
-            .bind(issuer).bind(Stage::InLine as i64).bind(Lane::Renewal as i64).fetch_one(pool).await?);
+            .bind(issuer).bind(one).bind(other).bind(Lane::Renewal as i64).fetch_one(pool).await?);
         Ok(from_sql(count))
     }
 

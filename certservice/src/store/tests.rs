@@ -13,8 +13,8 @@ mod own;
 mod renewals;
 mod ticket_keys;
 mod visits;
+mod whole;
 
-use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 
 use contract::api::{CertificateInfo, State};
@@ -27,6 +27,14 @@ use crate::config::{Places, Secret, StoreUrl};
 use crate::order::{Job, Lane, Stage, Status, Step};
 
 const NOW: u64 = 1_800_000_000;
+
+/// `on!` where a fault ends the test.
+macro_rules! asked {
+    ($store:expr, $on:ident => $body:expr) => {
+        async { Ok::<_, StoreError>(on!($store, $on => $body)) }.await.unwrap()
+    };
+}
+use asked;
 
 fn name(text: &str) -> Hostname {
     Hostname::parse_domain(text).unwrap()
@@ -91,18 +99,37 @@ const FAR: u64 = NOW * 2;
 /// All that `test` may work on, whatever their stage.
 async fn due(store: &Store, now: u64, limit: usize) -> Vec<Stored> {
     let mut all = Vec::new();
-    for stage in [Stage::UnderWay, Stage::InLine, Stage::ToCheck] {
-        let running = &HashSet::new();
-        let claim = Claim { issuer: "ca", stage, leaving: false, holder: "test", until: FAR, running };
-        all.extend(store.claim(claim, now, limit).await.unwrap());
+    for stage in [Stage::UnderWay, Stage::Uncounted, Stage::InLine, Stage::ToCheck] {
+        all.extend(taken(store, ("ca", stage, false), ("test", FAR), now, limit).await);
     }
     all
+}
+
+/// Takes up to `limit` of a line for a holder until then, each lane after the one before.
+async fn taken(
+    store: &Store,
+    (issuer, stage, leaving): (&str, Stage, bool),
+    (holder, until): (&str, u64),
+    now: u64,
+    limit: usize,
+) -> Vec<Stored> {
+    let mut waiting =
+        store.waiting(Line { issuer, stage, leaving, end: End::First }, holder, now, limit).await.unwrap();
+    waiting.truncate(limit);
+    store.claim(waiting, holder, until, now).await.unwrap()
 }
 
 async fn only_job(store: &Store) -> Stored {
     let mut due = due(store, FAR, 10).await;
     assert_eq!(due.len(), 1);
     due.remove(0)
+}
+
+/// An order that replaces what a domain shows; `false` if it has one.
+async fn renewed(store: &Store, domain: &str) -> bool {
+    let Some(renewal) = store.renewal(&name(domain)).await.unwrap() else { return false };
+    let served = renewal.revision;
+    store.enqueue(&crate::renew::order(renewal, NOW), served).await.unwrap()
 }
 
 fn issued(job: &Job) -> Job {
@@ -124,7 +151,7 @@ async fn a_domain_and_its_first_order_come_together_and_once() {
         assert_eq!(store.domain(&name("a.example")).await.unwrap(), Some(domain));
         assert_eq!(store.domain(&name("b.example")).await.unwrap(), None);
         assert_eq!(only_job(&store).await.job, job("a.example"));
-        assert!(!store.enqueue(&job("a.example")).await.unwrap());
+        assert!(!store.enqueue(&job("a.example"), 0).await.unwrap());
     }
 }
 
@@ -155,7 +182,7 @@ async fn an_order_that_cant_be_read_does_not_keep_the_others() {
             store.register("shop", &job(domain), 0, "test").await.unwrap();
         }
         let damage = "UPDATE jobs SET body = '{' WHERE domain = 'a.example'";
-        on!(store, pool => sqlx::query(damage).execute(pool).await.map(drop)).unwrap();
+        asked!(store, pool => sqlx::query(damage).execute(pool).await.map(drop)?);
         let names = |all: Vec<Stored>| all.iter().map(|one| one.job.domain.to_string()).collect::<Vec<_>>();
         assert_eq!(names(due(&store, NOW, 10).await), ["b.example"]);
         assert_eq!(names(due(&store, NOW, 1).await), ["b.example"], "it has left the first place");
@@ -262,7 +289,7 @@ async fn finishing_serves_the_bundle_and_ends_the_order() {
 
         assert!(store.renewals("ca", NOW + 599, 10).await.unwrap().is_empty());
         assert_eq!(store.renewals("ca", NOW + 600, 10).await.unwrap().len(), 1);
-        assert!(store.enqueue(&Job::new(name("a.example"), "ca".into(), 1, NOW)).await.unwrap());
+        assert!(renewed(&store, "a.example").await);
         assert!(store.renewals("ca", NOW + 600, 10).await.unwrap().is_empty());
         let stored = only_job(&store).await;
         let done = issued(&stored.job);
@@ -310,7 +337,7 @@ async fn stopping_ends_the_order_and_says_why() {
         assert!(due(&store, FAR, 10).await.is_empty());
         let domain = store.domain(&name("a.example")).await.unwrap().unwrap();
         assert_eq!((domain.state, domain.code.as_str(), domain.certificate), (State::Blocked, "name_refused", None));
-        assert!(store.enqueue(&job("a.example")).await.unwrap());
+        assert!(store.enqueue(&job("a.example"), 0).await.unwrap());
     }
 }
 
@@ -347,8 +374,7 @@ async fn opening_again_finds_what_was_stored_and_a_newer_schema_is_refused() {
         store.close().await;
         let store = Store::open(&fresh.url).await.unwrap();
         only_job(&store).await;
-        on!(store, pool => sqlx::query("INSERT INTO schema_versions VALUES (99)").execute(pool).await.map(|_| ()))
-            .unwrap();
+        asked!(store, pool => sqlx::query("INSERT INTO schema_versions VALUES (99)").execute(pool).await.map(drop)?);
         store.close().await;
         let error = Store::open(&fresh.url).await.err().unwrap();
         assert!(matches!(error, StoreError::TooNew(99, _)), "{error}");

@@ -4,7 +4,8 @@ use contract::Hostname;
 use contract::api::{Domain, OrderWhen, State};
 
 use super::budgets::spend;
-use super::domains::{TENANT, insert_job, is_duplicate, word};
+use super::changes::next_revision;
+use super::domains::{TENANT, insert_job, word};
 use super::journal::{OURSELVES, Told, tell};
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql, write, writing};
 use crate::budget::{FullAt, How, Limit, Name, Shortage, Spend};
@@ -28,16 +29,16 @@ const HURRY: &str = "UPDATE jobs SET lane = ? WHERE domain = ? AND lane > ?";
 const COVERS: &str =
     "SELECT name FROM domains WHERE name = ? AND tenant = ? AND certificate IS NOT NULL AND ends_at > ? LIMIT 1";
 const HOLD: &str = "UPDATE domains SET created_at = created_at WHERE name = ?";
-const HOLD_BUDGET: &str = "UPDATE budgets SET full_at = full_at WHERE issuer = '' AND name = ? AND scope = ?";
-const NEW_BUDGET: &str = "INSERT INTO budgets (issuer, name, scope, full_at) VALUES ('', ?, ?, 0)";
+pub(super) const HOLD_BUDGET: &str =
+    "UPDATE budgets SET full_at = full_at WHERE issuer = '' AND name = ? AND scope = ?";
+pub(super) const NEW_BUDGET: &str = "INSERT INTO budgets (issuer, name, scope, full_at) VALUES ('', ?, ?, 0)";
 /// Of one that waits for a visitor, or would if it were looked at: neither blocked nor with a certificate.
 const WANTS_VISIT: &str = "SELECT tenant FROM domains WHERE name = ? AND tenant = ? AND on_visit = TRUE AND certificate IS NULL AND state <> ?";
 const WITHOUT: &str = "SELECT tenant FROM domains WHERE name = ? AND certificate IS NULL AND state <> ?";
 const ORDER_WHEN: &str = "UPDATE domains SET on_visit = ? WHERE name = ?";
 const FREE_JOB: &str = "SELECT body, step FROM jobs WHERE domain = ? AND held_until <= ?";
-const WAITING_JOB: &str = "SELECT body FROM jobs WHERE domain = ? AND stage <> ?";
+const JOB_BODY: &str = "SELECT body FROM jobs WHERE domain = ?";
 const HAS_JOB: &str = "SELECT version FROM jobs WHERE domain = ?";
-pub(super) const AWAITED_JOB: &str = "SELECT body FROM jobs WHERE domain = ? AND step = 'awaited'";
 pub(super) const HOLD_FEED: &str = "UPDATE changes_head SET `cursor` = `cursor` WHERE id = 1";
 /// Whoever has read the order before writes it no more.
 pub(super) const REQUEUE: &str = "UPDATE jobs SET version = version + 1, due_at = ?, step = ?, body = ?, stage = ?, lane = ?, \
@@ -51,15 +52,15 @@ macro_rules! hold_feed {
         }
     };
 }
-/// Tells the edges that there is such a name, before it has a certificate: so they ask for it.
+/// Tells the edges that there is such a name, before it has a certificate: so they ask for it. They take none that is older
+/// than what they are told.
 macro_rules! announce_name {
-    ($transaction:ident, $name:expr) => {{
+    ($transaction:ident, $name:expr, $revision:expr) => {{
         let cursor = $crate::store::changes::next_cursor!($transaction);
-        let revision = $crate::store::changes::next_revision!($transaction, $name);
         sqlx::query($crate::store::changes::ANNOUNCE)
             .bind(cursor)
             .bind($name)
-            .bind(to_sql(revision))
+            .bind(to_sql($revision))
             .execute(&mut *$transaction)
             .await?;
     }};
@@ -85,11 +86,13 @@ macro_rules! requeue {
 }
 /// Keeps others from a tenant's budget until the commit, also where it has none yet: before anything is read.
 macro_rules! hold_budget {
-    ($transaction:ident, $tenant:expr) => {{
-        let name = Name::FirstVisits.as_str();
-        let hold = || sqlx::query(HOLD_BUDGET).bind(name).bind($tenant);
+    ($transaction:ident, $name:expr, $tenant:expr) => {{
+        use $crate::store::domains::is_duplicate;
+        use $crate::store::visits::{HOLD_BUDGET, NEW_BUDGET};
+        let (name, tenant): ($crate::budget::Name, &str) = ($name, $tenant);
+        let hold = || sqlx::query(HOLD_BUDGET).bind(name.as_str()).bind(tenant);
         if hold().execute(&mut *$transaction).await?.rows_affected() == 0 {
-            match sqlx::query(NEW_BUDGET).bind(name).bind($tenant).execute(&mut *$transaction).await {
+            match sqlx::query(NEW_BUDGET).bind(name.as_str()).bind(tenant).execute(&mut *$transaction).await {
                 Err(error) if is_duplicate(&error) => {
                     hold().execute(&mut *$transaction).await?;
                 }
@@ -117,7 +120,7 @@ macro_rules! show {
             .await?;
     }};
 }
-pub(super) use {announce_name, hold_feed, requeue, show};
+pub(super) use {announce_name, hold_budget, hold_feed, requeue, show};
 
 impl Store {
     /// Somebody has come for a domain without a certificate, and waits. `first` is the order of one that has none. A crowd
@@ -141,7 +144,7 @@ impl Store {
                 }
                 let polls = if stage == Stage::UnderWay as i64 { POLL_SECONDS_MAX } else { 0 };
                 let goes_on = place <= to_sql(now + polls) || held_until > to_sql(now);
-                Some(goes_on && stage != Stage::InLine as i64)
+                Some(goes_on && Stage::IN_LINE.iter().all(|line| stage != *line as i64))
             }
             // It is being looked at: the next visit knows what came of that.
             Some((.., held_until)) => (held_until > to_sql(now)).then_some(true),
@@ -174,7 +177,7 @@ impl Store {
         let blocked = word(&State::Blocked)?;
         Ok(in_transaction!(self, transaction => {
             if limit.is_some() {
-                hold_budget!(transaction, tenant);
+                hold_budget!(transaction, Name::FirstVisits, tenant);
             }
             sqlx::query(HOLD).bind(name).execute(&mut *transaction).await?;
             let wants: Option<String> = sqlx::query_scalar(WANTS_VISIT)
@@ -250,7 +253,7 @@ impl Store {
 
     async fn give_back_visit_once(&self, tenant: &str, limit: Limit, now_ms: u64) -> Result<(), StoreError> {
         in_transaction!(self, transaction => {
-            hold_budget!(transaction, tenant);
+            hold_budget!(transaction, Name::FirstVisits, tenant);
             let spends = &[Spend::first_visit(tenant, limit, How::GiveBack)];
             let _: Result<(), Shortage> = spend!(transaction, "", spends, now_ms);
         });
@@ -272,7 +275,7 @@ impl Store {
     async fn order_when_once(&self, name: &str, when: OrderWhen, first: &Job, actor: &str) -> Result<bool, StoreError> {
         let (on_visit, now) = (when == OrderWhen::FirstVisit, first.created_at);
         let blocked = word(&State::Blocked)?;
-        in_transaction!(self, transaction => {
+        Ok(in_transaction!(self, transaction => {
             sqlx::query(HOLD_FEED).execute(&mut *transaction).await?;
             let done = sqlx::query(ORDER_WHEN).bind(on_visit).bind(name).execute(&mut *transaction).await?;
             let tenant: Option<String> = sqlx::query_scalar(TENANT).bind(name).fetch_optional(&mut *transaction).await?;
@@ -280,27 +283,39 @@ impl Store {
             let without: Option<String> =
                 sqlx::query_scalar(WITHOUT).bind(name).bind(&blocked).fetch_optional(&mut *transaction).await?;
             if without.is_some() {
-                let waiting: Option<String> = sqlx::query_scalar(WAITING_JOB)
-                    .bind(name).bind(Stage::UnderWay as i64).fetch_optional(&mut *transaction).await?;
-                let job: Option<Job> = waiting.map(|body| parse("the order", name, &body)).transpose()?;
-                let there: Option<i64> =
-                    sqlx::query_scalar(HAS_JOB).bind(name).fetch_optional(&mut *transaction).await?;
-                match job {
-                    Some(job) if on_visit => requeue!(transaction, Job { due_at: now, ..job.awaited() }),
-                    Some(job) if job.step == Step::Awaited => requeue!(transaction, job.begun(now)),
-                    None if there.is_none() => {
+                let body: Option<String> =
+                    sqlx::query_scalar(JOB_BODY).bind(name).fetch_optional(&mut *transaction).await?;
+                let job: Option<Job> = body.map(|body| parse("the order", name, &body)).transpose()?;
+                let next = next_revision!(transaction, name);
+                let revision = match job {
+                    Some(job) if job.stage() == Stage::UnderWay => job.revision,
+                    Some(job) => {
+                        let job = Job { revision: job.revision.max(next - 1), ..job };
+                        let revision = job.revision;
+                        match job.step {
+                            _ if on_visit => {
+                                let due_at = job.look_at(now);
+                                requeue!(transaction, Job { due_at, ..job.awaited() });
+                            }
+                            Step::Awaited => requeue!(transaction, job.begun(now)),
+                            _ => {}
+                        }
+                        revision
+                    }
+                    None => {
                         insert_job!(transaction, first)?;
                         show!(transaction, first);
+                        next
                     }
-                    _ => {}
-                }
-                if on_visit {
-                    announce_name!(transaction, name);
+                };
+                // What edges are told is what the order brings, and never less than before.
+                if on_visit && revision + 1 >= next {
+                    announce_name!(transaction, name, revision);
                 }
             }
             let detail = [("order".to_owned(), word(&when)?.into())].into();
             tell!(transaction, Told { actor, action: "domain.order_changed", tenant: &tenant, name, detail });
-        });
-        Ok(true)
+            true
+        }))
     }
 }

@@ -4,12 +4,16 @@ use contract::api::WebhookState;
 
 use super::domains::is_duplicate;
 use super::{Store, StoreError, from_sql, on, to_sql, writing};
+use crate::webhooks::RETRY_SECONDS_MAX;
+
+/// What is put off, or held, for longer was written by a clock that was wrong. The clocks of instances may differ a little.
+const LATEST_SECONDS: u64 = 2 * RETRY_SECONDS_MAX;
 
 const KNOW: &str = "INSERT INTO webhooks (name, seq, failures, due_at, says, holder, held_until) \
     SELECT ?, seq, 0, 0, '', '', 0 FROM journal_head WHERE id = 1";
 const ALL: &str = "SELECT name, seq, failures, due_at, says FROM webhooks ORDER BY name";
 const HOLD: &str = "UPDATE webhooks SET holder = ?, held_until = ? \
-    WHERE name = ? AND due_at <= ? AND (held_until <= ? OR holder = ?)";
+    WHERE name = ? AND (due_at <= ? OR due_at > ?) AND (held_until <= ? OR held_until > ? OR holder = ?)";
 const LEAVE: &str = "UPDATE webhooks SET holder = '', held_until = 0 WHERE holder = ?";
 const SEQ: &str = "SELECT seq, failures FROM webhooks WHERE name = ? AND holder = ?";
 const TOOK: &str = "UPDATE webhooks SET seq = ?, failures = 0, due_at = 0, says = '' WHERE name = ? AND holder = ?";
@@ -45,8 +49,9 @@ impl Store {
         until: u64,
         now: u64,
     ) -> Result<Option<(u64, u64)>, StoreError> {
+        let (now, latest) = (to_sql(now), to_sql(now + LATEST_SECONDS));
         let held = writing!(self, pool => sqlx::query(HOLD)
-            .bind(holder).bind(to_sql(until)).bind(name).bind(to_sql(now)).bind(to_sql(now)).bind(holder)
+            .bind(holder).bind(to_sql(until)).bind(name).bind(now).bind(latest).bind(now).bind(latest).bind(holder)
             .execute(pool).await?.rows_affected())?;
         if held == 0 {
             return Ok(None);

@@ -21,7 +21,7 @@ const PROFILE: &str = "UPDATE domains SET profile = ? WHERE name = ?";
 const WAITS: &str = "SELECT body FROM jobs WHERE domain = ? AND stage <> ?";
 /// Whoever has read the order before writes it no more.
 const REWRITE: &str = "UPDATE jobs SET version = version + 1, body = ?, others_at = 0, \
-    place = CASE WHEN stage = ? THEN 0 ELSE place END WHERE domain = ?";
+    place = CASE WHEN stage = ? AND place > ? THEN ? ELSE place END WHERE domain = ?";
 
 impl Store {
     /// An order that has not left yet takes it, and all later ones. `false` if there is no such domain.
@@ -35,7 +35,7 @@ impl Store {
             Wish::Issuers(issuers) => (ISSUERS, own(name, issuers)?),
             Wish::Profile(profile) => (PROFILE, profile.map(str::to_owned)),
         };
-        in_transaction!(self, transaction => {
+        Ok(in_transaction!(self, transaction => {
             let done = sqlx::query(update).bind(value).bind(name).execute(&mut *transaction).await?;
             if done.rows_affected() == 0 {
                 return Ok(false);
@@ -50,8 +50,9 @@ impl Store {
                     Wish::Issuers(issuers) => job.issuers = issuers.to_vec(),
                     Wish::Profile(profile) => job.profile = profile.map(str::to_owned),
                 }
+                let look_at = to_sql(job.look_at(0));
                 sqlx::query(REWRITE)
-                    .bind(write("the order", name, &job)?).bind(Stage::ToCheck as i64).bind(name)
+                    .bind(write("the order", name, &job)?).bind(Stage::ToCheck as i64).bind(look_at).bind(look_at).bind(name)
                     .execute(&mut *transaction).await?;
             }
             let (action, key, value) = match wish {
@@ -60,7 +61,7 @@ impl Store {
             };
             let detail = [(key.to_owned(), value)].into();
             tell!(transaction, Told { actor, action, tenant: &tenant, name, detail });
-        });
-        Ok(true)
+            true
+        }))
     }
 }

@@ -20,7 +20,7 @@ const BATCH: u32 = 100;
 /// How long a webhook stays with an instance that says nothing any more: longer than a try takes.
 const HOLD_SECONDS: u64 = 60;
 const RETRY_SECONDS_MIN: u64 = 2;
-const RETRY_SECONDS_MAX: u64 = 3600;
+pub(crate) const RETRY_SECONDS_MAX: u64 = 3600;
 /// Of what went wrong, in the database.
 const SAYS_CHARS_MAX: usize = 500;
 

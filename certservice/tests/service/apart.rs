@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use contract::api::{DoctorReport, State, Who};
 
-use crate::databases::{Mysql, on_each_split};
+use crate::databases::{Database, Mysql, on_each_split};
 use crate::edge::open_bundle;
 use crate::process::{CertService, INTERNAL, LISTEN, wait_for};
 use crate::scripted::{Ca, Script};
@@ -164,6 +164,18 @@ fn pass(mut from: TcpStream, mut to: TcpStream) {
     let _ = to.shutdown(Shutdown::Both);
 }
 
+/// Its database of bundles can be cut off; not where that is SQLite's file, which does not go down.
+fn behind_relay(database: &Database) -> Option<(Relay, CertService, Ca)> {
+    let relay = Relay::start(database.bundles()?);
+    let mut service = CertService::new("");
+    let ca = Ca::start(service.folder.path());
+    let settings = database.settings(&service);
+    service.write_secret("bundles.url", &relay.url);
+    service.configure(LISTEN, &[QUICK, &ca.issuer(""), &settings].concat());
+    service.start();
+    Some((relay, service, ca))
+}
+
 fn up(service: &CertService) -> Option<String> {
     let metrics = service.get("/metrics").text().to_owned();
     metrics.lines().find_map(|line| line.strip_prefix("latchkey_certservice_bundle_store_up ")).map(str::to_owned)
@@ -172,15 +184,7 @@ fn up(service: &CertService) -> Option<String> {
 #[test]
 fn while_the_database_of_bundles_is_down_no_order_leaves_and_all_else_is_told_and_goes_on() {
     on_each_split(|database| {
-        // SQLite's file does not go down.
-        let Some(mysql) = database.bundles() else { return };
-        let relay = Relay::start(mysql);
-        let mut service = CertService::new("");
-        let ca = Ca::start(service.folder.path());
-        let settings = database.settings(&service);
-        service.write_secret("bundles.url", &relay.url);
-        service.configure(LISTEN, &[QUICK, &ca.issuer(""), &settings].concat());
-        service.start();
+        let Some((relay, service, ca)) = behind_relay(database) else { return };
         assert_eq!(service.put("before.example", "").status, 201);
         service.wait_live("before.example");
         assert_eq!((service.get("/readyz").status, up(&service).as_deref()), (200, Some("1")));
@@ -223,14 +227,7 @@ fn while_the_database_of_bundles_is_down_no_order_leaves_and_all_else_is_told_an
 #[test]
 fn an_order_that_has_left_waits_with_its_key_for_the_database_of_bundles() {
     on_each_split(|database| {
-        let Some(mysql) = database.bundles() else { return };
-        let relay = Relay::start(mysql);
-        let mut service = CertService::new("");
-        let ca = Ca::start(service.folder.path());
-        let settings = database.settings(&service);
-        service.write_secret("bundles.url", &relay.url);
-        service.configure(LISTEN, &[QUICK, &ca.issuer(""), &settings].concat());
-        service.start();
+        let Some((relay, service, ca)) = behind_relay(database) else { return };
         for (request, name) in [("order", "a.example"), ("cert", "b.example")] {
             let (ready, orders, signed) = (Arc::new(Barrier::new(2)), ca.orders().len(), ca.signed());
             ca.script(request, Script::Held(ready.clone()));

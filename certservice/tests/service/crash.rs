@@ -1,6 +1,6 @@
 //! Crashes: at each point of an order, and at any time of the process.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use certservice::observe::Metrics;
 use certservice::order::{Event, Hands, Job, Pace, Plan, Recorded, Runner, Stage, Step};
 use certservice::precheck::{Checks, Precheck};
 use certservice::renew::Planner;
-use certservice::store::{Claim, Store, Stored};
+use certservice::store::{End, Line, Store, Stored};
 use contract::signed::{SigningKey, sign};
 use contract::{Bundle, Hostname};
 use openssl::x509::X509;
@@ -102,11 +102,10 @@ impl Life {
 
     /// The only order, whatever its stage.
     async fn order(&self) -> Option<Stored> {
-        for stage in [Stage::UnderWay, Stage::InLine, Stage::ToCheck] {
-            let running = HashSet::new();
-            let (issuer, holder) = (&*self.issuer, "life");
-            let claim = Claim { issuer, stage, leaving: false, holder, until: u64::MAX, running: &running };
-            if let Some(stored) = self.store.claim(claim, u64::MAX, 1).await.unwrap().pop() {
+        for stage in [Stage::UnderWay, Stage::Uncounted, Stage::InLine, Stage::ToCheck] {
+            let line = Line { issuer: &self.issuer, stage, leaving: false, end: End::First };
+            let waiting = self.store.waiting(line, "life", u64::MAX, 1).await.unwrap();
+            if let Some(stored) = self.store.claim(waiting, "life", u64::MAX, u64::MAX).await.unwrap().pop() {
                 return Some(stored);
             }
         }

@@ -1,13 +1,14 @@
 //! The look before an order, with a DNS server of the test's own and a real CA.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::sync::atomic::Ordering;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use contract::api::{CheckReport, State, Who};
 
 use crate::pebble::{Pebble, Responder, set_up_with};
-use crate::process::{CertService, LISTEN};
+use crate::process::{CertService, LISTEN, wait_for};
 
 /// Tells the DNS server what to answer.
 pub fn dns(pebble: &Pebble, action: &str, body: &str) {
@@ -58,6 +59,53 @@ fn no_order_leaves_before_the_domain_points_here_and_then_one_does() {
     let live = service.wait_live("shop.example");
     assert!(live.steps.iter().all(|step| step.ok == Some(true)), "{live:?}");
     assert_eq!(orders(&service), 1);
+}
+
+/// Takes connections and says nothing; knows how many were open at once.
+fn silent(port: u16) -> Arc<AtomicUsize> {
+    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let listener = TcpListener::bind(("127.0.0.3", port)).unwrap();
+    let told = most.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            most.fetch_max(open.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            let open = open.clone();
+            std::thread::spawn(move || {
+                let _ = stream.unwrap().read_to_end(&mut Vec::new());
+                open.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+    });
+    told
+}
+
+#[test]
+fn a_tenant_whose_servers_say_nothing_holds_up_nobody_else() {
+    let mut service = CertService::new("");
+    let pebble = Pebble::start(service.folder.path(), "");
+    let issuer = pebble.issuer("").replace("[issuance]\n", "[issuance]\nconcurrency = 1\n");
+    let issuer = issuer.replace("addresses = [\"127.0.0.1\"]", "addresses = [\"127.0.0.1\", \"127.0.0.3\"]");
+    service.configure(LISTEN, &issuer);
+    service.start();
+    let _responder = Responder::edge(pebble.http_port, &service);
+    let most = silent(pebble.http_port);
+    assert_eq!(service.put("good.example", r#"{"tenant": "good"}"#).status, 201);
+    service.wait_live("good.example");
+    let names: Vec<_> = (0..16).map(|n| format!("silent{n}.example")).collect();
+    for name in &names {
+        dns(&pebble, "add-a", &format!(r#"{{"host": "{name}.", "addresses": ["127.0.0.3"]}}"#));
+        assert_eq!(service.put(name, r#"{"tenant": "silent"}"#).status, 201);
+        assert_eq!(service.get(&format!("/v1/bundles/{name}")).status, 503);
+    }
+    let renew = |name: &str| service.call("POST", &format!("/v1/domains/{name}:renew"), None, "").status;
+    wait_for("the silent ones to be looked at", || (most.load(Ordering::Relaxed) >= 4).then_some(()));
+    assert_eq!(renew("good.example"), 202);
+    service.wait("good.example", |domain| {
+        names.iter().for_each(|name| assert_eq!(renew(name), 202));
+        domain.code == "issued" && domain.certificate.as_ref().is_some_and(|certificate| certificate.revision == 2)
+    });
+    // Half of eight.
+    assert_eq!(most.load(Ordering::Relaxed), 4);
 }
 
 #[test]

@@ -94,6 +94,28 @@ fn lost_connections_and_slow_certificates_end_well() {
 }
 
 #[test]
+fn the_key_of_a_domain_that_is_gone_is_forgotten() {
+    let (service, ca) = started("");
+    let keys = |wanted: &str| {
+        let line = format!("latchkey_certservice_keys_in_memory {wanted}\n");
+        wait_for(&line, || service.get("/metrics").text().contains(&line).then_some(()));
+    };
+    // The CA makes the certificate for as long as it is looked at.
+    ca.script("finalize", Script::Slow(1000));
+    assert_eq!(service.put("gone.example", "").status, 201);
+    wait_for("a look at the order that finds nothing", || {
+        let metrics = service.get("/metrics");
+        metrics.text().contains("latchkey_certservice_jobs{step=\"finalizing\"} 1\n").then_some(())
+    });
+    keys("1");
+    assert_eq!(service.call("DELETE", "/v1/domains/gone.example", None, "").status, 204);
+    keys("0");
+    assert_eq!(service.put("stays.example", "").status, 201);
+    service.wait_live("stays.example");
+    keys("0");
+}
+
+#[test]
 fn a_certificate_of_somebody_else_is_not_served() {
     let (service, ca) = started("");
     ca.script("finalize", Script::Impostor);
@@ -138,6 +160,36 @@ fn no_more_orders_leave_than_the_limit_allows_and_the_rest_waits_in_line() {
     assert!(
         service.get("/metrics").text().contains("latchkey_certservice_budget_left{issuer=\"ca\",limit=\"orders\"} 0")
     );
+}
+
+#[test]
+fn a_renewal_does_not_stand_behind_a_limit_that_it_takes_nothing_of() {
+    let (service, ca) = started("limits = { orders = { count = 2, seconds = 36000 } }\n");
+    for name in ["n0.example", "n1.example"] {
+        assert_eq!(service.put(name, "").status, 201);
+        service.wait_live(name);
+    }
+    let renewed = |name: &str, revision: u64| {
+        assert_eq!(service.call("POST", &format!("/v1/domains/{name}:renew"), None, "").status, 202);
+        let is_renewed = |domain: &contract::api::Domain| {
+            domain.code == "issued" && domain.certificate.as_ref().is_some_and(|c| c.revision == revision)
+        };
+        service.wait(name, is_renewed);
+    };
+    for n in 2..14 {
+        assert_eq!(service.put(&format!("n{n}.example"), "").status, 201);
+    }
+    for n in 2..14 {
+        service.wait(&format!("n{n}.example"), |domain| domain.code == "rate_limited");
+    }
+    renewed("n0.example", 2);
+    // Nor one that was in line already, because the CA wanted to be left alone for a while.
+    let away = Script::Answer { status: 503, headers: "Retry-After: 3\r\n", body: "<h1>maintenance</h1>".into() };
+    ca.script("new-order", away);
+    renewed("n1.example", 2);
+    assert_eq!(ca.orders().len(), 4);
+    let waits = service.domain("n2.example");
+    assert_eq!((waits.code.as_str(), budgets(&service, "").issuers[0].in_line), ("rate_limited", 12), "{waits:?}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub struct CertServiceArgs {
     #[arg(long, global = true, env = "LATCHKEY_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Root certificate (PEM) of CertService's https address, where it is not a public one.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, env = "LATCHKEY_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// Client certificate (PEM), where CertService takes them; with --key-file.
     #[arg(long, global = true, env = "LATCHKEY_CERT_FILE", value_name = "FILE", requires = "key_file")]

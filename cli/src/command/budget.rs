@@ -28,6 +28,10 @@ pub(super) async fn list(args: &CertServiceArgs, domain: Option<&Hostname>, json
         println!("first visits");
         row(budget, &format!("tenant {}", budget.scope));
     }
+    if let Some(budget) = &budgets.renews {
+        println!("new certificates asked for");
+        row(budget, &format!("tenant {}", budget.scope));
+    }
     Ok(())
 }
 

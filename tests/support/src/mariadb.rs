@@ -5,6 +5,8 @@ use crate::process::Process;
 use crate::{Context, Result, fail, port, program};
 
 const DATABASE: &str = "latchkey";
+/// What MariaDB takes when nothing is set.
+const MARIADB_DEFAULT_MIB: u32 = 128;
 const PASSWORD: &str = "only-on-loopback";
 
 pub struct MariaDb {
@@ -15,6 +17,11 @@ pub struct MariaDb {
 
 impl MariaDb {
     pub async fn start(folder: &Path) -> Result<Self> {
+        Self::sized(folder, MARIADB_DEFAULT_MIB).await
+    }
+
+    /// With so much memory for pages of its tables.
+    pub async fn sized(folder: &Path, buffer_pool_mib: u32) -> Result<Self> {
         let data = folder.join("mariadb");
         let socket = folder.join("mariadb.sock");
         let address = port::free()?;
@@ -23,6 +30,7 @@ impl MariaDb {
             command.arg("--no-defaults").args(as_this_user()).arg("--skip-networking=0");
             command.args(["--bind-address=127.0.0.1", &format!("--port={}", address.port())]);
             command.arg(path_option("--datadir", &data)).arg(path_option("--socket", &socket));
+            command.arg(format!("--innodb-buffer-pool-size={buffer_pool_mib}M"));
             command.arg(path_option("--pid-file", &folder.join("mariadb.pid"))).arg(path_option("--tmpdir", folder));
         })?;
         let statements = format!(

@@ -12,6 +12,9 @@ pub struct BudgetPage {
     /// With `domain`: orders that first visits may bring to its tenant. No CA counts them; absent where there is no such limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_visits: Option<Budget>,
+    /// With `domain`: new certificates that its tenant may ask for. Absent where there is no such limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renews: Option<Budget>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +38,7 @@ pub struct IssuerBudgets {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Budget {
-    /// `orders`, `certificates_per_domain`, `certificates_per_set`, `failures_per_name`, `consecutive_failures`, `first_visits`.
+    /// `orders`, `certificates_per_domain`, `certificates_per_set`, `failures_per_name`, `consecutive_failures`, `first_visits`, `renews`.
     pub limit: String,
     /// What it is counted by: empty for the account, a registered domain, a host name, a tenant.
     pub scope: String,

@@ -99,6 +99,15 @@ impl Beside {
     }
 }
 
+#[cfg(test)]
+impl Beside {
+    /// How long MySQL lets it say nothing.
+    pub(in crate::store) async fn silent_seconds_max(&mut self) -> Option<i64> {
+        let Some(Snapshot::Mysql(connection)) = &mut self.0 else { return None };
+        sqlx::query_scalar("SELECT CAST(@@SESSION.wait_timeout AS SIGNED)").fetch_one(&mut **connection).await.ok()
+    }
+}
+
 impl Snapshot {
     async fn bundle(&mut self, name: &str, place: &Place) -> Result<Option<(String, i64)>, StoreError> {
         let revision = to_sql(place.revision);

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::{Apart, Place};
+use super::Apart;
 use crate::store::domains::is_duplicate;
 use crate::store::{Store, StoreError, from_sql, on, to_sql, writing};
 
@@ -10,10 +10,13 @@ const OURS: &str = "SELECT pair FROM bundle_store WHERE id = 1";
 const NAME_OURS: &str = "INSERT INTO bundle_store (id, pair) VALUES (1, ?)";
 const THEIRS: &str = "SELECT pair, seen FROM pair WHERE id = 1";
 const NAME_THEIRS: &str = "UPDATE pair SET pair = ? WHERE id = 1 AND pair = ''";
-const NEWEST: &str = "SELECT c.domain, b.body FROM changes c JOIN bundles b ON b.domain = c.domain \
-    WHERE c.gone = FALSE ORDER BY c.`cursor` DESC LIMIT 1";
+const NEWEST: &str = "SELECT c.domain FROM changes c JOIN bundles b ON b.domain = c.domain \
+    WHERE c.gone = FALSE ORDER BY c.`cursor` DESC LIMIT ?";
 /// A bundle in the place of its place; those begin as [`Place`] is written.
 const OWN: &str = "SELECT domain FROM bundles WHERE body NOT LIKE '{\"revision\":%' LIMIT 1";
+
+/// So many of the newest bundles are looked for: where more than one of them is missing, it is not that one was lost.
+const LOOKED_FOR: i64 = 3;
 
 const TOGETHER: &str = "bring both back as they were at one moment, or `latchkey-certservice restore` a backup into two empty \
     databases";
@@ -62,15 +65,26 @@ impl Store {
                  there; {TOGETHER}"
             )));
         }
-        let newest: Option<(String, String)> = on!(self, pool => sqlx::query_as(NEWEST).fetch_optional(pool).await?);
-        let Some((name, text)) = newest else { return Ok(()) };
-        let place = Place::read(&name, &text)?;
-        match apart.get(&name, &place).await? {
-            Some(_) => Ok(()),
-            None => Err(StoreError::Apart(format!(
-                "the database at `store.bundles` is older than the rest, or another: it has no revision {} of {name}; \
-                 {TOGETHER}",
-                place.revision
+        let newest: Vec<String> = on!(self, pool => sqlx::query_scalar(NEWEST).bind(LOOKED_FOR).fetch_all(pool).await?);
+        let mut lost = Vec::new();
+        for name in &newest {
+            // Or it is replaced while we look.
+            match self.current_apart(apart, name).await {
+                Ok(_) => {}
+                Err(StoreError::BundleLost(name, revision)) => lost.push((name, revision)),
+                Err(error) => return Err(error),
+            }
+        }
+        match lost.as_slice() {
+            [] => Ok(()),
+            [(name, revision)] if newest.len() > 1 => {
+                let error = StoreError::BundleLost(name.clone(), *revision);
+                tracing::error!(%error, "a bundle is lost");
+                Ok(())
+            }
+            [(name, revision), ..] => Err(StoreError::Apart(format!(
+                "the database at `store.bundles` is older than the rest, or another: it has no revision {revision} of {name}; \
+                 {TOGETHER}"
             ))),
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Reading {
     rows: u64,
     domains: u64,
     revision_max: i64,
+    /// What comes next has a higher one.
+    revision_floor: i64,
     /// Up to where the journal was read; first, where it begins.
     journal: Head,
     /// Where it ends, as its head has it.
@@ -119,7 +121,8 @@ impl Reading {
         }
         let names = self.columns.iter().map(String::as_str);
         let mut fields = Fields(names.zip(row.iter_mut()).collect());
-        let (floor, table) = (self.revision_max + REVISIONS_BETWEEN, self.table);
+        let table = self.table;
+        let next = self.revision_floor.saturating_add(1);
         let done = match table {
             "domains" => {
                 self.domains += 1;
@@ -130,11 +133,13 @@ impl Reading {
                 fields.number("cursor").map(|cursor| *cursor += CURSORS_BETWEEN)
             }),
             "changes_head" => fields.number("cursor").map(|cursor| *cursor += CURSORS_BETWEEN).and_then(|()| {
+                // The floor of an earlier restore may have been used up since the backup was made, as the highest may.
                 let before = fields.number("revision_floor")?;
-                *before = floor.max(*before);
+                self.revision_floor = self.revision_max.max(*before).saturating_add(REVISIONS_BETWEEN);
+                *before = self.revision_floor;
                 Ok(())
             }),
-            "jobs" => fields.free().and_then(|()| fields.edit("body", |job| number_anew(job, floor + 1))),
+            "jobs" => fields.free().and_then(|()| fields.edit("body", |job| number_anew(job, next))),
             "webhooks" => fields.free(),
             "journal" => fields.entry().and_then(|entry| self.journal.follow(&entry).map_err(|says| says.to_string())),
             "journal_head" => fields.number("seq").map(|seq| from_sql(*seq)).and_then(|seq| {
@@ -196,15 +201,21 @@ mod tests {
         let row = vec![Cell::Number(1), Cell::Number(9), Cell::Number(0)];
         let moved = reading.admit(row).unwrap();
         assert_eq!(moved[1..], [Cell::Number(CURSORS_BETWEEN + 9), Cell::Number(1003)]);
-        // Restored twice, the floor never sinks.
+        // Restored twice, nothing that came after the first time comes again.
         let row = vec![Cell::Number(1), Cell::Number(9), Cell::Number(5000)];
-        assert_eq!(reading.admit(row).unwrap()[2], Cell::Number(5000));
+        assert_eq!(reading.admit(row).unwrap()[2], Cell::Number(6000));
+        // Orders go on from there as well.
+        let columns = ["domain", "body", "holder", "held_until"].map(str::to_owned);
+        reading.begun = TABLES.iter().position(|known| *known == "jobs").unwrap();
+        reading.begin("jobs", columns.to_vec()).unwrap();
+        let order = vec![text("a.example"), text(r#"{"revision":5001}"#), text(""), Cell::Number(0)];
+        assert_eq!(reading.admit(order).unwrap()[1], text(r#"{"revision":6001}"#));
     }
 
     #[test]
     fn an_order_belongs_to_nobody_and_brings_a_new_revision() {
         let mut reading = begun("jobs", &["domain", "body", "holder", "held_until"]);
-        reading.revision_max = 4;
+        reading.revision_floor = 1004;
         let body = r#"{"revision":5,"first":{"bundle":{"revision":5}}}"#;
         let moved = reading.admit(vec![text("a.example"), text(body), text("boot-1"), Cell::Number(99)]).unwrap();
         let body = r#"{"first":{"bundle":{"revision":1005}},"revision":1005}"#;

@@ -18,22 +18,22 @@ async fn issue(store: &Store, domain: &str) {
 }
 
 async fn renew(store: &Store, domain: &str) {
-    assert!(store.enqueue(&Job::new(name(domain), "ca".into(), 1, NOW)).await.unwrap());
+    assert!(renewed(store, domain).await);
     finish(store, &only_job(store).await).await;
 }
 
 /// What is there: revisions, and whether each is known to be served.
 async fn there(store: &Store) -> Vec<(String, i64, bool)> {
     let query = "SELECT domain, revision, key_set IS NOT NULL FROM bundles ORDER BY domain, revision";
-    on!(store.vault(), pool => sqlx::query_as(query).fetch_all(pool).await).unwrap()
+    asked!(store.vault(), pool => sqlx::query_as(query).fetch_all(pool).await?)
 }
 
 async fn count(store: &Store, query: &'static str) -> i64 {
-    on!(store.vault(), pool => sqlx::query_scalar(query).fetch_one(pool).await).unwrap()
+    asked!(store.vault(), pool => sqlx::query_scalar(query).fetch_one(pool).await?)
 }
 
 async fn all_text(store: &Store, query: &'static str) -> String {
-    let rows: Vec<String> = on!(store, pool => sqlx::query_scalar(query).fetch_all(pool).await).unwrap();
+    let rows: Vec<String> = asked!(store, pool => sqlx::query_scalar(query).fetch_all(pool).await?);
     rows.join("\n")
 }
 
@@ -166,7 +166,7 @@ async fn what_is_lost_is_said_to_be_and_orders_begin_anew() {
         let keyed = Job { step: Step::Keyed { order: None, key }, spent: true, ..stored.job.clone() };
         store.save(stored, keyed, Some(FAR)).await.unwrap();
         for query in ["DELETE FROM bundles", "DELETE FROM sealed_keys"] {
-            on!(store.vault(), pool => sqlx::query(query).execute(pool).await.map(drop)).unwrap();
+            asked!(store.vault(), pool => sqlx::query(query).execute(pool).await.map(drop)?);
         }
         let error = store.bundle(&name("a.example")).await.unwrap_err();
         assert!(matches!(error, StoreError::BundleLost(_, 1)), "{error}");
@@ -195,6 +195,53 @@ async fn an_upload_that_is_refused_leaves_nothing() {
         assert!(matches!(store.upload(&upload).await.unwrap(), Uploaded::Served { .. }));
         store.follow_bundles().await.unwrap();
         assert_eq!(there(&store).await, [row("a.example", 2, true)]);
+    }
+}
+
+/// Two that bring the same certificate at once have it in one place.
+#[tokio::test]
+async fn of_two_uploads_of_one_certificate_at_once_the_second_takes_nothing_from_the_first() {
+    for fresh in split().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        let (bundle, shown) = (Bundle { issuer: OWN.into(), ..bundle("a.example", 0) }, shown(0));
+        let (status, warn_at) = crate::renew::own::standing(NOW, NOW + 1000, NOW);
+        let (bundle, shown, status) = (&bundle, &shown, &status);
+        let upload = Upload { tenant: "shop", bundle, shown, status, warn_at, names_max: 0, actor: "test", now: NOW };
+        assert!(matches!(store.upload_as(&upload, 1).await.unwrap(), Some(Uploaded::Served { .. })));
+        // The other has read the same number, and is late; or it is another tenant's.
+        assert!(store.upload_as(&upload, 1).await.unwrap().is_none());
+        let other = Upload { tenant: "other", ..upload };
+        assert!(matches!(store.upload_as(&other, 1).await.unwrap(), Some(Uploaded::Taken)));
+        assert_eq!(store.bundle(&name("a.example")).await.unwrap().map(|bundle| bundle.revision), Some(1));
+        let tasks = (0..8).map(|_| async { store.upload(&upload).await.unwrap() });
+        let served = futures_util::future::join_all(tasks).await;
+        assert!(served.iter().all(|served| matches!(served, Uploaded::Served { .. })), "{served:?}");
+        assert_eq!(store.bundle(&name("a.example")).await.unwrap().map(|bundle| bundle.revision), Some(9));
+        store.follow_bundles().await.unwrap();
+        assert_eq!(there(&store).await, [row("a.example", 9, true)]);
+    }
+}
+
+/// One that is lost is renewed, or brought again; many that are lost are another day's.
+#[tokio::test]
+async fn one_bundle_that_is_lost_keeps_nobody_from_starting() {
+    for fresh in split().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        for domain in ["a.example", "b.example", "c.example", "d.example"] {
+            issue(&store, domain).await;
+        }
+        let lose = async |store: &Store, query: &'static str| {
+            asked!(store.vault(), pool => sqlx::query(query).execute(pool).await.map(drop)?);
+            store.close().await;
+        };
+        lose(&store, "DELETE FROM bundles WHERE domain = 'd.example'").await;
+        let store = Store::open(&fresh.url).await.unwrap();
+        assert!(matches!(store.bundle(&name("d.example")).await, Err(StoreError::BundleLost(_, 1))));
+        renew(&store, "d.example").await;
+        assert!(store.bundle(&name("d.example")).await.unwrap().is_some());
+        lose(&store, "DELETE FROM bundles WHERE domain IN ('c.example', 'd.example')").await;
+        let says = refused(&fresh.url).await;
+        assert!(says.contains("`store.bundles` is older") && says.contains("no revision 2 of d.example"), "{says}");
     }
 }
 
@@ -251,7 +298,7 @@ async fn a_store_that_was_put_back_to_an_earlier_day_is_refused() {
         issue(&store, "b.example").await;
         store.follow_bundles().await.unwrap();
         let back = "DELETE FROM changes WHERE domain = 'b.example'";
-        on!(store, pool => sqlx::query(back).execute(pool).await.map(drop)).unwrap();
+        asked!(store, pool => sqlx::query(back).execute(pool).await.map(drop)?);
         store.close().await;
         let says = refused(&fresh.url).await;
         assert!(says.contains("its changes end with 1, and 2 was there") && says.contains("one moment"), "{says}");
@@ -265,7 +312,7 @@ async fn a_pair_that_was_half_named_is_named() {
         let store = Store::open(&fresh.url).await.unwrap();
         issue(&store, "a.example").await;
         let half = "UPDATE pair SET pair = ''";
-        on!(store.vault(), pool => sqlx::query(half).execute(pool).await.map(drop)).unwrap();
+        asked!(store.vault(), pool => sqlx::query(half).execute(pool).await.map(drop)?);
         store.close().await;
         let store = Store::open(&fresh.url).await.unwrap();
         assert_eq!(count(&store, "SELECT COUNT(*) FROM pair WHERE pair <> ''").await, 1);
@@ -284,14 +331,14 @@ async fn a_newer_schema_of_bundles_is_refused_and_an_interrupted_one_made_again(
                 WHERE table_schema = DATABASE() AND character_set_name NOT IN ('utf8mb4', 'ascii')";
             assert_eq!(count(&store, columns).await, 0);
             let forget = "DELETE FROM bundle_schema_versions";
-            on!(store.vault(), pool => sqlx::query(forget).execute(pool).await.map(drop)).unwrap();
+            asked!(store.vault(), pool => sqlx::query(forget).execute(pool).await.map(drop)?);
             store.close().await;
             let store = Store::open(&fresh.url).await.unwrap();
             assert!(store.bundle(&name("a.example")).await.unwrap().is_some());
         }
         let store = Store::open(&fresh.url).await.unwrap();
         let newer = "INSERT INTO bundle_schema_versions VALUES (99)";
-        on!(store.vault(), pool => sqlx::query(newer).execute(pool).await.map(drop)).unwrap();
+        asked!(store.vault(), pool => sqlx::query(newer).execute(pool).await.map(drop)?);
         let says = refused(&fresh.url).await;
         assert!(says.contains("the database of bundles: the database has schema version 99"), "{says}");
     }

@@ -100,7 +100,7 @@ async fn what_is_restored_is_what_was_there_and_goes_on_above_it() {
             assert!(orders.is_empty() && waits.job.revision > 1000, "{waits:?}");
             assert!(matches!(waits.job.step, Step::Answering { .. }));
             finish(&store, &waits).await;
-            assert!(store.enqueue(&Job::new(name("a.example"), "ca".into(), 1, NOW)).await.unwrap());
+            assert!(renewed(&store, "a.example").await);
             assert!(only_job(&store).await.job.revision > 1000);
             assert_eq!(store.ticket_keys().await.unwrap(), from.ticket_keys().await.unwrap());
             // The journal goes on from there.
@@ -125,11 +125,11 @@ async fn write_old(store: &Store, domain: &str) {
     let (bundle, shown) = (serde_json::to_string(&bundle).unwrap(), serde_json::to_string(&shown).unwrap());
     let insert = "INSERT INTO domains (name, tenant, issuer, state, code, says, who, created_at, certificate) \
         VALUES (?, 'shop', 'ca', 'live', 'issued', 'it is served', 'nobody', 1, ?)";
-    on!(store, pool => sqlx::query(insert).bind(domain).bind(shown).execute(pool).await.map(drop)).unwrap();
+    asked!(store, pool => sqlx::query(insert).bind(domain).bind(shown).execute(pool).await.map(drop)?);
     let insert = "INSERT INTO bundles (domain, body) VALUES (?, ?)";
-    on!(store, pool => sqlx::query(insert).bind(domain).bind(bundle).execute(pool).await.map(drop)).unwrap();
+    asked!(store, pool => sqlx::query(insert).bind(domain).bind(bundle).execute(pool).await.map(drop)?);
     let insert = "INSERT INTO changes (`cursor`, domain, revision, gone) VALUES (1, ?, 1, FALSE)";
-    on!(store, pool => sqlx::query(insert).bind(domain).execute(pool).await.map(drop)).unwrap();
+    asked!(store, pool => sqlx::query(insert).bind(domain).execute(pool).await.map(drop)?);
 }
 
 /// Of before bundles could be apart, into either layout.
@@ -154,7 +154,7 @@ async fn a_backup_of_an_earlier_version_goes_into_either_layout() {
         let error = put(&target, &pieces).await.unwrap_err().to_string();
         assert!(error.contains("belongs to another CertService"), "{error}");
         assert!(store.bundle(&name("a.example")).await.unwrap().is_some());
-        on!(store.vault(), pool => sqlx::query("UPDATE pair SET pair = ''").execute(pool).await.map(drop)).unwrap();
+        asked!(store.vault(), pool => sqlx::query("UPDATE pair SET pair = ''").execute(pool).await.map(drop)?);
         assert_eq!(put(&target, &pieces).await.unwrap().bundles, 1);
         target.close().await;
         let target = Store::open(&places).await.unwrap();
@@ -171,7 +171,7 @@ async fn every_table_is_in_a_backup() {
                 "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE()"
             }
         };
-        let mut tables: Vec<String> = on!(store, pool => sqlx::query_scalar(query).fetch_all(pool).await).unwrap();
+        let mut tables: Vec<String> = asked!(store, pool => sqlx::query_scalar(query).fetch_all(pool).await?);
         // Which steps were made, and which pair it is half of, is each database's own.
         tables.retain(|table| !["schema_versions", "bundle_store"].contains(&table.as_str()));
         tables.sort();
@@ -211,6 +211,14 @@ async fn what_is_not_whole_changes_nothing() {
             (without(row_of("journal_head")), "but its head is None"),
         ];
         let (store, _fresh) = another(number).await;
+        let read = |pieces: &[Piece]| {
+            let mut left = pieces.iter().cloned();
+            Store::read_through(&mut || Ok(left.next()))
+        };
+        assert_eq!(read(&good).unwrap().domains, 3);
+        // All but what only a database can tell is found before there is one.
+        let found = faulty.iter().filter(|(pieces, says)| read(pieces).is_err_and(|error| error.contains(says)));
+        assert_eq!(found.count(), faulty.len() - 2);
         for (pieces, says) in faulty {
             let error = put(&store, &pieces).await.unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
@@ -252,7 +260,7 @@ async fn replace_and_remove(store: Store) {
         finish(&store, &stored.unwrap()).await;
     };
     for number in 0..15 {
-        assert!(store.enqueue(&Job::new(name("a.example"), "ca".into(), 1, NOW)).await.unwrap());
+        assert!(renewed(&store, "a.example").await);
         issue("a.example").await;
         store.follow_bundles().await.unwrap();
         let short = format!("short{number}.example");
@@ -271,7 +279,10 @@ async fn a_backup_of_two_databases_is_of_one_moment_while_bundles_come_and_go() 
         store.follow_bundles().await.unwrap();
         // What has gone on beyond the moment is told apart.
         let head = store.changes_head().await.unwrap();
-        assert!(store.snapshot_beside(head).await.unwrap().is_some());
+        let mut beside = store.snapshot_beside(head).await.unwrap().unwrap();
+        // It says nothing until all that comes before bundles is copied.
+        assert_eq!(beside.silent_seconds_max().await, fresh.is_mysql().then_some(28_800));
+        drop(beside);
         assert!(store.snapshot_beside(head - 1).await.unwrap().is_none());
         let writer = tokio::spawn(replace_and_remove(store.clone()));
         let mut taken = 0;

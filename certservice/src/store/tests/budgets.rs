@@ -1,13 +1,10 @@
 //! Who may work on what, and what the CAs' limits leave, with several instances on one database.
 
-use std::sync::LazyLock;
-
 use super::*;
 use crate::budget::{Kind, Limits, Name};
 
-fn claim<'a>(holder: &'a str, stage: Stage, until: u64) -> Claim<'a> {
-    static NONE: LazyLock<HashSet<String>> = LazyLock::new(HashSet::new);
-    Claim { issuer: "ca", stage, leaving: false, holder, until, running: &NONE }
+async fn take(store: &Store, holder: &str, stage: Stage, now: u64, limit: usize) -> Vec<Stored> {
+    taken(store, ("ca", stage, false), (holder, now + 30), now, limit).await
 }
 
 fn names(claimed: &[Stored]) -> Vec<&str> {
@@ -19,7 +16,7 @@ async fn an_order_has_one_holder_until_that_one_is_silent() {
     for fresh in together().await {
         let store = Store::open(&fresh.url).await.unwrap();
         store.register("shop", &job("a.example"), 0, "test").await.unwrap();
-        let take = async |holder, now| store.claim(claim(holder, Stage::ToCheck, now + 30), now, 10).await.unwrap();
+        let take = async |holder, now| take(&store, holder, Stage::ToCheck, now, 10).await;
         let mine = take("one", NOW).await;
         assert_eq!(names(&mine), ["a.example"]);
         assert_eq!(names(&take("two", NOW + 29).await), [""; 0]);
@@ -36,9 +33,6 @@ async fn an_order_has_one_holder_until_that_one_is_silent() {
         assert_eq!(names(&take("one", NOW + 61).await), ["a.example"]);
         assert_eq!(store.leave("one").await.unwrap(), 1);
         assert_eq!(names(&take("two", NOW + 61).await), ["a.example"]);
-        let running = HashSet::from(["a.example".to_owned()]);
-        let again = Claim { running: &running, ..claim("two", Stage::ToCheck, FAR) };
-        assert_eq!(names(&store.claim(again, NOW + 61, 10).await.unwrap()), [""; 0]);
     }
 }
 
@@ -53,7 +47,7 @@ async fn instances_that_grab_at_once_share_the_orders() {
             let store = store.clone();
             tokio::spawn(async move {
                 let holder = format!("instance-{n}");
-                let taken = store.claim(claim(&holder, Stage::ToCheck, NOW + 30), NOW, 25).await.unwrap();
+                let taken = take(&store, &holder, Stage::ToCheck, NOW, 25).await;
                 taken.iter().map(|stored| stored.job.domain.to_string()).collect::<Vec<_>>()
             })
         };
@@ -84,16 +78,40 @@ async fn lanes_go_in_their_order_and_a_visitor_goes_first() {
             store.register("shop", &job, 0, "test").await.unwrap();
         }
         let order = async |stage| {
-            let claimed = store.claim(claim("test", stage, NOW + 30), NOW, 10).await.unwrap();
+            let claimed = take(&store, "test", stage, NOW, 10).await;
             claimed.iter().map(|stored| stored.job.domain.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(order(Stage::ToCheck).await, ["new.example", "old.example", "bulk.example"]);
-        assert_eq!(order(Stage::InLine).await, ["soon.example", "late.example"]);
+        assert_eq!(order(Stage::Uncounted).await, ["soon.example", "late.example"]);
         let bulk = store.domain(&name("bulk.example")).await.unwrap().unwrap();
         let visited = store.visit(&bulk, &job("bulk.example"), None, NOW).await.unwrap();
         assert_eq!(visited, Visited::Coming { begun: false });
         assert_eq!(order(Stage::ToCheck).await, ["bulk.example", "new.example", "old.example"]);
         assert_eq!(store.in_line("ca").await.unwrap(), 2);
+    }
+}
+
+#[tokio::test]
+async fn who_waits_is_found_by_an_index_from_both_ends() {
+    for fresh in together().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        for (n, tenant) in ["one", "two", "three"].into_iter().enumerate() {
+            let due_at = NOW + n as u64;
+            store.register(tenant, &Job { due_at, ..job(&format!("n{n}.example")) }, 0, "test").await.unwrap();
+        }
+        for (end, expected) in [(End::First, ["one", "two"]), (End::Last, ["three", "two"])] {
+            let line = Line { issuer: "ca", stage: Stage::ToCheck, leaving: false, end };
+            let waiting = store.waiting(line, "test", FAR, 2).await.unwrap();
+            assert_eq!(waiting.iter().map(|one| one.tenant.as_str()).collect::<Vec<_>>(), expected);
+        }
+        let Pool::Sqlite(Sqlite { reads: pool, .. }) = &store.pool else { continue };
+        for query in [super::super::claims::FIRST, super::super::claims::LAST] {
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
+            let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain).fetch_all(pool).await.unwrap();
+            let steps: Vec<_> = plan.iter().map(|step| step.3.as_str()).collect();
+            let first = "SEARCH jobs USING INDEX jobs_in_line (issuer=? AND stage=? AND lane=? AND place<?)";
+            assert!(steps[0] == first && !steps.iter().any(|step| step.starts_with("SCAN")), "{steps:?}");
+        }
     }
 }
 

@@ -26,8 +26,7 @@ async fn issue(store: &Store, domain: &str) -> u64 {
 }
 
 async fn renew(store: &Store, domain: &str) -> u64 {
-    let served = store.served_revision(&name(domain)).await.unwrap().unwrap();
-    assert!(store.enqueue(&Job::new(name(domain), "ca".into(), served, NOW)).await.unwrap());
+    assert!(renewed(store, domain).await);
     finish(store, domain).await
 }
 
@@ -59,7 +58,7 @@ async fn a_renewal_that_fails_is_told_once_and_taken_back_by_the_next_certificat
         let store = Store::open(&fresh.url).await.unwrap();
         issue(&store, "a.example").await;
         issue(&store, "b.example").await;
-        store.enqueue(&Job::new(name("a.example"), "ca".into(), 1, NOW)).await.unwrap();
+        assert!(renewed(&store, "a.example").await);
         let stored = only_job(&store).await;
         let failed = |since| Job { failures: 1, failing_since: Some(since), ..stored.job.clone() };
         let stored = store.save(stored.clone(), failed(NOW), None).await.unwrap();
@@ -116,7 +115,7 @@ async fn an_off_boarded_domain_leaves_its_last_revision_only() {
         issue(&store, "a.example").await;
         issue(&store, "b.example").await;
         renew(&store, "a.example").await;
-        store.enqueue(&Job::new(a.clone(), "ca".into(), 2, NOW)).await.unwrap();
+        assert!(renewed(&store, "a.example").await);
         let stored = only_job(&store).await;
         let answered = Job { answers: vec![answer("a.example", "t")], ..stored.job.clone() };
         let working = store.save(stored, answered, Some(FAR)).await.unwrap();
@@ -132,7 +131,7 @@ async fn an_off_boarded_domain_leaves_its_last_revision_only() {
         assert_eq!(store.challenge(&a, "t").await.unwrap(), None);
         assert_eq!(store.served_revision(&a).await.unwrap(), None);
         assert!(due(&store, FAR, 10).await.is_empty());
-        assert!(!store.enqueue(&Job::new(a.clone(), "ca".into(), 2, NOW)).await.unwrap());
+        assert!(!store.enqueue(&Job::new(a.clone(), "ca".into(), 2, NOW), 2).await.unwrap());
         let late = store.save(working.clone(), working.job.clone(), Some(FAR)).await;
         assert!(matches!(late, Err(StoreError::Conflict(_))));
         let page = store.changes(0, 10).await.unwrap();
@@ -154,7 +153,7 @@ async fn a_domain_that_comes_back_goes_on_above_its_last_revision() {
         assert_eq!((stored.job.revision, stored.job.renews, &*stored.job.status.code), (3, false, "queued"));
         // Refused, and lifted by an operator: it counts all the same.
         store.stop(&stored, &stored.job).await.unwrap();
-        assert!(store.enqueue(&job("a.example")).await.unwrap());
+        assert!(store.enqueue(&job("a.example"), 0).await.unwrap());
         let cursor = finish(&store, "a.example").await;
         assert_eq!(store.changes(0, 10).await.unwrap().changes, [change(cursor, "a.example", 3)]);
     }
@@ -250,7 +249,10 @@ async fn meddle(store: Store, mut random: u32) {
         let stored = due(&store, FAR, 10).await.into_iter().find(|s| s.job.domain.as_str() == domain);
         let done = match (random >> 20 & 15, stored) {
             (0, _) => store.off_board(&name(&domain), "shop", "test").await.map(drop),
-            (1 | 2, _) => store.enqueue(&Job::new(name(&domain), "ca".into(), 1, NOW)).await.map(drop),
+            (1 | 2, _) => {
+                renewed(&store, &domain).await;
+                Ok(())
+            }
             (3, Some(stored)) => store.stop(&stored, &stored.job).await,
             (4..7, Some(stored)) => {
                 let answers = vec![answer(&domain, &random.to_string())];

@@ -30,10 +30,12 @@ async fn every_change_is_told_with_who_made_it() {
         let done = issued(&stored.job);
         store.finish(&stored, &done, &bundle("a.example", 1), &shown(1), &soon(NOW)).await.unwrap();
         let renewal = Job::new(name("a.example"), "ca".into(), 1, NOW);
-        assert!(store.order_now(&renewal, "app/shop:1", "domain.renewal_asked", &Default::default()).await.unwrap());
-        assert!(store.order_now(&renewal, "app/shop:1", "domain.renewal_asked", &Default::default()).await.unwrap());
+        let detail = Default::default();
+        let ask = Ask { actor: "app/shop:1", action: "domain.renewal_asked", detail: &detail, takes: None };
+        assert_eq!(store.order_now(&renewal, &ask).await.unwrap(), Asked::Ordered);
+        assert_eq!(store.order_now(&renewal, &ask).await.unwrap(), Asked::Ordered);
         let none = Job::new(name("none.example"), "ca".into(), 1, NOW);
-        assert!(!store.order_now(&none, "app/shop:1", "domain.renewal_asked", &Default::default()).await.unwrap());
+        assert_eq!(store.order_now(&none, &ask).await.unwrap(), Asked::Unknown);
         assert!(store.off_board(&name("a.example"), "other", "local").await.unwrap().is_none());
         store.off_board(&name("a.example"), "shop", "local").await.unwrap().unwrap();
         let entry = |actor: &str, action: &str| (actor.to_owned(), action.to_owned(), "a.example".to_owned());
@@ -107,5 +109,69 @@ async fn a_webhook_of_one_that_is_no_more_is_free_at_once() {
         assert_eq!(store.hold_webhook("crm", "two", NOW + 60, NOW).await.unwrap(), None);
         store.leave("one").await.unwrap();
         assert_eq!(store.hold_webhook("crm", "two", NOW + 60, NOW).await.unwrap(), Some((0, 0)));
+    }
+}
+
+/// What is put off by a clock that is ahead, or held, is not put off until then.
+#[tokio::test]
+async fn a_webhook_that_a_wrong_clock_put_off_is_told_again() {
+    for fresh in together().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        let ahead = NOW + 365 * 86_400;
+        store.know_webhook("crm").await.unwrap();
+        // Held by one that has died, with a clock that was a year ahead.
+        assert_eq!(store.hold_webhook("crm", "one", ahead + 60, ahead).await.unwrap(), Some((0, 0)));
+        assert_eq!(store.hold_webhook("crm", "two", NOW + 60, NOW).await.unwrap(), Some((0, 0)));
+        store.webhook_failed("crm", "two", ahead + 2, "down").await.unwrap();
+        store.leave("two").await.unwrap();
+        assert_eq!(store.hold_webhook("crm", "two", NOW + 60, NOW).await.unwrap(), Some((0, 1)));
+        // What really waits goes on waiting, also where the clocks of two differ.
+        store.webhook_failed("crm", "two", NOW + 3610, "down").await.unwrap();
+        assert_eq!(store.hold_webhook("crm", "two", NOW + 60, NOW).await.unwrap(), None);
+        assert_eq!(store.hold_webhook("crm", "two", NOW + 3670, NOW + 3610).await.unwrap(), Some((0, 2)));
+        assert_eq!(store.hold_webhook("crm", "one", NOW + 3660, NOW + 3600).await.unwrap(), None);
+    }
+}
+
+/// One that waits until another has removed more than it would must not put the journal's beginning back.
+#[tokio::test]
+async fn of_two_archives_at_once_the_shorter_changes_nothing() {
+    for fresh in together().await {
+        let crate::config::StoreUrl::Mysql(url) = &fresh.url.store else {
+            // Its writers come one after the other.
+            continue;
+        };
+        let store = Store::open(&fresh.url).await.unwrap();
+        for domain in ["a.example", "b.example", "c.example", "d.example"] {
+            store.register("shop", &job(domain), 0, "test").await.unwrap();
+        }
+        let entries = store.journal(None, 0, 10).await.unwrap();
+        let head = |seq: usize| Head { seq: seq as u64, hash: entries[seq - 1].hash.clone() };
+        // The longer one, which has removed and not yet committed.
+        use sqlx::Connection;
+        let mut longer = sqlx::MySqlConnection::connect(url.reveal()).await.unwrap();
+        let mut transaction = longer.begin().await.unwrap();
+        sqlx::query("DELETE FROM journal WHERE seq <= 3").execute(&mut *transaction).await.unwrap();
+        let until = head(2);
+        let shorter = tokio::spawn({
+            let (store, until) = (store.clone(), until.clone());
+            async move { store.archive_journal(&until, "local").await.unwrap() }
+        });
+        // It has found its entry, and waits for it.
+        let waits = "SELECT COUNT(*) FROM information_schema.processlist \
+            WHERE db = DATABASE() AND info LIKE 'DELETE FROM journal WHERE%'";
+        while asked!(store, pool => sqlx::query_scalar::<_, i64>(waits).fetch_one(pool).await?) == 0 {
+            assert!(!shorter.is_finished());
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let rebase = "UPDATE journal_head SET base_seq = 3, base_hash = ? WHERE id = 1";
+        sqlx::query(rebase).bind(&head(3).hash).execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(shorter.await.unwrap(), Removal::Unknown);
+        let page = store.journal_page(0, 10).await.unwrap();
+        assert_eq!(page.base, head(3));
+        let mut read = page.base.clone();
+        page.entries.iter().for_each(|entry| read.follow(entry).unwrap());
+        assert_eq!((read, page.entries.len()), (page.head, 1));
     }
 }

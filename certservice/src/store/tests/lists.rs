@@ -128,3 +128,48 @@ async fn a_list_that_was_broken_off_begins_anew() {
         assert!(!store.remove_broken_off(&other, FAR).await.unwrap(), "what has arrived is worked off");
     }
 }
+
+/// Whatever is asked for, a tenant waits for no other's names.
+#[tokio::test]
+async fn a_page_of_a_tenant_is_read_from_its_own_names() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        for (domain, tenant) in [("c.example", "one"), ("a.example", "one"), ("b.example", "two"), ("d.example", "one")]
+        {
+            store.register(tenant, &job(domain), 0, "test").await.unwrap();
+        }
+        for stored in due(&store, FAR, 10).await {
+            let (domain, ends) = (stored.job.domain.as_str(), u64::from(stored.job.domain.as_str().as_bytes()[0]));
+            if domain != "d.example" {
+                let bundle = Bundle { not_after: NOW - ends, ..bundle(domain, 1) };
+                store.finish(&stored, &issued(&stored.job), &bundle, &shown(1), &soon(NOW)).await.unwrap();
+            }
+        }
+        let (live, working) = (Some(State::Live), Some(State::Working));
+        let cases = [
+            (None, None, None, "a b c d"),
+            (Some("one"), None, None, "a c d"),
+            (None, live, None, "a b c"),
+            (Some("one"), live, None, "a c"),
+            (Some("one"), working, None, "d"),
+            (Some("ONE"), live, None, ""),
+            (None, None, Some(FAR), "c b a"),
+            (Some("one"), None, Some(FAR), "c a"),
+            (Some("one"), live, Some(NOW - 98), "c"),
+            (None, live, Some(FAR), "c b a"),
+            (Some("one"), working, Some(FAR), ""),
+        ];
+        for (tenant, state, ends_before, names) in cases {
+            let filter = Filter { state, tenant, ends_before };
+            let found = store.domains(&filter, (0, ""), 10).await.unwrap();
+            let found: Vec<_> = found.iter().map(|domain| &domain.name.as_str()[..1]).collect();
+            assert_eq!(found.join(" "), names, "{filter:?}");
+            let super::Pool::Sqlite(Sqlite { reads, .. }) = &store.pool else { continue };
+            let query = format!("EXPLAIN QUERY PLAN {}", crate::store::shown::page(&filter));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(sqlx::AssertSqlSafe(query)).fetch_all(reads).await.unwrap();
+            let by = if tenant.is_some() { "(tenant=? AND" } else { "" };
+            assert!(plan.len() == 1 && plan[0].3.contains("SEARCH") && plan[0].3.contains(by), "{filter:?}: {plan:?}");
+        }
+    }
+}

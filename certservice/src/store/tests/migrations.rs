@@ -3,18 +3,18 @@
 use contract::api::PassedOver;
 
 use super::*;
-use crate::store::migrations::WHOLE;
+use crate::store::migrations::{WHOLE, lock};
 
 /// What every version so far has written for a domain; later ones write more.
 async fn write_old(store: &Store, version: i64, domain: &str, revision: Option<u64>) {
     let insert = "INSERT INTO domains (name, tenant, issuer, state, code, says, who, created_at, next_check_at) \
         VALUES (?, 'shop', 'ca', 'working', 'queued', 'waiting for its turn', 'nobody', 1, 1)";
-    on!(store, pool => sqlx::query(insert).bind(domain).execute(pool).await.map(drop)).unwrap();
+    asked!(store, pool => sqlx::query(insert).bind(domain).execute(pool).await.map(drop)?);
     match revision {
         Some(revision) => {
             let body = serde_json::to_string(&bundle(domain, revision)).unwrap();
             let insert = "INSERT INTO bundles (domain, body) VALUES (?, ?)";
-            on!(store, pool => sqlx::query(insert).bind(domain).bind(body).execute(pool).await.map(drop)).unwrap();
+            asked!(store, pool => sqlx::query(insert).bind(domain).bind(body).execute(pool).await.map(drop)?);
         }
         None => {
             // As version 1 wrote it: nothing that came later.
@@ -24,10 +24,10 @@ async fn write_old(store: &Store, version: i64, domain: &str, revision: Option<u
                 "status": {{"state": "working", "code": "queued", "says": "waiting for its turn", "who": "nobody"}}}}"#
             );
             let insert = "INSERT INTO jobs (domain, version, due_at, step, body) VALUES (?, 1, 1, 'queued', ?)";
-            on!(store, pool => sqlx::query(insert).bind(domain).bind(body).execute(pool).await.map(drop)).unwrap();
+            asked!(store, pool => sqlx::query(insert).bind(domain).bind(body).execute(pool).await.map(drop)?);
             if version >= 5 {
                 let place = "UPDATE jobs SET issuer = 'ca', stage = 2, place = 1";
-                on!(store, pool => sqlx::query(place).execute(pool).await.map(drop)).unwrap();
+                asked!(store, pool => sqlx::query(place).execute(pool).await.map(drop)?);
             }
         }
     }
@@ -78,7 +78,7 @@ async fn a_migration_that_was_interrupted_runs_again() {
         store.register("shop", &job("a.example"), 0, "test").await.unwrap();
         for version in 3..=WHOLE.newest() {
             let forget = "DELETE FROM schema_versions WHERE version = ?";
-            on!(store, pool => sqlx::query(forget).bind(version).execute(pool).await.map(drop)).unwrap();
+            asked!(store, pool => sqlx::query(forget).bind(version).execute(pool).await.map(drop)?);
         }
         store.close().await;
         let store = Store::open(&fresh.url).await.unwrap();
@@ -94,7 +94,7 @@ async fn texts_of_any_language_survive_in_a_database_of_latin1() {
         if fresh.is_mysql() {
             let query = "SELECT CAST(CONCAT(table_name, '.', column_name) AS CHAR) FROM information_schema.columns \
                 WHERE table_schema = DATABASE() AND character_set_name NOT IN ('utf8mb4', 'ascii')";
-            let by_default: Vec<String> = on!(store, pool => sqlx::query_scalar(query).fetch_all(pool).await).unwrap();
+            let by_default: Vec<String> = asked!(store, pool => sqlx::query_scalar(query).fetch_all(pool).await?);
             assert!(by_default.is_empty(), "{by_default:?}");
         }
         let text = "Überfüllt: “später”, позже, 後で \u{1F512}";
@@ -110,5 +110,21 @@ async fn texts_of_any_language_survive_in_a_database_of_latin1() {
         let domain = store.domain(&name("a.example")).await.unwrap().unwrap();
         assert_eq!((domain.passed_over[0].says.as_str(), domain.passed_over[0].issuer.as_str()), (text, "CA €"));
         assert_eq!(domain.profile.as_deref(), Some("Größe \u{1F512}"));
+    }
+}
+
+/// Two at once would make the same steps.
+#[tokio::test]
+async fn who_does_not_get_the_lock_on_the_schema_does_not_begin() {
+    for fresh in together().await {
+        let StoreUrl::Mysql(url) = &fresh.url.store else { continue };
+        use sqlx::Connection;
+        let mut one = sqlx::MySqlConnection::connect(url.reveal()).await.unwrap();
+        let mut other = sqlx::MySqlConnection::connect(url.reveal()).await.unwrap();
+        lock(&mut one, 60).await.unwrap();
+        let says = lock(&mut other, 0).await.unwrap_err().to_string();
+        assert!(says.contains("`latchkey_schema`") && says.contains("for 0 s"), "{says}");
+        one.close().await.unwrap();
+        lock(&mut other, 60).await.unwrap();
     }
 }

@@ -99,31 +99,14 @@ async fn from_the_line_of_a_closed_issuer_goes_only_what_may_go_elsewhere() {
         {
             let step = Step::InLine { checked_at: NOW };
             store.register("shop", &Job { step, ..job(domain) }, 0, "test").await.unwrap();
-            let none = HashSet::new();
-            let of = |leaving| Claim {
-                issuer: "ca",
-                stage: Stage::InLine,
-                leaving,
-                holder: "x",
-                until: FAR,
-                running: &none,
-            };
-            let stored = store.claim(of(false), NOW, 10).await.unwrap();
+            let stored = taken(&store, ("ca", Stage::InLine, false), ("x", FAR), NOW, 10).await;
             let stored = stored.into_iter().find(|stored| stored.job.domain.as_str() == domain).unwrap();
             let job = Job { others_at, ..stored.job.clone() };
             store.save(stored, job, None).await.unwrap();
             store.leave("x").await.unwrap();
         }
-        let none = HashSet::new();
-        let claim =
-            Claim { issuer: "ca", stage: Stage::InLine, leaving: true, holder: "y", until: FAR, running: &none };
-        let names: Vec<_> = store
-            .claim(claim, NOW, 10)
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|stored| stored.job.domain.to_string())
-            .collect();
+        let leaving = taken(&store, ("ca", Stage::InLine, true), ("y", FAR), NOW, 10).await;
+        let names: Vec<_> = leaving.into_iter().map(|stored| stored.job.domain.to_string()).collect();
         assert_eq!(names, ["goes.example"]);
     }
 }
@@ -141,5 +124,44 @@ async fn an_issuer_is_told_to_be_closed_once_and_opened_once() {
         let told: Vec<_> = store.journal(None, 0, 100).await.unwrap().into_iter().map(|entry| entry.action).collect();
         assert_eq!(told, ["issuer.closed", "issuer.opened"]);
         assert_eq!(store.issuers().await.unwrap()[0].failures, 0);
+    }
+}
+
+/// Looked for, and made, in two steps: between them its owner may bring another.
+#[tokio::test]
+async fn no_order_that_was_looked_for_before_replaces_what_was_brought_or_renewed_since() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        for domain in ["a.example", "b.example"] {
+            store.register("shop", &job(domain), 0, "test").await.unwrap();
+        }
+        let issue = async |stored: Stored, revision: u64| {
+            let bundle = bundle(stored.job.domain.as_str(), revision);
+            store.finish(&stored, &issued(&stored.job), &bundle, &shown(revision), &soon(NOW)).await.unwrap();
+        };
+        for stored in due(&store, FAR, 10).await {
+            issue(stored, 1).await;
+        }
+        let enqueue = async |renewal: &Renewal| {
+            store.enqueue(&crate::renew::order(renewal.clone(), NOW), renewal.revision).await.unwrap()
+        };
+        let renewals = store.urgent_renewals(FAR, 10).await.unwrap();
+        let [a, b] = renewals.as_slice() else { panic!("{renewals:?}") };
+        upload(&store, "shop", "a.example", 0).await;
+        assert!(!enqueue(a).await, "it was uploaded");
+        let (order, detail) = (crate::renew::order(a.clone(), NOW), Default::default());
+        let asked = store
+            .order_now(&order, &Ask { actor: "test", action: "domain.renewal_asked", detail: &detail, takes: None })
+            .await
+            .unwrap();
+        assert_eq!(asked, Asked::Own);
+        assert!(store.jobs_by_step().await.unwrap().is_empty());
+        assert_eq!(store.domain(&a.name).await.unwrap().unwrap().issuer, OWN);
+        // Two instances that have found the same one make one order of it, however late one of them is.
+        assert!(enqueue(b).await);
+        assert!(!enqueue(b).await, "there is one");
+        issue(only_job(&store).await, 2).await;
+        assert!(!enqueue(b).await, "it was renewed");
+        assert!(renewed(&store, "b.example").await);
     }
 }

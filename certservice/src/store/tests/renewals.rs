@@ -44,7 +44,7 @@ async fn a_window_is_asked_for_by_one_and_kept_for_its_certificate_only() {
         assert_eq!(store.renewal(&name("a.example")).await.unwrap(), Some(renewal));
         assert_eq!(store.renewal(&name("none.example")).await.unwrap(), None);
         // It was of that certificate, and says nothing of the next.
-        assert!(store.enqueue(&Job::new(name("a.example"), "ca".into(), 1, NOW)).await.unwrap());
+        assert!(renewed(&store, "a.example").await);
         let next = only_job(&store).await;
         let served = (bundle("a.example", 2), shown(2));
         store.finish(&next, &issued(&next.job), &served.0, &served.1, &soon(NOW + 9000)).await.unwrap();
@@ -67,7 +67,7 @@ async fn renewals_are_counted_by_day() {
         assert_eq!(by_day, [("ca".to_owned(), day, 0, 1), ("ca".to_owned(), day + 2, 0, 2)]);
         assert_eq!(store.renewals("other", FAR, 10).await.unwrap(), []);
         let job = Job { step: Step::InLine { checked_at: NOW }, lane: Lane::Renewal, ..job("a.example") };
-        assert!(store.enqueue(&job).await.unwrap());
+        assert!(store.enqueue(&job, 1).await.unwrap());
         assert_eq!(store.renewals_in_line("ca").await.unwrap(), 1);
         assert_eq!(store.renewals_in_line("other").await.unwrap(), 0);
     }

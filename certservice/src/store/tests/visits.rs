@@ -3,7 +3,8 @@
 use contract::api::{Domain, OrderWhen};
 
 use super::*;
-use crate::budget::{Limit, Name};
+use crate::budget::{How, Limit, Name, Spend};
+use crate::order::LOOK_AGAIN_SECONDS;
 
 const LIMIT: Option<Limit> = Some(Limit { count: 2, seconds: 3600 });
 
@@ -27,6 +28,10 @@ async fn park(store: &Store, domain: &str) {
     let parked = Job { step: Step::Parked, ..stored.job.clone() };
     store.stop(&stored, &parked).await.unwrap();
     store.leave("test").await.unwrap();
+}
+
+fn ask(detail: &contract::journal::Detail, takes: Option<Spend>) -> Ask<'_> {
+    Ask { actor: "test", action: "domain.renewal_asked", detail, takes }
 }
 
 const BEGUN: Visited = Visited::Coming { begun: true };
@@ -205,14 +210,129 @@ async fn when_a_domain_is_ordered_can_be_changed_both_ways() {
     }
 }
 
+/// Edges take no bundle that is older than what they are told.
+#[tokio::test]
+async fn however_often_it_is_changed_when_a_domain_is_ordered_the_feed_tells_what_the_order_brings() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        let a = name("a.example");
+        let told = async || store.served_revision(&a).await.unwrap();
+        let when = async |when: OrderWhen| {
+            assert!(store.order_when(&a, when, &job("a.example").when(when), "test").await.unwrap());
+        };
+        store.register("shop", &awaited("a.example"), 0, "test").await.unwrap();
+        for _ in 0..2 {
+            when(OrderWhen::Now).await;
+            when(OrderWhen::FirstVisit).await;
+            assert_eq!(told().await, Some(1));
+        }
+        // As an earlier version has told it.
+        let higher = "UPDATE changes SET revision = 4 WHERE domain = 'a.example'";
+        asked!(store, pool => sqlx::query(higher).execute(pool).await.map(drop)?);
+        when(OrderWhen::FirstVisit).await;
+        assert_eq!(told().await, Some(4));
+        // Looked at, and gone; another comes, and has left when it is changed again.
+        park(&store, "a.example").await;
+        when(OrderWhen::Now).await;
+        let stored = only_job(&store).await;
+        let under_way = Job { step: Step::Ordering, ..stored.job.clone() };
+        let stored = store.save(stored, under_way, Some(FAR)).await.unwrap();
+        when(OrderWhen::FirstVisit).await;
+        let revision = stored.job.revision;
+        assert_eq!((revision, told().await), (5, Some(5)));
+        let bundle = bundle("a.example", revision);
+        store.finish(&stored, &issued(&stored.job), &bundle, &shown(revision), &soon(FAR)).await.unwrap();
+        assert_eq!(told().await, Some(5));
+    }
+}
+
+#[tokio::test]
+async fn whoever_wants_it_a_domain_is_not_looked_at_again_at_once() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
+        // It was looked at, with a fault.
+        let stored = only_job(&store).await;
+        let later = Job { looked_at: NOW, due_at: NOW + 3600, failures: 9, ..stored.job.clone() };
+        store.save(stored, later, None).await.unwrap();
+        let due_at = async || {
+            let from = async |at| !due(&store, at, 10).await.is_empty();
+            let mut at = NOW;
+            while !from(at).await {
+                at += 1;
+            }
+            store.leave("test").await.unwrap();
+            at - NOW
+        };
+        let asked = Job { due_at: NOW + 5, created_at: NOW + 5, ..job("a.example") };
+        let ask = async || {
+            assert_eq!(store.order_now(&asked, &ask(&Default::default(), None)).await.unwrap(), Asked::Ordered)
+        };
+        ask().await;
+        assert_eq!(due_at().await, LOOK_AGAIN_SECONDS);
+        let when = async |when| {
+            assert!(store.order_when(&name("a.example"), when, &asked.clone().when(when), "test").await.unwrap());
+        };
+        when(OrderWhen::FirstVisit).await;
+        assert_eq!(due_at().await, LOOK_AGAIN_SECONDS);
+        ask().await;
+        assert_eq!(due_at().await, LOOK_AGAIN_SECONDS);
+        let wish = Wish::Profile(Some("short"));
+        assert!(store.wish(&name("a.example"), wish, "test").await.unwrap());
+        assert_eq!(due_at().await, LOOK_AGAIN_SECONDS);
+    }
+}
+
 #[tokio::test]
 async fn an_order_that_is_asked_for_waits_for_no_visitor() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
         store.register("shop", &awaited("a.example"), 0, "test").await.unwrap();
-        let detail = Default::default();
-        assert!(store.order_now(&job("a.example"), "test", "domain.renewal_asked", &detail).await.unwrap());
+        let asked = store.order_now(&job("a.example"), &ask(&Default::default(), None)).await.unwrap();
+        assert_eq!(asked, Asked::Ordered);
         assert_eq!(only_job(&store).await.job.step, Step::Queued);
         store.leave("test").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_may_ask_for_so_many_orders_and_what_asks_for_none_takes_none() {
+    for fresh in fresh().await {
+        let (store, other) = (Store::open(&fresh.url).await.unwrap(), Store::open(&fresh.url).await.unwrap());
+        let detail = Default::default();
+        for n in 0..8 {
+            store.register("shop", &awaited(&format!("n{n}.example")), 0, "test").await.unwrap();
+            park(&store, &format!("n{n}.example")).await;
+        }
+        let takes = |how| Some(Spend::renew("shop", LIMIT.unwrap(), how));
+        // Two instances, and each name twice: the second time its order is there.
+        let asks = (0..8).map(|n| {
+            let store = if n % 2 == 0 { store.clone() } else { other.clone() };
+            let first = job(&format!("n{}.example", n / 2));
+            tokio::spawn(async move {
+                let detail = Default::default();
+                let ask = ask(&detail, Some(Spend::renew("shop", LIMIT.unwrap(), How::Take)));
+                store.order_now(&first, &ask).await.unwrap()
+            })
+        });
+        let asked: Vec<_> = futures_util::future::join_all(asks).await.into_iter().map(Result::unwrap).collect();
+        let short =
+            asked.iter().find_map(|asked| if let Asked::Short(short) = asked { Some(short.clone()) } else { None });
+        let short = short.unwrap();
+        assert_eq!(asked.iter().filter(|asked| **asked == Asked::Ordered).count(), 4, "{asked:?}");
+        assert_eq!((short.name, short.scope.as_str(), short.until), (Name::Renews, "shop", NOW + 1800));
+        assert!(
+            short.says().contains("tenant `shop`") && short.says().contains("renews_per_hour_max"),
+            "{}",
+            short.says()
+        );
+        assert_eq!(due(&store, NOW, 10).await.len(), 2, "who is refused leaves nothing behind");
+        let free = job("n7.example");
+        for (how, expected) in [(How::Take, Asked::Short(short)), (How::Charge, Asked::Ordered)] {
+            assert_eq!(store.order_now(&free, &ask(&detail, takes(how))).await.unwrap(), expected);
+        }
+        let later = Job { created_at: NOW + 1800, due_at: NOW + 1800, ..job("n6.example") };
+        assert_eq!(store.order_now(&later, &ask(&detail, takes(How::Take))).await.unwrap(), Asked::Ordered);
+        assert_eq!(store.order_now(&job("n5.example"), &ask(&detail, None)).await.unwrap(), Asked::Ordered);
     }
 }
