@@ -147,12 +147,12 @@ pub(super) struct Tls {
     /// From the first byte to a finished handshake, in milliseconds. Default 10000.
     #[deserr(default = 10_000)]
     pub handshake_timeout_ms: u64,
-    /// How long of it a visitor waits for a certificate that is not in memory, in milliseconds. Default 5000.
-    #[deserr(default = 5000)]
-    pub load_timeout_ms: u64,
-    /// The same for one that is being issued, in milliseconds; 0: it is not waited for. Default 8000.
-    #[deserr(default = 8000)]
-    pub order_timeout_ms: u64,
+    /// How long of it a visitor waits for a certificate that is not in memory, in milliseconds. Default 5000, or all of it.
+    #[deserr(default)]
+    pub load_timeout_ms: Option<u64>,
+    /// The same for one that is being issued, in milliseconds; 0: it is not waited for. Default 8000, or all of it.
+    #[deserr(default)]
+    pub order_timeout_ms: Option<u64>,
     /// Memory for certificates as DER and raw key, in MiB, 1 to 1048576. Default 256, about 200,000 names.
     #[deserr(default = 256)]
     pub warm_mib_max: u32,
@@ -196,8 +196,8 @@ impl Default for Tls {
     fn default() -> Self {
         Self {
             handshake_timeout_ms: 10_000,
-            load_timeout_ms: 5000,
-            order_timeout_ms: 8000,
+            load_timeout_ms: None,
+            order_timeout_ms: None,
             warm_mib_max: 256,
             parsed_mib_max: 64,
             refresh_seconds: 300,
@@ -340,6 +340,15 @@ fn check_tls(tls: Tls, location: ValuePointerRef<'_>) -> Result<Tls, Faults> {
     if let Some(threads) = tls.open_threads.filter(|threads| !(1..=OPEN_THREADS_MAX).contains(threads)) {
         let says = format!("{threads} threads that open sealed keys, 1 to {OPEN_THREADS_MAX} are accepted");
         wrong.push(("open_threads", says));
+    }
+    for (name, ms) in [("load_timeout_ms", tls.load_timeout_ms), ("order_timeout_ms", tls.order_timeout_ms)] {
+        if let Some(ms) = ms.filter(|ms| *ms > tls.handshake_timeout_ms) {
+            let whole = tls.handshake_timeout_ms;
+            wrong.push((
+                name,
+                format!("a wait of {ms} ms within a handshake of {whole} ms; raise tls.handshake_timeout_ms"),
+            ));
+        }
     }
     if tls.opens_queued_max == 0 {
         wrong.push(("opens_queued_max", format!("0 keys that wait to be opened, 1 to {} are accepted", u16::MAX)));

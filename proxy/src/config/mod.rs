@@ -68,6 +68,10 @@ pub struct Tls {
     pub opens_queued_max: usize,
 }
 
+/// How long a visitor waits for a certificate where the boot file does not say so, but for no longer than a handshake may take.
+const LOAD_TIMEOUT_MS: u64 = 5000;
+const ORDER_TIMEOUT_MS: u64 = 8000;
+
 /// What is wrong with the boot file, ready to be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -101,18 +105,7 @@ impl Config {
             redis: file.redis.map(redis).transpose()?,
             admin: admin::resolve(file.admin, &data_dir)?,
             names: names::policy(&file.tls)?,
-            tls: Tls {
-                handshake_timeout: Duration::from_millis(file.tls.handshake_timeout_ms),
-                load_timeout: Duration::from_millis(file.tls.load_timeout_ms),
-                order_timeout: Duration::from_millis(file.tls.order_timeout_ms),
-                capacity: Capacity {
-                    warm_bytes_max: u64::from(file.tls.warm_mib_max) << 20,
-                    parsed_bytes_max: u64::from(file.tls.parsed_mib_max) << 20,
-                },
-                refresh_after: Duration::from_secs(file.tls.refresh_seconds),
-                open_threads: file.tls.open_threads.map_or(cores() / 2, usize::from).max(1),
-                opens_queued_max: usize::from(file.tls.opens_queued_max),
-            },
+            tls: tls(&file.tls),
             limits: limits(&file.limits),
             trust: trust(&file.plugins)?,
             compile: CompileLimits {
@@ -141,6 +134,23 @@ impl From<file::Listener> for Listener {
             proxy_header_timeout: Duration::from_millis(listener.proxy_header_timeout_ms),
             proxy_header_bytes_max: usize::from(listener.proxy_header_bytes_max),
         }
+    }
+}
+
+fn tls(file: &file::Tls) -> Tls {
+    let handshake_ms = file.handshake_timeout_ms;
+    let wait = |ms: Option<u64>, usual: u64| Duration::from_millis(ms.unwrap_or(usual.min(handshake_ms)));
+    Tls {
+        handshake_timeout: Duration::from_millis(handshake_ms),
+        load_timeout: wait(file.load_timeout_ms, LOAD_TIMEOUT_MS),
+        order_timeout: wait(file.order_timeout_ms, ORDER_TIMEOUT_MS),
+        capacity: Capacity {
+            warm_bytes_max: u64::from(file.warm_mib_max) << 20,
+            parsed_bytes_max: u64::from(file.parsed_mib_max) << 20,
+        },
+        refresh_after: Duration::from_secs(file.refresh_seconds),
+        open_threads: file.open_threads.map_or(cores() / 2, usize::from).max(1),
+        opens_queued_max: usize::from(file.opens_queued_max),
     }
 }
 
@@ -290,6 +300,23 @@ mod tests {
         for part in
             ["proxy.toml:2:1: unknown setting `threds` (did you mean `threads`?)", "proxy.toml:5:", "proxy.toml:8:"]
         {
+            assert!(shown.contains(part), "{part}\n{shown}");
+        }
+    }
+
+    #[test]
+    fn a_visitor_waits_for_a_certificate_within_the_handshake() {
+        let read = |settings: &str| read_toml::<File>(&format!("data_dir = 'd'\n[tls]\n{settings}\n{BARE}"));
+        let waits = |settings: &str| {
+            let tls = tls(&read(settings).unwrap().tls);
+            [tls.load_timeout, tls.order_timeout].map(|wait| wait.as_millis())
+        };
+        assert_eq!(waits(""), [5000, 8000]);
+        assert_eq!(waits("handshake_timeout_ms = 6000"), [5000, 6000]);
+        assert_eq!(waits("load_timeout_ms = 10000\norder_timeout_ms = 0"), [10_000, 0]);
+        let faults = read("load_timeout_ms = 10001\norder_timeout_ms = 20000").unwrap_err();
+        let shown = render(&faults, "proxy.toml");
+        for part in ["10001 ms within a handshake of 10000 ms", "20000 ms within"] {
             assert!(shown.contains(part), "{part}\n{shown}");
         }
     }

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
 };
@@ -19,6 +20,9 @@ use super::snapshot::Snapshot;
 /// How long work waits for the thread that gives way. Where it does not get so far, all cores are busy throughout, and then
 /// a change, which may be what is to help, takes its share as others do.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// So much processor time that thread must have had meanwhile before it begins: one that starves is woken up all the same, has
+/// less than a hundredth of a busy core, and what it has begun nobody can take over.
+const HAD_FIRST: Duration = Duration::from_millis(20);
 /// How often what was replaced is looked at: whether requests that began with it are still under way. Nearly all end soon.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOOKS_SOON: u32 = 40;
@@ -27,6 +31,7 @@ const LOOK_LATER_EVERY: Duration = Duration::from_secs(2);
 const RETIRED_MAX: usize = 32;
 
 pub(super) struct Leisure {
+    had_first: Duration,
     orders: Sender<Order>,
     retired: Arc<AtomicUsize>,
 }
@@ -39,6 +44,10 @@ enum Order {
 impl Leisure {
     /// The thread ends with this value.
     pub(super) fn start() -> std::io::Result<Self> {
+        Self::with(HAD_FIRST)
+    }
+
+    fn with(had_first: Duration) -> std::io::Result<Self> {
         let (orders, received) = channel();
         let retired = Arc::new(AtomicUsize::new(0));
         let counted = retired.clone();
@@ -46,7 +55,7 @@ impl Leisure {
             give_way();
             attend(&received, &counted);
         })?;
-        Ok(Self { orders, retired })
+        Ok(Self { had_first, orders, retired })
     }
 
     /// Does it to the end, also where nobody waits for it any more.
@@ -59,7 +68,13 @@ impl Leisure {
         };
         let slot = Arc::new(Mutex::new(Some(work)));
         let theirs = slot.clone();
-        let begin = move || take(&theirs).map_or((), |work| work());
+        let had_first = self.had_first;
+        let begin = move || {
+            burn(had_first);
+            if let Some(work) = take(&theirs) {
+                work();
+            }
+        };
         self.orders.send(Order::Do(Box::new(begin))).map_err(|_| std::io::Error::other("the process ends"))?;
         if let Ok(done) = timeout(PATIENCE, &mut answer).await {
             return done.map_err(lost);
@@ -82,6 +97,15 @@ impl Leisure {
 
 fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Of this thread's processor time.
+fn burn(time: Duration) {
+    let had = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or(Duration::MAX);
+    let enough = had().saturating_add(time);
+    while had() < enough {
+        std::hint::spin_loop();
+    }
 }
 
 /// Without it all works as before, but beside a change requests wait for some milliseconds now and then.
@@ -147,8 +171,10 @@ mod tests {
     #[tokio::test]
     async fn work_is_done_on_a_thread_that_gives_way() {
         let leisure = Leisure::start().unwrap();
-        let policy = leisure.run(thread_schedule_policy).await.unwrap();
-        assert_eq!(policy.unwrap(), ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle));
+        let (tell, told) = oneshot::channel();
+        let work = move || drop(tell.send(thread_schedule_policy()));
+        assert!(leisure.orders.send(Order::Do(Box::new(work))).is_ok());
+        assert_eq!(told.await.unwrap().unwrap(), ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle));
         assert!(leisure.run(|| panic!("on purpose")).await.is_err());
         assert_eq!(leisure.run(|| 7).await.unwrap(), 7, "one that panics takes nothing else down");
     }
@@ -164,6 +190,25 @@ mod tests {
         });
         assert_ne!(at_once.as_deref(), Some("leisure"));
         drop(end);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_starves_begins_nothing() {
+        let leisure = Leisure::with(2 * PATIENCE).unwrap();
+        let by = leisure.run(|| std::thread::current().name().map(str::to_owned)).await.unwrap();
+        assert_ne!(by.as_deref(), Some("leisure"), "within this time it can't have had as much");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn names_are_looked_up_by_threads_of_the_usual_priority() {
+        let leisure = Leisure::start().unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let settings = serde_json::json!({"url": "http://localhost:1"}).to_string();
+        let settings = contract::document::Document::json(&settings).unwrap().read().unwrap();
+        let upstream = crate::upstream::Upstream::new("a", settings).unwrap();
+        leisure.run(move || runtime.block_on(upstream.resolve()).is_ok()).await.unwrap();
+        let policy = tokio::task::spawn_blocking(thread_schedule_policy).await.unwrap();
+        assert_eq!(policy.unwrap(), ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other));
     }
 
     #[tokio::test]

@@ -15,6 +15,6 @@ mod timer;
 #[cfg(test)]
 pub(crate) use limits::test_limits;
 pub use limits::{Exceeded, Limits};
-pub use progress::{OpenRequest, Progress};
+pub use progress::{OpenRequest, Progress, Rest};
 pub use refusal::{Flaw, Refusal, fault_id};
 pub use stream::Guarded;

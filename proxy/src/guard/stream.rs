@@ -1,22 +1,23 @@
 //! The stream that Pingora's HTTP reads and writes.
 
+mod writing;
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use pingora::protocols::{ALPN, IO};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 use super::h2::{Meter, header_deadline};
 use super::held::Held;
 use super::limits::{Exceeded, Limits};
 use super::progress::Progress;
-use super::refusal::Refusal;
 use super::timer::Timer;
 use crate::observe::METRICS;
 
@@ -46,6 +47,10 @@ pub struct Guarded<S: IO> {
     answers: u32,
     /// Read while nobody had room for it.
     ahead: Bytes,
+    /// It came before the request that is being answered was over.
+    early: bool,
+    /// The last request for which something other than an interim answer was written.
+    answered: u32,
     held: Held,
     /// While the visitor takes less than is written.
     blocked: Option<Blocked>,
@@ -80,6 +85,8 @@ impl<S: IO> Guarded<S> {
             upload: None,
             answers: 0,
             ahead: Bytes::new(),
+            early: false,
+            answered: 0,
             held: Held::default(),
             blocked: None,
             read_timer: Timer::default(),
@@ -105,6 +112,8 @@ impl<S: IO> Guarded<S> {
             self.upload = None;
         } else if self.upload.is_none() {
             self.upload = Some((Duration::ZERO, 0));
+            // It may have begun with the upstream's leave, for which the visitor was right to wait.
+            self.waiting_since = self.waiting_since.map(|_| now);
         }
         let answers = self.progress.answers();
         if answers != self.answers && self.meter.is_some() {
@@ -163,20 +172,15 @@ impl<S: IO> Guarded<S> {
         self.idle_since.map(|since| (since + timeout, if first { Exceeded::HeaderTimeout } else { Exceeded::Idle }))
     }
 
-    fn write_deadline(&self) -> Option<Instant> {
-        let blocked = self.blocked.as_ref()?;
-        let allowed = Duration::from_secs(blocked.taken / self.limits.body_rate_min.max(1));
-        Some(blocked.moved.min(blocked.since + allowed) + self.limits.stall_timeout)
-    }
-
-    /// Ends the connection: an HTTP/1 visitor is told why if its socket takes it.
+    /// Ends the connection: an HTTP/1 visitor is told why if its socket takes it, and does not take it for a part of an answer.
     fn end(&mut self, exceeded: Exceeded, context: &mut Context<'_>) -> io::Error
     where
         S: Unpin,
     {
         METRICS.guard_closed.with_label_values(&[exceeded.reason()]).inc();
         tracing::debug!(reason = exceeded.reason(), "connection ended: {exceeded}");
-        if let (None, true, Some(answer)) = (&self.meter, self.held.is_empty(), exceeded.http1_answer())
+        let free = self.held.is_empty() && !self.is_answering();
+        if let (None, true, Some(answer)) = (&self.meter, free, exceeded.http1_answer())
             && let Poll::Ready(Ok(_)) = Pin::new(&mut self.inner).poll_write(context, answer)
         {
             let _ = Pin::new(&mut self.inner).poll_flush(context);
@@ -194,6 +198,12 @@ impl<S: IO> AsyncRead for Guarded<S> {
             && let Poll::Ready(Err(error)) = this.poll_release(context)
         {
             return Poll::Ready(Err(error));
+        }
+        if this.is_busy() {
+            return this.poll_early(context);
+        }
+        if this.early {
+            this.next_begins();
         }
         if !this.ahead.is_empty() {
             let size = this.ahead.len().min(buffer.remaining());
@@ -213,6 +223,39 @@ impl<S: IO> AsyncRead for Guarded<S> {
 }
 
 impl<S: IO> Guarded<S> {
+    /// Whether a request of HTTP/1 is being answered whose visitor has nothing more to send.
+    fn is_busy(&self) -> bool {
+        self.meter.is_none() && self.progress.open() > 0 && self.progress.reading() == 0
+    }
+
+    /// What comes meanwhile is the next request (RFC 9112 section 9.3.2). The HTTP library would take it for a fault of this
+    /// one, so it waits here, as much as fits. Only the end of the connection is told.
+    fn poll_early(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ahead.len() < AHEAD_MAX {
+            let mut space = [MaybeUninit::uninit(); AHEAD_MAX];
+            let mut read = ReadBuf::uninit(&mut space[self.ahead.len()..]);
+            ready!(self.poll_receive(context, &mut read))?;
+            if read.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.early = true;
+            self.ahead = [&self.ahead, read.filled()].concat().into();
+        }
+        Poll::Pending
+    }
+
+    /// It is read now as if it had just come. An empty line before it is nobody's (RFC 9112 section 2.2).
+    fn next_begins(&mut self) {
+        self.early = false;
+        while self.ahead.starts_with(b"\r\n") {
+            self.ahead.advance(2);
+        }
+        let now = Instant::now();
+        self.look(now);
+        self.first = self.ahead.clone();
+        self.header = (!self.ahead.is_empty()).then_some((now, self.ahead.len()));
+    }
+
     fn poll_receive(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(context, buffer) {
@@ -228,165 +271,6 @@ impl<S: IO> Guarded<S> {
         };
         ready!(self.read_timer.poll(deadline, context));
         Poll::Ready(Err(self.end(exceeded, context)))
-    }
-
-    fn wrote(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        match written {
-            Poll::Ready(written) => {
-                if let Ok(bytes) = written {
-                    if let Some(meter) = &mut self.meter {
-                        meter.sent(bytes);
-                    }
-                    if let Some(blocked) = &mut self.blocked {
-                        blocked.taken += bytes as u64;
-                        blocked.moved = Instant::now();
-                    }
-                }
-                Poll::Ready(written)
-            }
-            Poll::Pending => {
-                self.block(context)?;
-                Poll::Pending
-            }
-        }
-    }
-
-    /// Until nothing is held back.
-    fn poll_release(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>>
-    where
-        S: Unpin,
-    {
-        while !self.held.is_empty() {
-            let written = self.held.poll_write(Pin::new(&mut self.inner), context);
-            ready!(self.wrote(written, context))?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Accepts what may wait, once there is room for it.
-    fn poll_hold(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Poll<io::Result<usize>>
-    where
-        S: Unpin,
-    {
-        if bytes.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        if self.held.is_full() {
-            ready!(self.poll_release(context))?;
-        }
-        let taken = self.held.take(bytes);
-        if self.held.is_due()
-            && let Poll::Ready(Err(error)) = self.poll_release(context)
-        {
-            return Poll::Ready(Err(error));
-        }
-        Poll::Ready(Ok(taken))
-    }
-
-    /// Over HTTP/1, where something is written while no request has begun since the header that is being read: the HTTP
-    /// library refuses it by itself. What it says is not passed on, ours is.
-    fn refuses(&mut self, answer: &[u8]) -> bool {
-        let unbegun = self.header.is_some() && self.progress.open() == 0 && self.progress.begun() == self.begun;
-        if !unbegun || self.meter.is_some() {
-            return false;
-        }
-        let refusal = Refusal::of(&self.first, answer);
-        if self.progress.refuse(refusal) {
-            self.held.take(&refusal.page());
-        }
-        true
-    }
-
-    fn flushed(&mut self, flushed: Poll<io::Result<()>>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match flushed {
-            Poll::Ready(flushed) => {
-                self.blocked = None;
-                Poll::Ready(flushed)
-            }
-            Poll::Pending => {
-                self.block(context)?;
-                Poll::Pending
-            }
-        }
-    }
-
-    fn block(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        let now = Instant::now();
-        self.blocked.get_or_insert(Blocked { since: now, taken: 0, moved: now });
-        match self.write_deadline().map(|deadline| self.write_timer.poll(deadline, context)) {
-            Some(Poll::Ready(())) => Err(self.end(Exceeded::NotReading, context)),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl<S: IO> AsyncWrite for Guarded<S> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.refuses(bytes) {
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        if !this.held.passes(bytes.len()) {
-            return this.poll_hold(bytes, context);
-        }
-        let written = Pin::new(&mut this.inner).poll_write(context, bytes);
-        this.wrote(written, context)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.refuses(parts.first().map_or(&[], |part| part)) {
-            return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
-        }
-        let mut taken = 0;
-        for part in parts.iter().filter(|part| !part.is_empty()) {
-            match (taken, this.held.passes(part.len())) {
-                (0, true) => return Pin::new(this).poll_write(context, part),
-                // Large, and nothing before it is held any more: next time, by itself.
-                (_, true) => break,
-                _ => {}
-            }
-            match this.poll_hold(part, context) {
-                Poll::Ready(Ok(more)) => {
-                    taken += more;
-                    if more < part.len() {
-                        break;
-                    }
-                }
-                Poll::Pending if taken > 0 => break,
-                other => return other,
-            }
-        }
-        Poll::Ready(Ok(taken))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(this.poll_release(context))?;
-        let flushed = Pin::new(&mut this.inner).poll_flush(context);
-        this.flushed(flushed, context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(this.poll_release(context))?;
-        let flushed = Pin::new(&mut this.inner).poll_shutdown(context);
-        this.flushed(flushed, context)
-    }
-}
-
-impl<S: IO> Drop for Guarded<S> {
-    /// What a broken response has left goes out if the socket takes it.
-    fn drop(&mut self) {
-        let _ = self.poll_release(&mut Context::from_waker(Waker::noop()));
     }
 }
 

@@ -6,9 +6,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::super::limits::test_limits;
-use super::super::progress::OpenRequest;
+use super::super::progress::{OpenRequest, Rest};
 use super::*;
 use crate::guard::Flaw;
+
+#[path = "turn_tests.rs"]
+mod turns;
 
 struct World {
     visitor: UnixStream,
@@ -89,7 +92,7 @@ async fn between_requests_the_keepalive_timeout_holds() {
     let mut world = world();
     world.visitor.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     world.read_now().await;
-    drop(OpenRequest::begin(&world.progress, false));
+    drop(OpenRequest::begin(&world.progress, Rest::Nothing));
     assert_eq!(world.ended().await, (Exceeded::Idle, 60));
 }
 
@@ -98,7 +101,7 @@ async fn a_slow_answer_is_not_the_visitors_fault() {
     let mut world = world();
     world.visitor.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     world.read_now().await;
-    let _open = OpenRequest::begin(&world.progress, false);
+    let _open = OpenRequest::begin(&world.progress, Rest::Nothing);
     let waited = tokio::time::timeout(Duration::from_secs(3600), world.ended()).await;
     assert!(waited.is_err());
 }
@@ -108,14 +111,14 @@ async fn a_body_that_stalls_ends_and_one_that_drips_too() {
     let mut world = world();
     world.visitor.write_all(b"POST / HTTP/1.1\r\n\r\nbody").await.unwrap();
     world.read_now().await;
-    let open = OpenRequest::begin(&world.progress, true);
+    let open = OpenRequest::begin(&world.progress, Rest::Body);
     assert_eq!(world.ended().await, (Exceeded::BodyStalled, 30));
     drop(open);
 
     let mut world = self::world();
     world.visitor.write_all(b"POST / HTTP/1.1\r\n\r\nbody").await.unwrap();
     world.read_now().await;
-    let _open = OpenRequest::begin(&world.progress, true);
+    let _open = OpenRequest::begin(&world.progress, Rest::Body);
     let (visitor, _unused) = UnixStream::pair().unwrap();
     let visitor = std::mem::replace(&mut world.visitor, visitor);
     let ended = tokio::select! {
@@ -130,7 +133,7 @@ async fn a_steady_upload_may_take_as_long_as_it_needs() {
     let mut world = world();
     world.visitor.write_all(b"POST / HTTP/1.1\r\n\r\n").await.unwrap();
     world.read_now().await;
-    let _open = OpenRequest::begin(&world.progress, true);
+    let _open = OpenRequest::begin(&world.progress, Rest::Body);
     let (visitor, _unused) = UnixStream::pair().unwrap();
     let visitor = std::mem::replace(&mut world.visitor, visitor);
     let ended = tokio::select! {
@@ -182,7 +185,7 @@ async fn bytes_pass_unchanged() {
     world.visitor.write_all(b"ping").await.unwrap();
     let mut read = [0; 4];
     world.guarded.read_exact(&mut read).await.unwrap();
-    let _open = OpenRequest::begin(&world.progress, false);
+    let _open = OpenRequest::begin(&world.progress, Rest::Nothing);
     world.guarded.write_all(b"pong").await.unwrap();
     world.guarded.flush().await.unwrap();
     let mut answered = [0; 4];
@@ -305,7 +308,7 @@ async fn a_request_that_the_library_refuses_gets_our_page_once() {
     world.visitor.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     assert_eq!(world.guarded.read(&mut []).await.unwrap(), 0);
     world.read_now().await;
-    let open = OpenRequest::begin(&world.progress, false);
+    let open = OpenRequest::begin(&world.progress, Rest::Nothing);
     world.guarded.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     world.guarded.flush().await.unwrap();
     drop(open);

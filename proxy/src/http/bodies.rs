@@ -130,7 +130,7 @@ fn begin(
         if !sees {
             continue;
         }
-        let request = Request { host: host.as_str(), parts: request, client: None };
+        let request = Request::new(host.as_str(), request, None);
         let response = response.map(Response);
         let response = response.as_ref().map(|response| response as _);
         let began = trace.as_ref().map(|_| Instant::now());

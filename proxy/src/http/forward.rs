@@ -1,73 +1,35 @@
-//! What the upstream is told of the visitor. Whatever the visitor said of itself is removed first: nothing that it can
-//! send decides what the upstream believes. And what of an answer was for us only.
+//! What the upstream is told of the visitor, and what of an answer was for us only.
 
 use std::net::IpAddr;
 
 use contract::Hostname;
 use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-/// Names that proxies set and applications trust, beside all that begin with [`FORWARDED_BY`]. `Client-Cert` is RFC 9440's;
-/// `Proxy` becomes the HTTP_PROXY of a CGI program.
-const CLAIMS: [&str; 22] = [
-    "cf-connecting-ip",
-    "cf-connecting-ipv6",
-    "client-cert",
-    "client-cert-chain",
-    "client-ip",
-    "fastly-client-ip",
-    "forwarded",
-    "front-end-https",
-    "proxy",
-    "true-client-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-forwarded",
-    "x-original-forwarded-for",
-    "x-original-host",
-    "x-original-url",
-    "x-real-ip",
-    "x-remote-addr",
-    "x-remote-ip",
-    "x-rewrite-url",
-    "x-scheme",
-    "x-url-scheme",
-];
-const FORWARDED_BY: &str = "x-forwarded-";
+use super::arrival;
 
-/// Whether a field says what only a proxy may say. CGI, WSGI and PHP make the same variable of `X-Real-IP`, `X_Real_IP`
-/// and `X.Real.IP`, so any other sign is read as a hyphen. `name` is in lower case.
-fn is_claim(name: &str) -> bool {
-    let name = name.as_bytes();
-    // Nearly all names end here.
-    if !matches!(name.first(), Some(b'c' | b'f' | b'p' | b't' | b'x')) {
-        return false;
-    }
-    let reads_as = |start: &[u8], claim: &str| {
-        let as_hyphen = |byte: &u8| if byte.is_ascii_alphanumeric() { *byte } else { b'-' };
-        start.iter().map(as_hyphen).eq(claim.bytes())
-    };
-    let listed = |claim: &&str| claim.len() == name.len() && reads_as(name, claim);
-    name.get(..FORWARDED_BY.len()).is_some_and(|start| reads_as(start, FORWARDED_BY)) || CLAIMS.iter().any(listed)
-}
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// `request` is what Pingora is about to send, hop-by-hop fields and those that `Connection` names removed already: our
-/// own come after, so a visitor can't have them removed.
+/// `request` is what Pingora is about to send. What a visitor claims of itself went when it arrived; these fields a plugin
+/// can't set either.
 pub(super) fn rewrite(request: &mut RequestHeader, client: IpAddr, host: &Hostname, secure: bool) -> Result<()> {
     leave_path(request, host)?;
-    let claims: Vec<_> = request.headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
-    for claim in &claims {
-        request.remove_header(claim);
-    }
     let proto = if secure { "https" } else { "http" };
     let client = client.to_canonical();
-    request.insert_header("x-forwarded-for", client.to_string())?;
-    request.insert_header("x-forwarded-proto", proto)?;
-    request.insert_header("x-forwarded-host", host.as_str())?;
-    request.insert_header(FORWARDED, forwarded(client, host, proto))
+    say(request, X_FORWARDED_FOR, client.to_string())?;
+    say(request, X_FORWARDED_PROTO, proto)?;
+    say(request, X_FORWARDED_HOST, host.as_str())?;
+    say(request, FORWARDED, forwarded(client, host, proto))
+}
+
+fn say(request: &mut RequestHeader, name: HeaderName, value: impl TryInto<HeaderValue>) -> Result<()> {
+    arrival::remove_other_spellings(request, name.as_str());
+    request.insert_header(name, value)
 }
 
 /// Removes the fields of an answer that are about the connection to the upstream (RFC 9110 section 7.6.1), before any of
@@ -193,31 +155,21 @@ mod tests {
     }
 
     #[test]
-    fn nothing_the_visitor_claims_gets_through() {
-        let more = ["for", "proto", "host", "port", "server", "ssl", "prefix", "scheme", "protocol", "client-cert"];
-        let more = more.map(|what| format!("{FORWARDED_BY}{what}"));
-        let claims: Vec<_> = CLAIMS.iter().map(|name| (*name).to_owned()).chain(more).collect();
-        let spellings = |name: &String| [name.clone(), name.replace('-', "_"), name.replace('-', ".")];
-        for name in claims.iter().flat_map(spellings).chain(["x_forwarded-for".to_owned()]) {
-            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
-            for value in ["6.6.6.6", "7.7.7.7"] {
-                request.append_header(name.clone(), value).unwrap();
-            }
-            rewrite(&mut request, "192.0.2.7".parse().unwrap(), &Hostname::parse("a.example").unwrap(), true).unwrap();
-            let mut names: Vec<_> = request.headers.keys().map(|name| name.as_str().to_owned()).collect();
-            names.sort();
-            assert_eq!(names, ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"], "{name}");
-            assert_eq!(values(&request, "x-forwarded-for"), ["192.0.2.7"], "{name}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_claim_stays() {
-        for name in
-            ["cookie", "x-forward", "x-real-ip-2", "from", "x-request-id", "x-original-urls", "te", "x", "proxy2"]
-        {
-            assert!(!is_claim(name), "{name}");
-        }
+    fn a_plugin_says_more_of_the_visitor_but_not_otherwise() {
+        let request = rewritten(&[
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x_forwarded_for", "6.6.6.6"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-forwarded-user", "7"),
+            ("x-real-ip", "192.0.2.8"),
+        ]);
+        assert_eq!(values(&request, "x-forwarded-for"), ["192.0.2.7"]);
+        assert_eq!(values(&request, "forwarded"), ["for=192.0.2.7;host=a.example;proto=https"]);
+        assert_eq!(
+            (values(&request, "x-forwarded-user"), values(&request, "x-real-ip")),
+            (vec!["7".to_owned()], vec!["192.0.2.8".to_owned()])
+        );
+        assert_eq!(values(&request, "x_forwarded_for"), Vec::<String>::new());
     }
 
     #[test]

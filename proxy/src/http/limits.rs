@@ -1,6 +1,6 @@
 //! Limits on one request, after its header has been parsed: how large it is, and that all agree on where it ends.
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, PROXY_AUTHORIZATION, TRANSFER_ENCODING};
 use http::request::Parts;
 
 use crate::guard::Limits;
@@ -19,6 +19,10 @@ pub(super) enum Unfit {
     OpenHeaders,
     #[error("the request's {0}, so where it ends is not certain")]
     Framing(&'static str),
+    #[error("the request's `connection` field {0}")]
+    Connection(&'static str),
+    #[error("the request has `{0}` more than once, and which one is meant is not certain")]
+    Repeated(&'static str),
 }
 
 impl Unfit {
@@ -28,7 +32,7 @@ impl Unfit {
             Self::Headers(..) | Self::HeaderBytes(..) => 431,
             Self::Body(..) => 413,
             Self::OpenHeaders => 429,
-            Self::Framing(_) => 400,
+            Self::Framing(_) | Self::Connection(_) | Self::Repeated(_) => 400,
         }
     }
 
@@ -41,23 +45,41 @@ impl Unfit {
             Self::Body(..) => "body_too_large",
             Self::OpenHeaders => "open_headers",
             Self::Framing(_) => "bad_framing",
+            Self::Connection(_) => "bad_connection",
+            Self::Repeated(_) => "repeated_field",
         }
     }
 }
+
+/// A plugin may judge by one of two, and the upstream believe the other; a list of them means nothing (RFC 9110 section 5.3).
+const ONCE: [HeaderName; 3] = [AUTHORIZATION, PROXY_AUTHORIZATION, CONTENT_TYPE];
 
 /// `uri` is the length of the target as it came.
 pub(super) fn check(uri: usize, request: &Parts, limits: &Limits) -> Result<(), Unfit> {
     if uri > limits.uri_bytes_max {
         return Err(Unfit::Uri(uri, limits.uri_bytes_max));
     }
-    if request.headers.len() > limits.headers_max {
-        return Err(Unfit::Headers(request.headers.len(), limits.headers_max));
-    }
+    check_count(request.headers.len(), limits.headers_max)?;
     let bytes = header_bytes(request);
     if bytes > limits.header_bytes_max {
         return Err(Unfit::HeaderBytes(bytes, limits.header_bytes_max));
     }
+    if let Some(name) = repeated(request) {
+        return Err(Unfit::Repeated(name));
+    }
     announced(request)?.map_or(Ok(()), |bytes| check_body(bytes, limits))
+}
+
+pub(super) fn check_count(fields: usize, most: usize) -> Result<(), Unfit> {
+    if fields > most { Err(Unfit::Headers(fields, most)) } else { Ok(()) }
+}
+
+fn repeated(request: &Parts) -> Option<&'static str> {
+    if request.headers.len() == request.headers.keys_len() {
+        return None;
+    }
+    let repeated = |name: &&HeaderName| request.headers.get_all(*name).iter().nth(1).is_some();
+    ONCE.iter().find(repeated).map(HeaderName::as_str)
 }
 
 /// The bytes of body that the header announces, if it can be read in one way only. The HTTP library accepts more, and
@@ -140,6 +162,15 @@ mod tests {
             (Ok(()), Err(Unfit::OpenHeaders), Err(Unfit::OpenHeaders))
         );
         assert_eq!((check_body(1000, &limits()), check_body(1001, &limits())), (Ok(()), Err(Unfit::Body(1001, 1000))));
+    }
+
+    #[test]
+    fn refuses_two_of_what_may_come_once() {
+        let check = |headers: &[(&str, &str)]| check(1, &request("/", headers), &crate::guard::test_limits());
+        for name in ["authorization", "proxy-authorization", "content-type"] {
+            assert_eq!(check(&[(name, "a"), ("accept", "a/b"), ("accept", "c/d")]), Ok(()));
+            assert_eq!(check(&[(name, "a"), ("x", "y"), (name, "a")]), Err(Unfit::Repeated(name)));
+        }
     }
 
     #[test]

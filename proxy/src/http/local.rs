@@ -7,6 +7,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use super::ctx::Ctx;
+use super::edits;
 use super::fault::Culprit;
 use super::plugins::{self, Decision};
 use crate::observe::METRICS;
@@ -55,7 +56,7 @@ pub(super) async fn decided(session: &mut Session, ctx: &mut Ctx, decision: Deci
         Decision::Redirect { status, location, edits } => {
             let mut response = ResponseHeader::build(status, Some(4))?;
             response.insert_header(LOCATION, location)?;
-            plugins::apply(&edits, &mut response);
+            edits::apply(&edits, &mut response);
             send(session, ctx, PLUGIN, response, Bytes::new()).await?;
         }
         Decision::Respond { status, headers, body } => {

@@ -5,9 +5,11 @@
 
 mod access;
 mod app;
+mod arrival;
 mod bodies;
 mod challenge;
 mod ctx;
+mod edits;
 mod fault;
 mod forward;
 mod host;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, EXPECT, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -14,11 +14,11 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use super::ctx::Ctx;
-use super::{access, bodies, challenge, fault, forward, host, limits, local, plugins, target};
+use super::{access, arrival, bodies, challenge, fault, forward, host, limits, local, plugins, target};
 use crate::config::{Listener, Protocol};
 use crate::connection::Connection;
 use crate::control::Current;
-use crate::guard::{Limits, OpenRequest};
+use crate::guard::{Limits, OpenRequest, Rest};
 use crate::observe::AccessLog;
 use crate::supply::Supply;
 use crate::upstream::Repeat;
@@ -109,6 +109,9 @@ impl ProxyHttp for Edge {
             trace.answered.get_or_insert_with(Instant::now);
         }
         ctx.attempt.answered(head)?;
+        if let (Some(open), true) = (&mut ctx.open, head.status == 100 || !head.status.is_informational()) {
+            open.has_leave();
+        }
         forward::end_hop(head);
         Ok(())
     }
@@ -167,14 +170,16 @@ impl ProxyHttp for Edge {
 impl Edge {
     async fn request(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         ctx.connection = session.digest().and_then(Connection::of).cloned();
-        let with_body = !session.as_downstream_mut().is_body_empty();
-        ctx.open = ctx.connection.as_ref().map(|connection| OpenRequest::begin(&connection.progress, with_body));
+        ctx.open = ctx.connection.as_ref().map(|connection| opened(session, connection));
+        if session.req_header().version < Version::HTTP_11 {
+            session.as_downstream_mut().set_ignore_info_resp(true);
+        }
         // A visitor who gives no HTTP/2 window is not waited for either; the guard sees only the socket.
         if session.is_http2() {
             session.set_write_timeout(Some(self.limits.stall_timeout));
         }
-        let request = session.req_header();
-        let fit = limits::check(request.raw_path().len(), request, &self.limits).and_then(|()| {
+        let request = session.req_header_mut();
+        let fit = arrival::admit(request, &self.limits).and_then(|()| {
             let held = ctx.open.as_mut().map_or((0, 0), |open| open.hold(limits::header_bytes(request)));
             limits::check_held(held, &self.limits)
         });
@@ -246,6 +251,21 @@ impl Edge {
     }
 }
 
+fn opened(session: &mut Session, connection: &Connection) -> OpenRequest {
+    let with_body = !session.as_downstream_mut().is_body_empty();
+    let headers = &session.req_header().headers;
+    let rest = match with_body {
+        false => Rest::Nothing,
+        true if headers.contains_key(EXPECT) => Rest::BodyWithLeave,
+        true => Rest::Body,
+    };
+    let mut open = OpenRequest::begin(&connection.progress, rest);
+    if headers.contains_key(UPGRADE) {
+        open.may_switch();
+    }
+    open
+}
+
 fn uploaded(limits: &Limits, body: Option<&Bytes>, end: bool, ctx: &mut Ctx) -> Result<()> {
     ctx.body_bytes += body.map_or(0, |body| body.len() as u64);
     if let Err(too_much) = limits::check_body(ctx.body_bytes, limits) {
@@ -254,9 +274,9 @@ fn uploaded(limits: &Limits, body: Option<&Bytes>, end: bool, ctx: &mut Ctx) -> 
     }
     if end || body.is_some_and(|body| !body.is_empty()) {
         ctx.attempt.sends_on(end);
-    }
-    if end && let Some(open) = &mut ctx.open {
-        open.uploaded();
+        if let Some(open) = &mut ctx.open {
+            if end { open.uploaded() } else { open.has_leave() }
+        }
     }
     Ok(())
 }
@@ -293,11 +313,16 @@ fn forwarded(session: &mut Session, ctx: &mut Ctx, upstream: &mut RequestHeader)
     bodies::begin_request(ctx, !session.as_downstream_mut().is_body_empty(), upstream)
 }
 
-fn responded(session: &Session, ctx: &mut Ctx, response: &mut ResponseHeader) -> Result<()> {
+fn responded(session: &mut Session, ctx: &mut Ctx, response: &mut ResponseHeader) -> Result<()> {
     if !plugins::on_response(ctx, session.req_header(), response) {
         return Err(Error::explain(fault::PLUGIN_FAILED, "a plugin that fails closed has failed"));
     }
-    bodies::begin_response(ctx, session.req_header(), response)
+    bodies::begin_response(ctx, session.req_header(), response)?;
+    // Who speaks HTTP/1.0 knows no chunks (RFC 9112 section 6.1): its body ends with the connection.
+    if session.req_header().version < Version::HTTP_11 && response.remove_header(&TRANSFER_ENCODING).is_some() {
+        session.set_keepalive(None);
+    }
+    Ok(())
 }
 
 async fn failed(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use contract::{Hostname, Validity};
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderValue;
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
@@ -17,6 +17,7 @@ use pingora::proxy::Session;
 use super::ctx::{Ctx, Told, Trace};
 use super::route::Pattern;
 use super::waiting;
+use super::{arrival, edits};
 use crate::observe::plugin_fault;
 use crate::tls::HEALTH;
 use crate::wasm::{
@@ -81,7 +82,7 @@ impl Attached {
         match decided {
             Ok(Action::Next) => None,
             Ok(Action::Edit(edits)) => {
-                apply(&edits, session.req_header_mut());
+                edits::apply(&edits, session.req_header_mut());
                 None
             }
             Ok(Action::Redirect { status, location, edits }) => Some(Decision::Redirect { status, location, edits }),
@@ -117,9 +118,17 @@ pub(super) enum Decision {
 }
 
 pub(super) struct Request<'a> {
-    pub host: &'a str,
-    pub parts: &'a RequestHeader,
-    pub client: Option<IpAddr>,
+    host: &'a str,
+    parts: &'a RequestHeader,
+    client: Option<IpAddr>,
+    /// With one line for each field, where any has several.
+    joined: Option<Box<RequestHeader>>,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(host: &'a str, parts: &'a RequestHeader, client: Option<IpAddr>) -> Self {
+        Self { host, parts, client, joined: arrival::joined(parts) }
+    }
 }
 
 impl RequestView for Request<'_> {
@@ -133,7 +142,7 @@ impl RequestView for Request<'_> {
         self.parts.uri.query()
     }
     fn header(&self, name: &str) -> Option<&[u8]> {
-        self.parts.headers.get(name).map(HeaderValue::as_bytes)
+        self.joined.as_deref().unwrap_or(self.parts).headers.get(name).map(HeaderValue::as_bytes)
     }
     fn method(&self) -> &str {
         self.parts.method.as_str()
@@ -228,7 +237,7 @@ pub(super) async fn on_request(session: &mut Session, ctx: &mut Ctx) -> Result<D
             tell(trace, began, at, verdict(&decided), waited);
             decided
         } else {
-            let view = Request { host: host.as_str(), parts: session.req_header(), client };
+            let view = Request::new(host.as_str(), session.req_header(), client);
             let sample = attached.sample();
             let decided = attached.on_request(facts, &view);
             tell(trace, began, at, verdict(&decided), Duration::ZERO);
@@ -257,7 +266,7 @@ pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut
     for (at, attached) in
         site.plugins.iter().enumerate().filter(|(_, attached)| attached.hooks(facts.rollout_bucket).response)
     {
-        let view = Request { host: host.as_str(), parts: request, client: None };
+        let view = Request::new(host.as_str(), request, None);
         let began = trace.as_ref().map(|_| Instant::now());
         let sample = attached.sample();
         let decided = attached.on_response(facts, &view, &Response(response));
@@ -276,7 +285,7 @@ pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut
             sample.response(&decided, facts, &view, &Response(response));
         }
         match decided {
-            Ok(edits) => apply(&edits, response),
+            Ok(edits) => edits::apply(&edits, response),
             Err(fault) => {
                 plugin_fault(&attached.plugin, &attached.binding, "response", &fault);
                 if !attached.fail_open {
@@ -308,59 +317,19 @@ pub(super) fn tell(
     }
 }
 
-/// Names and values were checked by `wasm`; one that the HTTP library still refuses is left out.
-pub(super) fn apply<H: Fields>(edits: &[Edit], fields: &mut H) {
-    for edit in edits {
-        match edit {
-            Edit::Set { name, value } => with(name, value, |name, value| fields.set(name, value)),
-            Edit::Append { name, value } => with(name, value, |name, value| fields.append(name, value)),
-            Edit::SetIfAbsent { name, value } if !fields.has(name) => {
-                with(name, value, |name, value| fields.set(name, value))
-            }
-            Edit::SetIfAbsent { .. } => {}
-            Edit::Remove { name } => fields.remove(name),
-        }
-    }
-}
-
-fn with(name: &str, value: &[u8], put: impl FnOnce(HeaderName, HeaderValue)) {
-    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
-        put(name, value);
-    }
-}
-
-/// Pingora's two header types, as far as edits go.
-pub(super) trait Fields {
-    fn has(&self, name: &str) -> bool;
-    fn set(&mut self, name: HeaderName, value: HeaderValue);
-    fn append(&mut self, name: HeaderName, value: HeaderValue);
-    fn remove(&mut self, name: &str);
-}
-
-macro_rules! fields {
-    ($header:ty) => {
-        impl Fields for $header {
-            fn has(&self, name: &str) -> bool {
-                self.headers.contains_key(name)
-            }
-            fn set(&mut self, name: HeaderName, value: HeaderValue) {
-                let _ = self.insert_header(name, value);
-            }
-            fn append(&mut self, name: HeaderName, value: HeaderValue) {
-                let _ = self.append_header(name, value);
-            }
-            fn remove(&mut self, name: &str) {
-                self.remove_header(name);
-            }
-        }
-    };
-}
-fields!(RequestHeader);
-fields!(ResponseHeader);
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plugin_sees_all_lines_of_a_field() {
+        let mut parts = RequestHeader::build("GET", b"/", None).unwrap();
+        for value in ["mine", "forged"] {
+            parts.append_header("x-key", value).unwrap();
+        }
+        let view = Request::new("a.example", &parts, None);
+        assert_eq!((view.header("x-key"), view.header("x-other")), (Some(&b"mine, forged"[..]), None));
+    }
 
     #[test]
     fn a_registered_domain_is_one_bucket() {
@@ -368,26 +337,5 @@ mod tests {
         assert_eq!(registrable_domain("shop.example"), "shop.example");
         let bucket = |host| facts(&Hostname::parse(host).unwrap(), None).rollout_bucket;
         assert_eq!(bucket("www.example.com"), bucket("example.com"));
-    }
-
-    #[test]
-    fn edits_are_applied_in_order() {
-        let mut response = ResponseHeader::build(200, None).unwrap();
-        response.insert_header("a", "upstream").unwrap();
-        let set = |name: &str, value: &str| Edit::Set { name: name.into(), value: value.into() };
-        apply(
-            &[
-                set("a", "one"),
-                Edit::Append { name: "a".into(), value: b"two".to_vec() },
-                Edit::SetIfAbsent { name: "a".into(), value: b"three".to_vec() },
-                Edit::SetIfAbsent { name: "b".into(), value: b"four".to_vec() },
-                set("c", "five"),
-                Edit::Remove { name: "c".into() },
-            ],
-            &mut response,
-        );
-        let values =
-            |name: &str| response.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
-        assert_eq!((values("a"), values("b"), values("c")), (vec!["one", "two"], vec!["four"], vec![]));
     }
 }

@@ -30,7 +30,7 @@ pub(super) async fn ask(
     if is_of_a_callout(&head) {
         return Ok((Ok(Action::Deny(LOOP_DETECTED)), Duration::ZERO));
     }
-    let view = Request { host: host.as_str(), parts: &head, client };
+    let view = Request::new(host.as_str(), &head, client);
     let asked = tokio::select! {
         biased; // whose answer is there gets it
         asked = attached.binding.on_request_waiting(facts, &view) => asked,
@@ -74,7 +74,7 @@ async fn gone(session: &mut Session) {
     }
     match session.read_body_or_idle(true).await {
         Err(error) if *error.etype() != ErrorType::ConnectError => {}
-        // The next request has begun already, of which a byte is lost: it has to be sent again.
+        // It speaks another protocol before it was let to, and a byte of that is lost.
         _ => {
             session.set_keepalive(None);
             std::future::pending().await

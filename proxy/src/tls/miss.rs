@@ -25,6 +25,8 @@ const REFRESHES_MAX: usize = 32;
 /// Handshakes that wait at once for certificates that are being issued; they take no load's place. One over it is refused
 /// at once.
 const ORDER_WAITS_MAX: usize = 256;
+/// Of them for one name, so that a name that many visit leaves room for others.
+const ORDER_WAITS_OF_NAME_MAX: usize = 64;
 /// Between two looks of such a handshake; doubled each time.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(1);
@@ -38,7 +40,9 @@ pub enum Miss {
     NotIssued,
     #[error("registered, and its certificate is being issued")]
     Coming,
-    #[error("{ORDER_WAITS_MAX} other visitors wait for certificates that are being issued")]
+    #[error(
+        "{ORDER_WAITS_MAX} other visitors wait for certificates that are being issued, or {ORDER_WAITS_OF_NAME_MAX} for this one"
+    )]
     OrderWaitsBusy,
     #[error("its bundle was refused: {0}")]
     Rejected(String),
@@ -112,13 +116,13 @@ pub struct Misses {
     loading: Mutex<HashMap<Hostname, watch::Receiver<Answer>>>,
     permits: Arc<Semaphore>,
     refreshes: Arc<Semaphore>,
-    order_waits: Semaphore,
+    order_waits: Places,
 }
 
 impl Misses {
     pub fn new(table: Arc<Table>, supply: Arc<Supply>, opener: Opener, pool: Pool, runtime: Handle) -> Arc<Self> {
         let (permits, refreshes) = (Arc::new(Semaphore::new(LOADS_MAX)), Arc::new(Semaphore::new(REFRESHES_MAX)));
-        let (opener, loading, order_waits) = (Arc::new(opener), Mutex::default(), Semaphore::new(ORDER_WAITS_MAX));
+        let (opener, loading, order_waits) = (Arc::new(opener), Mutex::default(), Places::default());
         Arc::new(Self { table, supply, opener, runtime, pool, loading, permits, refreshes, order_waits })
     }
 
@@ -137,7 +141,7 @@ impl Misses {
     /// but a place among those who wait.
     pub async fn wait_for_order(self: &Arc<Self>, name: &Hostname, deadline: Duration) -> Loaded {
         let waited = |result| METRICS.certificate_lookups.with_label_values(&["order", result]).inc();
-        let Ok(_place) = self.order_waits.try_acquire() else {
+        let Some(_place) = self.order_waits.take(name) else {
             waited("busy");
             return Err(Miss::OrderWaitsBusy);
         };
@@ -150,7 +154,7 @@ impl Misses {
         looked.unwrap_or(Err(Miss::Coming))
     }
 
-    /// Ends with anything but the news that it is still being issued.
+    /// Ends with anything but the news that it is still being issued, or that a look has no place now.
     async fn until_issued(self: &Arc<Self>, name: &Hostname) -> Loaded {
         let mut pause = LOOK_AGAIN;
         loop {
@@ -162,7 +166,8 @@ impl Misses {
                 // It ends within its own time-outs.
                 Found::Nothing => self.wait(name, Duration::MAX).await,
             };
-            if !matches!(found, Err(Miss::Coming)) {
+            // That others are being loaded meanwhile is no reason to turn this one away: there is time left.
+            if !matches!(found, Err(Miss::Coming | Miss::Busy | Miss::OpensBusy(_))) {
                 return found;
             }
         }
@@ -222,6 +227,12 @@ impl Misses {
 
     /// The nearest tier whose bundle opens and is new enough.
     async fn load(&self, name: &Hostname, want: Want) -> Loaded {
+        // A load may have ended between a visitor's look into memory and this one's begin.
+        if let (Want::Any, Found::Fresh(certificate, tier) | Found::Aging(certificate, tier)) =
+            (want, self.table.find(name, super::now()))
+        {
+            return Ok((certificate, tier));
+        }
         let (mut miss, mut outdated) = (Miss::Unavailable("only bundles that are outdated were found".into()), None);
         let (tiers, revision_min, patience) = match want {
             Want::Any => (&supply::Tier::ALL[..], 0, Patience::None),
@@ -316,6 +327,40 @@ impl Misses {
             Ok(opened) => opened.map_err(NotOpened::Refused),
             Err(NotRun::Full(queued)) => Err(NotOpened::Busy(queued)),
             Err(NotRun::Lost) => Err(NotOpened::Lost),
+        }
+    }
+}
+
+/// Those who wait for certificates that are being issued, by name.
+#[derive(Default)]
+struct Places(Mutex<HashMap<Hostname, usize>>);
+
+/// Given back when dropped.
+struct Place<'a>(&'a Places, &'a Hostname);
+
+impl Places {
+    fn take<'a>(&'a self, name: &'a Hostname) -> Option<Place<'a>> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_name = taken.get(name).copied().unwrap_or(0);
+        if of_name == ORDER_WAITS_OF_NAME_MAX || taken.values().sum::<usize>() >= ORDER_WAITS_MAX {
+            return None;
+        }
+        taken.insert(name.clone(), of_name + 1);
+        Some(Place(self, name))
+    }
+
+    #[cfg(test)]
+    fn taken(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match taken.get_mut(self.1) {
+            Some(of_name) if *of_name > 1 => *of_name -= 1,
+            _ => drop(taken.remove(self.1)),
         }
     }
 }

@@ -61,15 +61,15 @@ fn name() -> Hostname {
 }
 
 #[tokio::test]
-async fn as_many_wait_as_may_and_ask_like_one_until_the_certificate_is_there() {
+async fn as_many_wait_for_a_name_as_may_and_ask_like_one_until_the_certificate_is_there() {
     let (misses, source, _folder) = world(3, "issued").await;
     assert_eq!(misses.wait(&name(), LONG).await.err(), Some(Miss::Coming));
     let wait = || {
         let misses = misses.clone();
         tokio::spawn(async move { misses.wait_for_order(&name(), LONG).await })
     };
-    let all: Vec<_> = (0..ORDER_WAITS_MAX).map(|_| wait()).collect();
-    while misses.order_waits.available_permits() > 0 {
+    let all: Vec<_> = (0..ORDER_WAITS_OF_NAME_MAX).map(|_| wait()).collect();
+    while misses.order_waits.taken() < ORDER_WAITS_OF_NAME_MAX {
         tokio::task::yield_now().await;
     }
     // One over the limit is told so at once.
@@ -78,7 +78,17 @@ async fn as_many_wait_as_may_and_ask_like_one_until_the_certificate_is_there() {
         assert!(answered.unwrap().is_ok());
     }
     assert_eq!(source.asked.load(Ordering::SeqCst), 4);
-    assert_eq!(misses.order_waits.available_permits(), ORDER_WAITS_MAX);
+    assert_eq!(misses.order_waits.taken(), 0);
+}
+
+#[test]
+fn a_name_takes_its_share_of_the_places_and_all_names_take_no_more_than_there_are() {
+    let places = Places::default();
+    let names: Vec<_> = (0..20).map(|n| Hostname::parse(&format!("n{n}.example")).unwrap()).collect();
+    let taken: Vec<Vec<_>> = names.iter().map(|name| (0..1000).map_while(|_| places.take(name)).collect()).collect();
+    assert!(taken[..4].iter().all(|of_name| of_name.len() == 64) && taken[4..].iter().all(Vec::is_empty));
+    drop(taken);
+    assert!(places.0.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -89,5 +99,29 @@ async fn an_order_that_fails_ends_the_wait_and_one_that_hangs_ends_with_the_dead
     let (misses, _source, _folder) = world(usize::MAX, "issued").await;
     assert_eq!(misses.wait(&name(), LONG).await.err(), Some(Miss::Coming));
     assert_eq!(misses.wait_for_order(&name(), Duration::from_millis(300)).await.err(), Some(Miss::Coming));
-    assert_eq!(misses.order_waits.available_permits(), ORDER_WAITS_MAX);
+    assert_eq!(misses.order_waits.taken(), 0);
+}
+
+#[tokio::test]
+async fn loads_of_other_names_do_not_end_the_wait() {
+    let (misses, _source, _folder) = world(1, "issued").await;
+    assert_eq!(misses.wait(&name(), LONG).await.err(), Some(Miss::Coming));
+    let others = misses.permits.clone().acquire_many_owned(LOADS_MAX as u32).await.unwrap();
+    let (host, waiting) = (name(), misses.clone());
+    let waiting = tokio::spawn(async move { waiting.wait_for_order(&host, LONG).await });
+    // As long as two looks take.
+    tokio::time::sleep(3 * LOOK_AGAIN).await;
+    assert!(!waiting.is_finished());
+    drop(others);
+    assert!(waiting.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn what_another_load_has_brought_meanwhile_is_not_loaded_again() {
+    let (misses, source, _folder) = world(0, "issued").await;
+    for from_memory in [false, true] {
+        let (_, tier) = misses.wait(&name(), LONG).await.unwrap();
+        assert_eq!(!matches!(tier, Tier::Supplied(_)), from_memory);
+    }
+    assert_eq!(source.asked.load(Ordering::SeqCst), 1);
 }

@@ -255,8 +255,14 @@ impl Roots {
 
 async fn lookup(origin: &Origin) -> Result<Vec<SocketAddr>, UpstreamError> {
     let failed = |why: &str| UpstreamError::new(&origin.at, format!("`{}` does not resolve: {why}", origin.host));
-    let found = tokio::net::lookup_host((origin.host.as_str(), origin.port)).await;
-    let mut found: Vec<SocketAddr> = found.map_err(|error| failed(&error.to_string()))?.collect();
+    let (host, port) = (origin.host.clone(), origin.port);
+    // A task of its own: this may run on a thread that gives way to all others, and the threads that wait for name servers, which
+    // are kept for other work, would be of its kind.
+    let found = tokio::spawn(async move {
+        Ok::<Vec<_>, std::io::Error>(tokio::net::lookup_host((host.as_str(), port)).await?.collect())
+    });
+    let found = found.await.map_err(|error| failed(&error.to_string()))?;
+    let mut found = found.map_err(|error| failed(&error.to_string()))?;
     if found.is_empty() {
         return Err(failed("no address"));
     }

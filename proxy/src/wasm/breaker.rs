@@ -83,6 +83,8 @@ impl Breaker {
     fn asks(self, now_ms: u64) -> Verdict {
         match self.rests_until_ms.saturating_sub(now_ms) {
             0 => Verdict::Call,
+            // The clock was set back: no rest is as long.
+            left if left > self.rest_ms => Verdict::Call,
             left => Verdict::Rest(left),
         }
     }
@@ -132,6 +134,14 @@ mod tests {
         let longest = (0..20).map(|n| breaker.failed(4000 + n, 1)).last().flatten();
         assert_eq!(longest, Some(REST_MS_MAX));
         assert!(breaker.went_well(1_000_000), "one good answer, and nothing is held against it");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_prolongs_no_rest() {
+        let mut breaker = Breaker::new(10_000_000);
+        fail_at(&mut breaker, FAULTS, 10_000_000);
+        assert_eq!(breaker.asks(10_000_000), Verdict::Rest(REST_MS));
+        assert_eq!(breaker.asks(10_000_000 - 3_600_000), Verdict::Call);
     }
 
     #[test]

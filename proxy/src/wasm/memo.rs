@@ -89,6 +89,8 @@ struct Memo {
 
 struct Entry {
     key: Box<[u8]>,
+    /// A clock that was set back to before it prolongs nothing.
+    since_ms: u64,
     until_ms: u64,
     answer: Answer,
 }
@@ -155,7 +157,7 @@ pub(super) fn look(key: &Key, now_ms: u64) -> Option<Answer> {
     }
     MEMO.with_borrow(|memo| {
         let entry = memo.slots.get(memo.slot(key))?.as_ref()?;
-        (*entry.key == *key.0 && now_ms < entry.until_ms).then(|| entry.answer.clone())
+        (*entry.key == *key.0 && (entry.since_ms..entry.until_ms).contains(&now_ms)).then(|| entry.answer.clone())
     })
 }
 
@@ -165,7 +167,7 @@ pub(super) fn keep(key: &Key, now_ms: u64, for_ms: u32, answer: &Answer) {
         return;
     }
     let until_ms = now_ms.saturating_add(u64::from(for_ms).min(KEPT_MS_MAX));
-    let entry = Entry { key: key.0.as_slice().into(), until_ms, answer: answer.clone() };
+    let entry = Entry { key: key.0.as_slice().into(), since_ms: now_ms, until_ms, answer: answer.clone() };
     MEMO.with_borrow_mut(|memo| memo.put(key, entry));
 }
 
@@ -249,6 +251,7 @@ mod tests {
         assert_eq!(deny(&key(&["/a"]), 1499), Some(403));
         assert_eq!(deny(&key(&["/a"]), 1500), None);
         assert_eq!(deny(&key(&["/b"]), 1000), None);
+        assert_eq!(deny(&key(&["/a"]), 999), None, "the clock was set back");
         keep(&key(&["/c"]), 0, u32::MAX, &Answer::Action(Action::Deny(403), None));
         assert_eq!(deny(&key(&["/c"]), KEPT_MS_MAX), None, "at most for a day");
     }

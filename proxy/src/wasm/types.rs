@@ -132,7 +132,7 @@ pub trait RequestView: Sync {
     fn path(&self) -> &str;
     /// Without the question mark.
     fn query(&self) -> Option<&str>;
-    /// The first value of that name (lower case).
+    /// The value of that name (lower case); there is one at most.
     fn header(&self, name: &str) -> Option<&[u8]>;
     fn method(&self) -> &str {
         "GET"
@@ -195,6 +195,18 @@ pub enum Edit {
     Append { name: String, value: Vec<u8> },
     SetIfAbsent { name: String, value: Vec<u8> },
     Remove { name: String },
+}
+
+impl Edit {
+    /// Of the field, in lower case.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Set { name, .. }
+            | Self::Append { name, .. }
+            | Self::SetIfAbsent { name, .. }
+            | Self::Remove { name } => name,
+        }
+    }
 }
 
 impl fmt::Display for Edit {

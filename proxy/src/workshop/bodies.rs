@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::outcome::Outcome;
 use crate::wasm::{Binding, Fault, Passed, RequestFacts, RequestView, ResponseView, Usage};
 
 /// What it was, and the message that it belongs to.
@@ -15,53 +12,54 @@ pub(super) struct Sent<'a> {
     pub body: &'a str,
 }
 
-/// Pushes it as it is, and again byte by byte: where pieces end is up to the network, so the same must come out.
-pub(super) fn ask(
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Emerged {
+    Text(String),
+    /// With this status.
+    Refused(u16),
+}
+
+/// Byte by byte, beside what came out of it as a whole.
+pub(super) fn compare(
     binding: &Arc<Binding>,
     facts: &RequestFacts,
     sent: &Sent<'_>,
-    outcome: &mut Outcome,
-) -> Result<Usage, Fault> {
-    let bytes = sent.body.as_bytes();
-    let (whole, used) = pushed(binding, facts, sent, bytes.len().max(1))?;
-    let (pieces, _) = pushed(binding, facts, sent, 1)?;
-    if whole != pieces {
-        let brief = |value: &Value| value.to_string().chars().take(200).collect::<String>();
-        let (whole, pieces) = (brief(&whole), brief(&pieces));
-        return Err(Fault::Output(format!("the body comes out as {whole}, and pushed byte by byte as {pieces}")));
+    whole: &Emerged,
+) -> Result<(), Fault> {
+    let (pieces, _) = push(binding, facts, sent, 1)?;
+    if *whole == pieces {
+        return Ok(());
     }
-    let key = match whole {
-        Value::Number(_) => "body_refused",
-        _ if sent.response.is_some() => "response_body",
-        _ => "request_body",
+    let brief = |emerged: &Emerged| match emerged {
+        Emerged::Text(text) => format!("{:?}", text.chars().take(200).collect::<String>()),
+        Emerged::Refused(status) => format!("a refusal with {status}"),
     };
-    outcome.insert(key.to_owned(), whole);
-    Ok(used)
+    let (whole, pieces) = (brief(whole), brief(&pieces));
+    Err(Fault::Output(format!("the body comes out as {whole}, and pushed byte by byte as {pieces}")))
 }
 
-/// The text that comes out, or the status of a refusal.
-fn pushed(
+pub(super) fn push(
     binding: &Arc<Binding>,
     facts: &RequestFacts,
     sent: &Sent<'_>,
     piece_bytes: usize,
-) -> Result<(Value, Usage), Fault> {
+) -> Result<(Emerged, Usage), Fault> {
     let length = Some(sent.body.len() as u64);
     let Some(mut body) = binding.begin(facts, sent.request, sent.response, length, true)? else {
-        return Ok((sent.body.into(), Usage { instructions: 0, memory_bytes: 0 }));
+        return Ok((Emerged::Text(sent.body.to_owned()), Usage { instructions: 0, memory_bytes: 0 }));
     };
     let mut out = Vec::new();
-    let mut pieces = sent.body.as_bytes().chunks(piece_bytes).peekable();
+    let mut pieces = sent.body.as_bytes().chunks(piece_bytes.max(1)).peekable();
     loop {
         let piece = pieces.next().unwrap_or_default();
         let end = pieces.peek().is_none();
         match body.push(piece, end)? {
             Passed::AsItIs => out.extend_from_slice(piece),
             Passed::Replaced(with) => out.extend(with),
-            Passed::Refused(status) => return Ok((status.into(), body.usage())),
+            Passed::Refused(status) => return Ok((Emerged::Refused(status), body.usage())),
         }
         if end {
-            return Ok((String::from_utf8_lossy(&out).into(), body.usage()));
+            return Ok((Emerged::Text(String::from_utf8_lossy(&out).into_owned()), body.usage()));
         }
     }
 }

@@ -5,6 +5,7 @@
 mod bodies;
 mod cases;
 mod outcome;
+mod question;
 mod script;
 mod trial;
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::cases::{Case, File, Limits};
 use super::outcome::{self, Outcome};
+use super::question::Question;
 use super::script::Script;
 use crate::wasm::{BindError, Binding, Callouts, Host, HostError, LoadError, Plugin, Settings, Tables, Terms, Usage};
 
@@ -115,7 +116,12 @@ impl Trial {
         let binding = self.bind(&config(file, case)).ok()?;
         let (_, used) = outcome::ask(&binding, &self.script, case).ok()?;
         let used = used?;
-        let calls = sorted((0..BENCH_RUNS).map(|_| timed(|| drop(outcome::ask(&binding, &self.script, case)))));
+        let question = Question::of(case);
+        let once = |_| {
+            self.script.begin(case);
+            timed(|| drop(question.put(&binding, drop)))
+        };
+        let calls = sorted((0..BENCH_RUNS).map(once));
         let remembered = remembered(&binding, &self.script, case);
         let starts = sorted((0..BENCH_STARTS).map(|_| timed(|| drop(binding.start_once()))));
         Some(Benched {
@@ -143,15 +149,22 @@ impl Trial {
 
 /// The mean of many, since a single one is shorter than what a clock takes.
 fn remembered(binding: &Arc<Binding>, script: &Script, case: &Case) -> Option<Duration> {
+    let question = Question::of(case);
     binding.ask_always(false);
-    let _ = outcome::ask(binding, script, case);
-    let all = timed(|| (0..BENCH_RUNS).for_each(|_| drop(outcome::ask(binding, script, case))));
+    script.begin(case);
+    let _ = question.put(binding, drop);
+    let all = timed(|| (0..BENCH_RUNS).for_each(|_| drop(question.put(binding, drop))));
     binding.ask_always(true);
     binding.remembers().then(|| all / u32::try_from(BENCH_RUNS).unwrap_or(1))
 }
 
 fn measured(binding: &Arc<Binding>, script: &Script, case: &Case, usage: Usage) -> Used {
-    let shortest = (0..RUNS).map(|_| timed(|| drop(outcome::ask(binding, script, case)))).min().unwrap_or_default();
+    let question = Question::of(case);
+    let once = |_| {
+        script.begin(case);
+        timed(|| drop(question.put(binding, drop)))
+    };
+    let shortest = (0..RUNS).map(once).min().unwrap_or_default();
     Used { micros: micros(shortest), instructions: usage.instructions, memory_kib: kib(usage.memory_bytes) }
 }
 

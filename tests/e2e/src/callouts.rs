@@ -1,6 +1,7 @@
 //! Plugins that ask other servers while a request waits: real ones, well and ill.
 
 mod crowds;
+mod forged;
 mod server;
 
 use std::sync::Arc;
@@ -71,7 +72,7 @@ impl Asked {
         });
         let guarded = json!({
             "plugin": "forward-auth", "callouts": ["auth"],
-            "config": {"upstream": "auth", "path": "/verify", "copy": ["x-user", "x-uri"]},
+            "config": {"upstream": "auth", "path": "/verify", "copy": ["x-user", "x-uri", "x-forwarded-user", "x-admin"]},
         });
         for (host, binding) in [(ASKING, asking), (GUARDED, guarded)] {
             let site = json!({"hosts": [host], "upstream": "sample", "plugins": [binding]});

@@ -4,6 +4,7 @@
 mod bodies;
 mod grpc;
 mod large;
+mod turns;
 mod websocket;
 
 use std::net::{IpAddr, Ipv4Addr};

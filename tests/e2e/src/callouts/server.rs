@@ -136,9 +136,14 @@ fn told(name: &str, request: &Message) -> String {
 /// As who is logged in, who is not, and who may not.
 fn verified(request: &Message) -> Vec<u8> {
     let uri = request.header("x-forwarded-uri").unwrap_or_default();
-    match request.header("cookie") {
-        Some("s=good") => whole(200, &[("X-User", "7"), ("X-Uri", uri), ("Keep-Alive", "5")], ""),
-        Some("s=bad") => whole(403, &[("X-Internal", "1"), ("Content-Type", "text/plain")], "not you"),
+    let cookies: Vec<_> = request.header("cookie").unwrap_or_default().split("; ").collect();
+    match cookies.as_slice() {
+        cookies if cookies.contains(&"s=good") => {
+            whole(200, &[("X-User", "7"), ("X-Forwarded-User", "7"), ("X-Uri", uri), ("Keep-Alive", "5")], "")
+        }
+        cookies if cookies.contains(&"s=bad") => {
+            whole(403, &[("X-Internal", "1"), ("Content-Type", "text/plain")], "not you")
+        }
         _ => {
             let cookies =
                 [("Set-Cookie", "state=1; Secure"), ("Set-Cookie", "other=2"), ("Location", "/login?from=here")];

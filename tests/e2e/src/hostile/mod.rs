@@ -4,6 +4,7 @@ mod floods;
 mod guests;
 mod h2;
 mod hosts;
+mod leave;
 mod limits;
 mod memory;
 mod recorder;
