@@ -100,11 +100,12 @@ fn take_places(successor: Option<Successor>, places: Places) -> Result<Option<Pi
         return Ok(Some(places.take()?));
     };
     let predecessor = successor.predecessor;
-    successor.relieve()?;
+    let relief = successor.relieve()?;
     tracing::info!(predecessor, "took over");
     // The only process that serves does not end for a name.
     let taken =
         places.take().inspect_err(|error| tracing::error!("serving, but out of reach for the operator: {error}"));
+    relief.named();
     Ok(taken.ok())
 }
 

@@ -18,6 +18,8 @@ use crate::control::Control;
 const PAUSE: Duration = Duration::from_millis(100);
 /// For a change that is under way to end. With it, the answer still comes before whoever asks gives up.
 const TURN_WITHIN: Duration = Duration::from_secs(4);
+/// For a successor that serves to put its admin socket and pid file in place.
+const NAMED_WITHIN: Duration = Duration::from_secs(1);
 /// For a successor that has gone to be told by the kernel.
 const REAPED_WITHIN: Duration = Duration::from_secs(1);
 
@@ -153,6 +155,11 @@ impl Incumbent {
         }
         channel.send(&Step::Yours, &[])?;
         self.retire();
+        // Else whoever is told of the upgrade could find this process' names, or none. It serves by now in any case.
+        channel.set_timeout(NAMED_WITHIN)?;
+        if let Err(error) = channel.receive::<Step>() {
+            tracing::warn!(%error, "the new process serves and did not say that its admin socket is in place");
+        }
         self.relieved_by.send_replace(Some(pid));
         Ok(())
     }

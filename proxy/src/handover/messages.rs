@@ -46,4 +46,6 @@ pub(super) enum Step {
     },
     Serving,
     Yours,
+    /// The names in the file system lead to the successor, or never will. Older successors don't say it.
+    Named,
 }

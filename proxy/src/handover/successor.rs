@@ -41,15 +41,27 @@ impl Successor {
         Some(self.sockets.swap_remove(at))
     }
 
-    /// Tells the predecessor that this process serves. From then on it is the only one that accepts.
-    pub fn relieve(self) -> std::result::Result<(), HandoverError> {
+    /// Tells the predecessor that this process serves. It goes on accepting until it is told of the names as well.
+    pub fn relieve(self) -> std::result::Result<Relief, HandoverError> {
         let asked = self.channel.send(&Step::Serving, &[]).and_then(|()| self.channel.receive());
         match asked.map_err(HandoverError::NotRelieved)? {
-            (Step::Yours, _) => Ok(()),
+            (Step::Yours, _) => Ok(Relief(self.channel)),
             (other, _) => {
                 let says = format!("it answered {other:?}");
                 Err(HandoverError::NotRelieved(Error::new(ErrorKind::InvalidData, says)))
             }
         }
+    }
+}
+
+/// The predecessor waits for this to be told before it says that the upgrade is done, and stops.
+#[must_use]
+pub struct Relief(Channel);
+
+impl Relief {
+    /// After the names were moved, or could not be.
+    pub fn named(self) {
+        // It waits no longer than a moment, and may be of a version that doesn't at all.
+        let _ = self.0.send(&Step::Named, &[]);
     }
 }
