@@ -30,6 +30,7 @@ if [ ! -x "$cache/bin/pebble" ] || [ ! -x "$cache/bin/pebble-challtestsrv" ]; th
     pebble_from_debian=1
   fi
 fi
+has promtool || want prometheus "promtool tries the shipped alerts on made-up series"
 install_wanted
 
 if [ -n "$pebble_from_debian" ]; then

@@ -2,6 +2,8 @@
 //! ends it. `cargo build --workspace --bins` and `plugins/build.sh` come first; `make test` does both.
 
 #[cfg(test)]
+mod alerts;
+#[cfg(test)]
 mod authors;
 #[cfg(test)]
 mod bad_input;
