@@ -1,17 +1,12 @@
-//! Regular expressions, all of them tried in one pass over the path.
+//! Regular expressions: which is the first that matches, for a host.
 
 use std::collections::HashMap;
 
-use regex::bytes::{RegexBuilder, RegexSet, RegexSetBuilder};
-
+use super::automata::{Budget, Tables, check, shown};
 use super::store::Store;
 use super::{Refused, Subject, suffixes};
 
 const EXPRESSIONS_MAX: usize = 1000;
-/// Of one, compiled.
-const COMPILED_BYTES_MAX: usize = 64 << 10;
-/// Of those of one host together: together with the length of a path it bounds the time of a look-up.
-const SET_BYTES_MAX: usize = 1 << 20;
 /// Longer paths match nothing.
 const TEXT_BYTES_MAX: usize = 512;
 
@@ -21,20 +16,21 @@ pub(super) struct Expressions {
     by_host: HashMap<String, Set>,
     count: usize,
     tried: usize,
+    /// The tables have all that was added.
+    ready: bool,
 }
 
 #[derive(Default)]
 struct Set {
     patterns: Vec<String>,
     entries: Vec<u32>,
-    compiled: Option<RegexSet>,
+    tables: Tables,
 }
 
 impl Expressions {
-    /// Roughly: compiled expressions do not say what they take.
     pub(super) fn bytes(&self) -> usize {
-        let of_set = |set: &Set| set.patterns.iter().map(|pattern| 50 * pattern.len()).sum::<usize>();
-        self.by_host.values().map(of_set).sum()
+        let texts = |set: &Set| set.patterns.iter().map(String::len).sum::<usize>();
+        self.by_host.values().map(|set| texts(set) + set.tables.bytes()).sum()
     }
 
     pub(super) fn add(&mut self, store: &mut Store, subject: Subject, key: &str, value: &[u8]) -> Result<(), Refused> {
@@ -49,6 +45,9 @@ impl Expressions {
             let says = format!("is one expression too many, at most {EXPRESSIONS_MAX} are accepted in a dataset");
             return Err(Refused::Illegal(says));
         }
+        if !pattern.starts_with('^') {
+            return Err(Refused::Illegal(format!("`{}` does not begin with ^", shown(pattern))));
+        }
         check(pattern).map_err(Refused::Illegal)?;
         let set = self.by_host.entry(host.to_owned()).or_default();
         if set.patterns.iter().any(|known| known == pattern) {
@@ -60,21 +59,22 @@ impl Expressions {
         self.count += 1;
         set.patterns.push(pattern.to_owned());
         set.entries.push(entry);
-        set.compiled = None;
+        self.ready = false;
         Ok(())
     }
 
     pub(super) fn ready(&mut self) -> Result<(), String> {
-        for (host, set) in self.by_host.iter_mut().filter(|(_, set)| set.compiled.is_none()) {
-            let mut builder = RegexSetBuilder::new(&set.patterns);
-            let compiled = builder.unicode(false).size_limit(SET_BYTES_MAX).build();
-            set.compiled = Some(compiled.map_err(|_| {
-                format!(
-                    "the {} regular expressions for host `{host}` take more than {SET_BYTES_MAX} bytes when they are compiled together",
-                    set.patterns.len()
-                )
-            })?);
+        if self.ready {
+            return Ok(());
         }
+        let mut budget = Budget::of_a_dataset();
+        let mut hosts: Vec<_> = self.by_host.iter_mut().collect();
+        hosts.sort_unstable_by_key(|(host, _)| *host); // so that the same host is told each time
+        for (host, set) in hosts {
+            let built = Tables::build(&set.patterns, &mut budget);
+            set.tables = built.map_err(|says| if host.is_empty() { says } else { format!("host `{host}`: {says}") })?;
+        }
+        self.ready = true;
         Ok(())
     }
 
@@ -84,8 +84,8 @@ impl Expressions {
             return None;
         }
         let first = |set: &Set| {
-            let matches = set.compiled.as_ref()?.matches(text.as_bytes());
-            matches.iter().next().and_then(|index| set.entries.get(index).copied())
+            let index = set.tables.first(text.as_bytes())?;
+            set.entries.get(index).copied()
         };
         if subject != Subject::Route {
             return self.by_host.get("").and_then(first);
@@ -102,18 +102,4 @@ fn parts(subject: Subject, key: &str) -> (&str, &str) {
         Subject::Route => key.split_at(key.find('^').unwrap_or(0)),
         _ => ("", key),
     }
-}
-
-fn check(pattern: &str) -> Result<(), String> {
-    let shown = || pattern.chars().take(80).flat_map(char::escape_debug).collect::<String>();
-    if !pattern.starts_with('^') {
-        return Err(format!("`{}` does not begin with ^", shown()));
-    }
-    let compiled = RegexBuilder::new(pattern).unicode(false).size_limit(COMPILED_BYTES_MAX).build();
-    compiled.map(drop).map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => {
-            format!("`{}` takes more than {COMPILED_BYTES_MAX} bytes when it is compiled", shown())
-        }
-        error => format!("`{}`: {}", shown(), error.to_string().lines().last().unwrap_or_default()),
-    })
 }

@@ -1,5 +1,6 @@
 //! Datasets: look-ups that the host does for plugins. Filled while `plan` runs, then immutable, one copy for all threads.
 
+mod automata; // expressions as tables
 mod expressions; // regular expressions, the first that matches
 mod hashed; // exact, prefix, suffix
 mod networks; // the smallest network around an address

@@ -180,6 +180,76 @@ fn refuses_expressions_that_cost_too_much_or_are_none() {
 }
 
 #[test]
+fn an_expression_says_how_a_text_begins() {
+    let refused = |pattern: &str| refused(Kind::Regex, Subject::Path, pattern);
+    assert_eq!(refused("^/a|/b"), "`^/a|/b`: an alternative does not begin with ^: write ^(?:…|…)");
+    assert!(refused("^*/a").contains("does not begin with ^"));
+    let either = dataset(Kind::Regex, Subject::Path, &["^/a|^/b$", "^(?i:/C)", r"^/\xe9.$"]);
+    for (path, key) in
+        [("/ax", "^/a|^/b$"), ("/b", "^/a|^/b$"), ("/bx", ""), ("x/b", ""), ("/c", "^(?i:/C)"), ("/C", "^(?i:/C)")]
+    {
+        assert_eq!(found(&either, path), key, "{path}");
+    }
+    assert_eq!(found(&either, "/é"), "", "a path is bytes, and this is two others");
+}
+
+/// What takes a table for itself is the first of many tables, or the last, and the order stands.
+#[test]
+fn expressions_that_multiply_each_other_get_tables_of_their_own() {
+    let mut keys: Vec<String> = (0..100).map(|number| format!("^/(.*)/old-{number}/(.*)$")).collect();
+    keys.push("^/.*".to_owned());
+    let paths = dataset(Kind::Regex, Subject::Path, &keys.iter().map(String::as_str).collect::<Vec<_>>());
+    for (path, key) in [
+        ("/a/old-7/b", "^/(.*)/old-7/(.*)$"),
+        ("/a/old-99/old-98/", "^/(.*)/old-98/(.*)$"),
+        ("/old-7/", "^/.*"),
+        ("//old-0/b/old-50/c", "^/(.*)/old-0/(.*)$"),
+    ] {
+        assert_eq!(found(&paths, path), key, "{path}");
+    }
+}
+
+#[test]
+fn refuses_expressions_that_no_table_has_room_for() {
+    let ready = |keys: &[String]| {
+        let mut full = dataset(Kind::Regex, Subject::Route, &[]);
+        for key in keys {
+            assert_eq!(full.add(key, b""), Ok(()), "{key}");
+        }
+        full.ready().expect_err("is refused")
+    };
+    let counted = ready(&["shop.example^/.*a.{30}b".to_owned()]);
+    assert!(counted.starts_with("host `shop.example`: `^/.*a.{30}b` needs more than 2097152 bytes"), "{counted}");
+    let many: Vec<_> = (0..1000).map(|number| format!("^/(.*)/old-{number}/(.*)$")).collect();
+    assert!(ready(&many).contains("do not fit into tables together"));
+}
+
+/// The same answer as a library gives that tries one after the other.
+#[test]
+fn tables_answer_as_the_expressions_do() {
+    let parts = ["/", "a", "[a-c]", "(?:ab|b)", ".*", "b?", "(?i)A", "[^/]+", "a{2,3}", "$", r"\b", "c*"];
+    let texts = ["/", "/a", "/ab", "/aab/c", "/A/b", "/abcabc", "/c/c/aa", "//", "/bbb$", "/a/b/c/"];
+    let mut dice = 1u32;
+    let mut roll = |sides: usize| {
+        dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (dice >> 16) as usize % sides
+    };
+    for _ in 0..200 {
+        let pattern = |roll: &mut dyn FnMut(usize) -> usize| {
+            format!("^{}", (0..=roll(4)).map(|_| parts[roll(parts.len())]).collect::<String>())
+        };
+        let mut keys: Vec<String> = (0..5).map(|_| pattern(&mut roll)).collect();
+        keys.sort();
+        keys.dedup();
+        let paths = dataset(Kind::Regex, Subject::Path, &keys.iter().map(String::as_str).collect::<Vec<_>>());
+        for text in texts {
+            let first = keys.iter().find(|key| regex_lite::Regex::new(key).expect("is one").is_match(text));
+            assert_eq!(found(&paths, text), first.map_or("", String::as_str), "{text} in {keys:?}");
+        }
+    }
+}
+
+#[test]
 fn a_key_that_is_there_stands() {
     let mut routes = dataset(Kind::Exact, Subject::Route, &["/a"]);
     assert_eq!(routes.add("/a", b"other"), Err(Refused::Repeated));
