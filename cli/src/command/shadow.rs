@@ -58,6 +58,12 @@ fn shown(shadow: &Shadow) -> String {
         examples.join(", ")
     );
     text += &format!("  {calls} calls: {same} the same, {different} different\n");
+    if report.not_compared > 0 {
+        text += &format!(
+            "  {} more could not be compared: what other servers would say is not known\n",
+            report.not_compared
+        );
+    }
     for (name, cost) in [("live", &report.live), ("shadow", &report.shadow)] {
         text += &format!("  {name:<7} {}\n", taken(cost));
     }

@@ -21,8 +21,8 @@ use super::{arrival, edits};
 use crate::observe::plugin_fault;
 use crate::tls::HEALTH;
 use crate::wasm::{
-    Action, Binding, Edit, Fault, Header, Hooks, RequestFacts, RequestView, ResponseView, Sample, Shadow, Tenant,
-    rollout_bucket,
+    Action, Asked, Binding, Edit, Fault, Header, Hooks, RequestFacts, RequestView, ResponseView, Sample, Shadow,
+    Tenant, rollout_bucket,
 };
 
 /// A plugin bound to a site.
@@ -55,13 +55,26 @@ impl Attached {
         if bucket < self.buckets { self.binding.hooks() } else { Hooks::default() }
     }
 
-    fn sample(&self) -> Option<Sample<'_>> {
+    pub(super) fn sample(&self) -> Option<Sample<'_>> {
         self.shadow.as_ref()?.sample(&self.binding)
     }
 
     /// A shadow may be the only one that wants to be asked.
     fn on_request(&self, facts: &RequestFacts, request: &dyn RequestView) -> Said<Action> {
         if self.binding.hooks().request { self.binding.on_request(facts, request) } else { Ok(Action::Next) }
+    }
+
+    /// `sampled`: a shadow wants to know what other servers say.
+    pub(super) async fn on_request_waiting(
+        &self,
+        facts: &RequestFacts,
+        request: &dyn RequestView,
+        sampled: bool,
+    ) -> Asked {
+        match self.binding.hooks().request {
+            true => self.binding.on_request_waiting(facts, request, sampled).await,
+            false => Ok(Action::Next).into(),
+        }
     }
 
     fn on_response(

@@ -31,9 +31,10 @@ pub(super) async fn ask(
         return Ok((Ok(Action::Deny(LOOP_DETECTED)), Duration::ZERO));
     }
     let view = Request::new(host.as_str(), &head, client);
-    let asked = tokio::select! {
+    let sample = attached.sample();
+    let mut asked = tokio::select! {
         biased; // whose answer is there gets it
-        asked = attached.binding.on_request_waiting(facts, &view) => asked,
+        asked = attached.on_request_waiting(facts, &view, sample.is_some()) => asked,
         () = gone(session) => {
             METRICS.plugin_callouts.with_label_values(&[&*attached.plugin, "abandoned"]).inc();
             return Err(Error::explain(ErrorType::ConnectionClosed, "the visitor left while a plugin waited").into_down());
@@ -41,6 +42,9 @@ pub(super) async fn ask(
     };
     count(&attached.plugin, &asked);
     let waited = asked.waited();
+    if let Some(sample) = sample {
+        sample.waited(&mut asked, facts, &view);
+    }
     Ok((asked.answer, waited))
 }
 

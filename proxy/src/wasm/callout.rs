@@ -2,6 +2,7 @@
 //! carries them is another room's: a [`Callee`].
 
 mod checked; // what a guest asks, and what it is told
+mod heard; // by a live call, for its shadow
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::Linker;
 use wasmtime::error::format_err;
 
+pub(super) use self::heard::{Answering, Heard, Questions};
 use super::guest::callout as wit;
 use super::limits::{self, State};
 use super::types::Header;
@@ -81,13 +83,27 @@ pub(super) struct Calling {
     address: Option<IpAddr>,
     left: u32,
     until: Instant,
-    pub made: Vec<Callout>,
+    answering: Answering,
+    made: Vec<Callout>,
+}
+
+/// What a guest asks, once it may.
+struct Question {
+    to: String,
+    callee: Arc<dyn Callee>,
+    request: CalloutRequest,
+    within: Duration,
 }
 
 impl Calling {
-    pub(super) fn begin(method: &str, address: Option<IpAddr>, timeout: Duration) -> Self {
+    pub(super) fn begin(method: &str, address: Option<IpAddr>, timeout: Duration, answering: Answering) -> Self {
         let until = Instant::now() + timeout;
-        Self { method: method.to_owned(), address, left: CALLOUTS_MAX, until, made: Vec::new() }
+        Self { method: method.to_owned(), address, left: CALLOUTS_MAX, until, answering, made: Vec::new() }
+    }
+
+    /// What was made, and what was heard where it was kept.
+    pub(super) fn over(self) -> (Vec<Callout>, Option<Heard>) {
+        (self.made, self.answering.heard())
     }
 }
 
@@ -131,11 +147,10 @@ fn refused() -> wasmtime::Result<Told> {
 async fn send(mut store: StoreContextMut<'_, State>, request: wit::Request) -> wasmtime::Result<Told> {
     let began = Instant::now();
     let asked = match begin(store.data_mut(), request, began)? {
-        Ok(asking) => {
-            let reply = asking.await;
-            limits::resume(&mut store);
-            checked::reply(reply)
-        }
+        Ok(question) => match heard_before(store.data_mut(), &question)? {
+            Some(told) => told,
+            None => ask(&mut store, question).await,
+        },
         Err(error) => Err(error),
     };
     if let Some(calling) = store.data_mut().calling.as_mut().filter(|calling| calling.made.len() < TOLD_MAX) {
@@ -145,13 +160,16 @@ async fn send(mut store: StoreContextMut<'_, State>, request: wit::Request) -> w
 }
 
 /// The first error is the guest's end, the second is told to it.
-fn begin(state: &mut State, request: wit::Request, now: Instant) -> wasmtime::Result<Result<Asking, wit::Error>> {
+fn begin(state: &mut State, request: wit::Request, now: Instant) -> wasmtime::Result<Result<Question, wit::Error>> {
     let (Some(calling), Some(callouts)) = (&mut state.calling, &state.callouts) else {
         return refused().map(|_| Err(wit::Error::Spent));
     };
     let Some(callee) = callouts.to.get(&request.upstream) else { return Ok(Err(wit::Error::NotGranted)) };
     let left = calling.until.saturating_duration_since(now);
     if calling.left == 0 || left.is_zero() {
+        if calling.left > 0 {
+            calling.answering.is_out_of_time();
+        }
         // A guest that goes on asking ends by its instructions: nothing is kept of these.
         return Ok(Err(wit::Error::Spent));
     }
@@ -159,10 +177,38 @@ fn begin(state: &mut State, request: wit::Request, now: Instant) -> wasmtime::Re
         0 => left,
         most => left.min(Duration::from_millis(most.into())),
     };
+    let to = request.upstream.clone();
     Ok(checked::request(request).map(|request| {
         calling.left -= 1;
-        callee.clone().ask(CalloutRequest { client: calling.address, ..request }, within)
+        let request = CalloutRequest { client: calling.address, ..request };
+        Question { to, callee: callee.clone(), request, within }
     }))
+}
+
+/// What a shadow is told; none for what is live.
+fn heard_before(
+    state: &mut State,
+    Question { to, request, .. }: &Question,
+) -> wasmtime::Result<Option<Result<wit::Response, wit::Error>>> {
+    match state.calling.as_deref_mut() {
+        Some(Calling { answering: Answering::Heard(heard), .. }) => Ok(Some(heard.again(to, request)?)),
+        _ => Ok(None),
+    }
+}
+
+async fn ask(
+    store: &mut StoreContextMut<'_, State>,
+    Question { to, callee, request, within }: Question,
+) -> Result<wit::Response, wit::Error> {
+    let is_kept = store.data().calling.as_ref().is_some_and(|calling| calling.answering.is_kept());
+    let kept = is_kept.then(|| request.clone());
+    let reply = callee.ask(request, within).await;
+    limits::resume(store);
+    let told = checked::reply(reply);
+    if let Some(calling) = &mut store.data_mut().calling {
+        calling.answering.keep(&to, kept, &told);
+    }
+    told
 }
 
 fn label(asked: &Result<wit::Response, wit::Error>) -> &'static str {

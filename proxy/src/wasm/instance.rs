@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmtime::component::ResourceAny;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
-use super::callout::{Calling, Callout, Callouts};
+use super::callout::{Calling, Callouts};
 use super::component::{Plugin, PolicyPre};
 use super::engine::Inner;
 use super::guest::{body, connection, http};
@@ -86,22 +86,22 @@ impl Instance {
         Ok(Self { store, policy, guest, uses_left: uses })
     }
 
-    /// Of a plugin that may wait; and the callouts that it made. Whoever drops this drops the instance too: a call that was
+    /// Of a plugin that may wait; and what came of its callouts. Whoever drops this drops the instance too: a call that was
     /// broken off leaves it in an unknown state.
     pub(super) async fn call_waiting(
         &mut self,
         arguments: RequestArguments<'_>,
         calling: Calling,
-    ) -> (Result<http::Verdict, Fault>, Vec<Callout>) {
+    ) -> (Result<http::Verdict, Fault>, Option<Calling>) {
         let Guest::Waiting(functions) = &self.guest else {
-            return (Err(Fault::Unavailable("this plugin does not wait".to_owned())), Vec::new());
+            return (Err(Fault::Unavailable("this plugin does not wait".to_owned())), None);
         };
         self.uses_left = self.uses_left.saturating_sub(1);
         limits::start_call(&mut self.store);
         self.store.data_mut().calling = Some(Box::new(calling));
         let verdict = functions.on_request(&mut self.store, self.policy, arguments).await;
-        let made = self.store.data_mut().calling.take().map_or_else(Vec::new, |calling| calling.made);
-        (verdict.map_err(|error| fault(&self.store, &error)), made)
+        let calling = self.store.data_mut().calling.take().map(|calling| *calling);
+        (verdict.map_err(|error| fault(&self.store, &error)), calling)
     }
 
     /// Whether the plugin may wait or not: here it can't.

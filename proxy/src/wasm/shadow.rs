@@ -13,7 +13,8 @@ use contract::admin::ShadowReport;
 
 use self::differ::{Difference, edits};
 use self::tally::Tally;
-use super::binding::Binding;
+use super::binding::{Asked, Binding};
+use super::callout::Questions;
 use super::count::Answers;
 use super::dice;
 use super::types::{Action, Edit, Expectation, Fault, Hooks, Outcome, RequestFacts, RequestView, ResponseView, Seen};
@@ -58,6 +59,15 @@ impl Shadow {
         Some(Sample { shadow: self, live, called_before: Answers::called_here(), began: Instant::now() })
     }
 
+    /// Counts what it takes.
+    fn ask<T>(&self, ask: impl FnOnce(&Binding) -> T) -> T {
+        let (began, called) = (Instant::now(), Answers::called_here());
+        let answer = ask(&self.binding);
+        let took = began.elapsed();
+        self.tally.shadow.add((Answers::called_here() > called).then(|| (took, self.binding.usage())));
+        answer
+    }
+
     pub fn report(&self) -> ShadowReport {
         let stopped = self.tally.faults() >= FAULTS_MAX;
         ShadowReport {
@@ -77,6 +87,33 @@ impl Sample<'_> {
             false => Ok(Action::Next),
         };
         self.compare("request", live, ask, differ::actions, || about(request));
+    }
+
+    /// The same of a plugin that asks other servers, when its answer is there. The shadow is told what `live` heard, and waits
+    /// for nobody.
+    pub fn waited(self, live: &mut Asked, facts: &RequestFacts, request: &dyn RequestView) {
+        let tally = &self.shadow.tally;
+        let took = self.began.elapsed().saturating_sub(live.waited());
+        tally.live.add(live.heard.as_ref().map(|_| (took, self.live.usage())));
+        // Nobody knows what servers would say now where an answer is given again, or no call could be made.
+        let unheard = live.heard.is_none() && (live.answer.is_err() || self.live.remembers());
+        let heard = live.heard.take().unwrap_or_default();
+        let (answer, questions) = self.shadow.ask(|shadow| match shadow.hooks().request {
+            true => shadow.on_request_heard(facts, request, heard),
+            false => (Ok(Action::Next), heard.questions()),
+        });
+        match questions {
+            Questions::Other { .. } if unheard => tally.not_compared(),
+            Questions::Other { live: asked, shadow } => {
+                tally.different(differ::asks_else(&asked, &shadow), || about(request))
+            }
+            questions => {
+                let differs = |live: &Action, shadow: &Action| {
+                    differ::actions(live, shadow).or_else(|| differ::asks_fewer(&questions))
+                };
+                self.tell("request", &live.answer, &answer, differs, || about(request));
+            }
+        }
     }
 
     pub fn response(
@@ -111,21 +148,29 @@ impl Sample<'_> {
         differs: impl FnOnce(&T, &T) -> Option<Difference>,
         about: impl FnOnce() -> String,
     ) {
-        let Shadow { name, binding, tally, .. } = self.shadow;
         let took = self.began.elapsed();
-        let called = Answers::called_here();
-        tally.live.add((called > self.called_before).then(|| (took, self.live.usage())));
-        let began = Instant::now();
-        let answer = ask(binding);
-        let took = began.elapsed();
-        tally.shadow.add((Answers::called_here() > called).then(|| (took, binding.usage())));
+        let called = Answers::called_here() > self.called_before;
+        self.shadow.tally.live.add(called.then(|| (took, self.live.usage())));
+        let answer = self.shadow.ask(ask);
+        self.tell(hook, live, &answer, differs, about);
+    }
+
+    fn tell<T>(
+        &self,
+        hook: &str,
+        live: &Result<T, Fault>,
+        answer: &Result<T, Fault>,
+        differs: impl FnOnce(&T, &T) -> Option<Difference>,
+        about: impl FnOnce() -> String,
+    ) {
+        let Shadow { name, binding, tally, .. } = self.shadow;
         if let Err(fault) = live {
             tally.live_failed(fault);
         }
-        if let Err(fault) = &answer {
+        if let Err(fault) = answer {
             tally.shadow_failed(name, binding.plugin(), hook, fault);
         }
-        let difference = match (live, &answer) {
+        let difference = match (live, answer) {
             (Ok(live), Ok(shadow)) => differs(live, shadow),
             (live, shadow) => differ::failures(live.as_ref().err(), shadow.as_ref().err()),
         };

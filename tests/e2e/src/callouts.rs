@@ -23,8 +23,8 @@ use crate::protocols::{HTTP1, HTTP2, tls_to};
 use crate::world::{World, guest};
 
 const HOST: &str = "shop.example";
-const ASKING: &str = "asking.example";
-const GUARDED: &str = "guarded.example";
+pub(crate) const ASKING: &str = "asking.example";
+pub(crate) const GUARDED: &str = "guarded.example";
 const WAITING: &str = "latchkey_plugin_waiting";
 const CALLOUTS: &str = "latchkey_plugin_callouts_total";
 /// Of the storm. `LATCHKEY_TEST_CALLOUTS` overrides it.
@@ -35,13 +35,13 @@ const P99_MAX: Duration = Duration::from_secs(2);
 /// What the instances, stacks and connections of so many may keep.
 const SLACK_KIB: u64 = 96 << 10;
 
-struct Asked {
-    world: World,
-    server: Server,
+pub(crate) struct Asked {
+    pub(crate) world: World,
+    pub(crate) server: Server,
 }
 
 impl Asked {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut world = World::start(Plan::default()).await;
         world.fleet.edge.process.stop().await.unwrap();
         let log = world.fleet.folder.path().join("access.json");
@@ -81,7 +81,7 @@ impl Asked {
         document
     }
 
-    async fn status(&self, path: &str) -> u16 {
+    pub(crate) async fn status(&self, path: &str) -> u16 {
         self.world.https(ASKING).await.get(ASKING, path).await.unwrap().status
     }
 
@@ -378,7 +378,6 @@ async fn whom_a_plugin_may_ask_is_checked_with_its_place() {
         ("callouts", json!(vec!["auth"; 17]), at("callouts"), "at most 16 are granted"),
         ("config", json!({"behaviour": "plan-ask"}), at("config"), "a callout is for `on-request`"),
         ("config", json!({"behaviour": "start-ask"}), at("config"), "a callout is for `on-request`"),
-        ("shadow", json!({"config": {"behaviour": "post"}}), at("shadow"), "has no shadow"),
     ] {
         let (status, told) = asked.refused(|document| document["sites"][1]["plugins"][0][name] = value).await;
         assert_eq!((status, &told["errors"][0]["at"]), (422, &json!(place)), "{told:#}");
@@ -387,6 +386,9 @@ async fn whom_a_plugin_may_ask_is_checked_with_its_place() {
     let (status, told) =
         asked.refused(|document| document["sites"][0]["plugins"][0]["callouts"] = json!(["auth"])).await;
     assert_eq!((status, &told["errors"][0]["at"]), (422, &json!("/sites/0/plugins/0/callouts")));
+    let shadow = json!({"plugin": "hostile-waiting", "config": {"behaviour": "ask"}});
+    let (status, told) = asked.refused(|document| document["sites"][0]["plugins"][0]["shadow"] = shadow).await;
+    assert_eq!((status, &told["errors"][0]["at"]), (422, &json!("/sites/0/plugins/0/shadow")), "{told:#}");
     let (status, told) = asked.refused(|document| document["sites"][2]["plugins"][0]["callouts"] = json!([])).await;
     assert_eq!((status, &told["errors"][0]["at"]), (422, &json!("/sites/2/plugins/0/config/upstream")), "{told:#}");
     let (status, told) = asked.refused(|document| document["sites"][1]["plugins"][0]["callouts"] = json!([])).await;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use support::fleet::Plan;
 use support::program;
 
+use crate::callouts::{ASKING, Asked, GUARDED};
 use crate::world::{World, guest, output, stderr, stdout};
 
 impl World {
@@ -24,6 +25,12 @@ impl World {
         let told = reply.json().unwrap();
         assert_eq!(told["shadows"].as_array().unwrap().len(), 1, "{told:#}");
         told["shadows"][0].clone()
+    }
+
+    /// Beside all of the plugin's bindings, in place of the one before; its counts begin anew.
+    async fn put_shadow(&self, plugin: &str, settings: Value) {
+        let path = format!("/v1/plugins/{plugin}/shadow");
+        self.fleet.edge.admin.put(&path, settings.to_string()).await.unwrap().expect(200).unwrap();
     }
 
     async fn answer(&self, target: &str) -> (u16, Option<String>) {
@@ -125,6 +132,58 @@ async fn connections_have_shadows_too() {
         (&told["differences"][0]["kind"], &told["differences"][0]["examples"][0]),
         (&json!("judge: admit → reset"), &example)
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_of_a_plugin_that_asks_is_told_what_was_heard_and_asks_nobody() {
+    let asked = Asked::start().await;
+    let (live, other) = (["x-user", "x-uri", "x-forwarded-user", "x-admin"], ["x-user"]);
+    let settings = |path: &str, copy: &[&str]| {
+        let config = json!({"upstream": "auth", "path": path, "copy": copy, "timeout_ms": 400});
+        json!({"config": config, "percent": 100})
+    };
+    for (settings, counts, kind) in [
+        (settings("/verify", &live), [3, 3, 0], Value::Null),
+        (settings("/verify", &other), [3, 2, 1], json!("edit: x-uri")),
+        (settings("/other", &live), [3, 0, 3], json!("asks something else")),
+    ] {
+        asked.world.put_shadow("forward-auth", settings).await;
+        let before = asked.server.asked();
+        for (cookie, status) in [("s=good", 200), ("s=bad", 403), ("s=none", 302)] {
+            let mut visitor = asked.world.https(GUARDED).await;
+            let answer = visitor.send("GET", GUARDED, "/cart?a=b", &[("cookie", cookie)], b"").await.unwrap();
+            assert_eq!(answer.status, status, "{cookie}");
+            let uri = (status == 200).then(|| "/cart?a=b".to_owned());
+            assert_eq!(answer.seen("x-uri"), uri, "nothing of it is applied");
+        }
+        let told = asked.world.shadow("forward-auth").await;
+        assert_eq!([&told["calls"], &told["same"], &told["different"]], counts, "{told:#}");
+        assert_eq!(told["differences"][0]["kind"], kind, "{told:#}");
+        assert_eq!(asked.server.asked(), before + 3, "only the live one asks");
+    }
+    let example = &asked.world.shadow("forward-auth").await["differences"][0]["examples"][0];
+    assert_eq!(
+        (&example["live"], &example["shadow"]),
+        (&json!("asks auth: GET /verify"), &json!("asks auth: GET /other"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_that_fails_after_it_was_told_harms_nobody() {
+    let asked = Asked::start().await;
+    for (behaviour, reason) in [("trap-after", "trap"), ("spin-after", "deadline")] {
+        asked.world.put_shadow("hostile-waiting", json!({"config": {"behaviour": behaviour}, "percent": 100})).await;
+        let before = asked.server.asked();
+        for path in ["/echo", "/half"] {
+            let status = if path == "/half" { 500 } else { 200 };
+            assert_eq!(asked.status(path).await, status, "{behaviour} {path}");
+        }
+        let told = asked.world.shadow("hostile-waiting").await;
+        assert_eq!(told["shadow"]["faults"], json!({reason: 2}), "{told:#}");
+        assert_eq!((&told["live"]["faults"], asked.server.asked()), (&json!({}), before + 2));
+    }
+    assert_eq!(asked.world.metric("latchkey_plugin_faults_total", "").await, 0.0);
+    asked.world.still_serves(ASKING).await;
 }
 
 #[tokio::test]

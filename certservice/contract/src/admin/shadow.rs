@@ -41,6 +41,8 @@ pub struct ShadowReport {
     pub calls: u64,
     pub same: u64,
     pub different: u64,
+    /// Further ones, where nobody knows what other servers would have told the shadow.
+    pub not_compared: u64,
     /// Why it is not asked any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<String>,

@@ -59,7 +59,7 @@ impl Builder<'_> {
             Some(shadow) => {
                 let at = pointer(at, "shadow");
                 let (key, other, name) = self.key_of_shadow(document, shadow, &key, &at, plugins, config, class)?;
-                if self.shadow_waits(&plugin, &other, &at) {
+                if self.shadow_hears_nobody(&plugin, &other, &at) {
                     return None;
                 }
                 Some(self.shadow(key, &other, &name, shadow.percent, &at)?)

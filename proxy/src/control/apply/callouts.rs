@@ -70,15 +70,15 @@ impl Builder<'_> {
         given.is_empty()
     }
 
-    /// Both would ask, and a request would have to wait for both.
-    pub(super) fn shadow_waits(&mut self, live: &Plugin, shadow: &Plugin, at: &str) -> bool {
-        let waits = live.waits() || shadow.waits();
-        if waits {
+    /// It is told what the live one heard, so there must be one that hears something.
+    pub(super) fn shadow_hears_nobody(&mut self, live: &Plugin, shadow: &Plugin, at: &str) -> bool {
+        let alone = shadow.waits() && !live.waits();
+        if alone {
             let says =
-                "a plugin that asks other servers has no shadow, and is none: each question would be asked twice";
+                "a shadow that asks other servers is told what its binding's plugin heard, and that one asks nobody";
             self.fault(at.to_owned(), says, Some("try it on one site, or with a small `percent`".to_owned()));
         }
-        waits
+        alone
     }
 }
 

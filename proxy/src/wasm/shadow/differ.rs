@@ -1,5 +1,6 @@
 //! What is different between the answer of a live binding and that of its shadow, in words of which there are few.
 
+use crate::wasm::callout::Questions;
 use crate::wasm::types::{Action, Edit, Expectation, Fault, Header, Outcome};
 use crate::wasm::verify::shown;
 
@@ -68,6 +69,17 @@ pub(super) fn outcomes(live: &Outcome, shadow: &Outcome) -> Option<Difference> {
         (_, Outcome::Reset) => "judge: admit → reset",
     };
     Some(Difference::new(kind, &told(live), &told(shadow)))
+}
+
+/// A shadow's question that the live one did not ask, and which nobody was asked.
+pub(super) fn asks_else(live: &str, shadow: &str) -> Difference {
+    Difference::new("asks something else", live, shadow)
+}
+
+/// It would do the same without a question that the live one asks.
+pub(super) fn asks_fewer(questions: &Questions) -> Option<Difference> {
+    let Questions::Fewer(live) = questions else { return None };
+    Some(Difference::new("asks less", live, "does not ask"))
 }
 
 /// At least one of them has failed.

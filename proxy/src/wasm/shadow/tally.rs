@@ -24,6 +24,7 @@ pub(super) struct Tally {
     since: u64,
     same: AtomicU64,
     different: AtomicU64,
+    not_compared: AtomicU64,
     pub(super) live: Cost,
     pub(super) shadow: Cost,
     crashes: Crashes,
@@ -61,6 +62,7 @@ impl Tally {
             since,
             same: AtomicU64::new(0),
             different: AtomicU64::new(0),
+            not_compared: AtomicU64::new(0),
             live: Cost::default(),
             shadow: Cost::default(),
             crashes: Crashes::default(),
@@ -70,6 +72,10 @@ impl Tally {
 
     pub(super) fn same(&self) {
         self.same.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn not_compared(&self) {
+        self.not_compared.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn different(&self, difference: Difference, about: impl FnOnce() -> String) {
@@ -119,6 +125,7 @@ impl Tally {
             calls: same + different,
             same,
             different,
+            not_compared: self.not_compared.load(Ordering::Relaxed),
             micros_ratio: ratio(shadow.micros_mean, live.micros_mean),
             instructions_ratio: ratio(shadow.instructions_mean, live.instructions_mean),
             live,

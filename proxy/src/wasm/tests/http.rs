@@ -203,41 +203,6 @@ fn the_memo_of_hsts_ends_when_the_next_stage_begins() {
 }
 
 #[test]
-fn a_shadow_stands_on_the_plan_of_the_live_one_and_is_asked_each_time() {
-    let live = hostile("memo").expect("is accepted");
-    let shadow = Arc::new(live.on_terms(Terms::SHADOW));
-    let beside = Shadow::new("hostile", shadow.clone(), 100.0, 0);
-    for _ in 0..3 {
-        let sample = beside.sample(&live).expect("of all calls");
-        let said = live.on_request(&FACTS, &get("/a"));
-        assert_eq!(said, Ok(Action::Deny(401)));
-        sample.request(&said, &FACTS, &get("/a"));
-    }
-    let report = beside.report();
-    assert_eq!((report.live.calls, report.live.without_call, report.shadow.calls), (1, 2, 3));
-    assert_eq!((report.same, report.different), (1, 2), "the shadow counts on, in an instance of its own");
-    assert!(Shadow::new("hostile", shadow, 0.0, 0).sample(&live).is_none());
-}
-
-#[test]
-fn a_shadow_that_fails_again_and_again_is_not_asked_any_more() {
-    let live = bind("redirects", r#"{"rules": []}"#);
-    let failing = Arc::new(hostile("by-path").expect("is accepted").on_terms(Terms::SHADOW));
-    let beside = Shadow::new("hostile", failing, 100.0, 0);
-    let asked = (0..1100).filter(|_| match beside.sample(&live) {
-        Some(sample) => {
-            sample.request(&Ok(Action::Next), &FACTS, &get("/trap"));
-            true
-        }
-        None => false,
-    });
-    assert_eq!(asked.count(), 1000);
-    let report = beside.report();
-    assert_eq!((report.shadow.faults["trap"], report.crashes.len()), (1000, 1));
-    assert!(report.stopped.is_some());
-}
-
-#[test]
 fn an_answer_for_a_certificate_that_is_well_is_not_given_for_one_that_is_not() {
     let config = r#"{"stages": [{"from": "2020-01-01", "percent": 100, "max_age": 300},
                                 {"from": "2023-11-10", "percent": 100, "max_age": 31536000}]}"#;

@@ -7,6 +7,7 @@ mod http;
 mod isolation;
 mod load;
 mod returned;
+mod shadows;
 mod tables;
 mod waiting;
 

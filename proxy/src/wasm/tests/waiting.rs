@@ -12,7 +12,7 @@ use crate::wasm::shelf::kept_here;
 type Answer = Box<dyn Fn(&CalloutRequest) -> Asking + Send + Sync>;
 
 /// Answers as it is told, and remembers what it was asked and how long it had.
-struct Server {
+pub(super) struct Server {
     answer: Answer,
     asked: Mutex<Vec<(CalloutRequest, Duration)>>,
 }
@@ -22,7 +22,7 @@ impl Server {
         Arc::new(Self { answer: Box::new(answer), asked: Mutex::default() })
     }
 
-    fn at_once(reply: Result<CalloutReply, NoReply>) -> Arc<Self> {
+    pub(super) fn at_once(reply: Result<CalloutReply, NoReply>) -> Arc<Self> {
         Self::new(move |_| {
             let reply = reply.clone();
             Box::pin(async { reply })
@@ -33,7 +33,7 @@ impl Server {
         Self::new(|_| Box::pin(pending()))
     }
 
-    fn asked(&self) -> Vec<(CalloutRequest, Duration)> {
+    pub(super) fn asked(&self) -> Vec<(CalloutRequest, Duration)> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -46,12 +46,17 @@ impl Callee for Server {
     }
 }
 
-fn reply(status: u16) -> Result<CalloutReply, NoReply> {
+pub(super) fn reply(status: u16) -> Result<CalloutReply, NoReply> {
     let headers = vec![Header { name: "x-user".to_owned(), value: b"7".to_vec() }];
     Ok(CalloutReply { status, headers, body: b"hello".to_vec() })
 }
 
-fn bound_on(host: &Host, behaviour: &str, server: &Arc<Server>, terms: Terms) -> Result<Arc<Binding>, BindError> {
+pub(super) fn bound_on(
+    host: &Host,
+    behaviour: &str,
+    server: &Arc<Server>,
+    terms: Terms,
+) -> Result<Arc<Binding>, BindError> {
     let callee: Arc<dyn Callee> = server.clone();
     let callouts = Callouts { to: [("auth".to_owned(), callee)].into(), timeout: Duration::from_millis(500) };
     let plugin = host.load(&guest("hostile-waiting")).unwrap();
@@ -124,7 +129,7 @@ fn a_call_asks_four_times_and_no_more_however_often_it_tries() {
     assert_eq!(status(&asks("five", &server)), 404);
     assert_eq!(server.asked().len(), 4);
     let binding = bound("storm", &server);
-    let asked = binding.on_request_waiting(&FACTS, &get("/a")).now_or_never().unwrap();
+    let asked = binding.on_request_waiting(&FACTS, &get("/a"), false).now_or_never().unwrap();
     assert_eq!((asked.answer, server.asked().len()), (Err(Fault::Deadline), 8));
     assert_eq!(asked.callouts.len(), 16, "what it is refused is not counted for ever");
 }
@@ -215,14 +220,14 @@ async fn while_one_waits_others_are_served_by_other_instances() {
         _ => Box::pin(async { reply(200) }),
     });
     let binding = bound("count", &server);
-    let count = async || match binding.on_request_waiting(&FACTS, &get("/a")).await.answer {
+    let count = async || match binding.on_request_waiting(&FACTS, &get("/a"), false).await.answer {
         Ok(Action::Respond { headers, .. }) => headers.iter().find(|h| h.name == "x-count").map(|h| h.value.clone()),
         other => panic!("{other:?}"),
     };
     assert_eq!(count().await, Some(b"1".to_vec()));
     let kept = kept_here();
     let (hang, facts) = (get("/hang"), FACTS);
-    let mut hanging = Box::pin(binding.on_request_waiting(&facts, &hang));
+    let mut hanging = Box::pin(binding.on_request_waiting(&facts, &hang, false));
     assert!((&mut hanging).now_or_never().is_none());
     assert_eq!((binding.under_way(), kept_here()), (1, kept - 1), "its instance is off the shelf");
     assert_eq!((count().await, count().await), (Some(b"1".to_vec()), Some(b"2".to_vec())), "another one");
@@ -243,20 +248,20 @@ async fn so_many_wait_and_no_more_and_one_binding_leaves_half_to_others() {
     let (request, facts) = (get("/a"), FACTS);
     let mut waiting = Vec::new();
     for binding in [&one, &one, &other, &other] {
-        let mut asked = Box::pin(binding.on_request_waiting(&facts, &request));
+        let mut asked = Box::pin(binding.on_request_waiting(&facts, &request, false));
         assert!((&mut asked).now_or_never().is_none());
         waiting.push(asked);
     }
     for binding in [&one, &other] {
-        let full = binding.on_request_waiting(&facts, &request).await.answer;
+        let full = binding.on_request_waiting(&facts, &request, false).await.answer;
         assert!(matches!(full, Err(Fault::Unavailable(_))), "{full:?}");
     }
     waiting.pop();
-    assert!(other.on_request_waiting(&facts, &request).now_or_never().is_none(), "there is room again");
+    assert!(other.on_request_waiting(&facts, &request, false).now_or_never().is_none(), "there is room again");
     waiting.clear();
     assert_eq!((one.under_way(), other.under_way()), (0, 0));
     for _ in 0..100 {
-        assert!(one.on_request_waiting(&facts, &request).now_or_never().is_none());
+        assert!(one.on_request_waiting(&facts, &request, false).now_or_never().is_none());
     }
     assert_eq!(one.under_way(), 0, "stacks and instances come back to the pool");
 }
@@ -351,7 +356,8 @@ fn what_waiting_takes() {
     let host = Host::new(Settings { threads: 2, ..Settings::default() }).unwrap();
     let binding = bound_on(&host, "ask", &hanging, Terms::default()).unwrap();
     let before = resident_kib();
-    let mut waiting: Vec<_> = (0..WAITING).map(|_| Box::pin(binding.on_request_waiting(&facts, &request))).collect();
+    let mut waiting: Vec<_> =
+        (0..WAITING).map(|_| Box::pin(binding.on_request_waiting(&facts, &request, false))).collect();
     waiting.iter_mut().for_each(|asked| assert!(asked.now_or_never().is_none()));
     let after = resident_kib();
     println!("{WAITING} calls that wait: {} KiB each", (after - before) / u64::from(WAITING));

@@ -14,37 +14,37 @@ use tokio::task::{AbortHandle, JoinSet};
 const PIECE: &[u8] = &[b'x'; 16 << 10];
 
 #[derive(Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Questions, ever.
-    pub(super) asked: AtomicUsize,
+    pub(crate) asked: AtomicUsize,
     /// Questions that it lets wait, whose other end is still there.
-    pub(super) hanging: AtomicUsize,
+    pub(crate) hanging: AtomicUsize,
 }
 
 /// Ends with the value.
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
-    pub(super) seen: Arc<Seen>,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) seen: Arc<Seen>,
     task: AbortHandle,
 }
 
 impl Server {
-    pub(super) async fn start(name: &'static str, address: SocketAddr) -> Self {
+    pub(crate) async fn start(name: &'static str, address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let seen = Arc::<Seen>::default();
         let task = tokio::spawn(serve(listener, name, seen.clone())).abort_handle();
         Self { address, seen, task }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub(super) fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.seen.asked.load(Ordering::SeqCst)
     }
 
-    pub(super) fn hanging(&self) -> usize {
+    pub(crate) fn hanging(&self) -> usize {
         self.seen.hanging.load(Ordering::SeqCst)
     }
 }
