@@ -49,7 +49,7 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn of_a_dataset() -> Self {
-        Self { bytes: 64 << 20, failures: 128 }
+        Self { bytes: 32 << 20, failures: 128 }
     }
 }
 

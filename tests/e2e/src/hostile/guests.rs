@@ -151,7 +151,7 @@ async fn a_plan_that_does_not_end_is_refused_and_what_serves_stays() {
         ("plan-eat", "more memory than its limit"),
         ("plan-trap", "trapped"),
         ("plan-dataset", ""),
-        ("plan-expressions", ""),
+        ("plan-expressions", "do not fit into tables"),
         ("plan-big", "not acceptable"),
         ("start-spin", "ran past its deadline"),
         ("start-trap", "trapped"),
