@@ -60,7 +60,7 @@ fn shown(shadow: &Shadow) -> String {
     text += &format!("  {calls} calls: {same} the same, {different} different\n");
     if report.not_compared > 0 {
         text += &format!(
-            "  {} more could not be compared: what other servers would say is not known\n",
+            "  {} more were not compared: nobody knows what servers would have said, or there was no place for a body\n",
             report.not_compared
         );
     }

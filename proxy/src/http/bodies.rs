@@ -15,7 +15,7 @@ use super::ctx::Ctx;
 use super::plugins::{Attached, Request, Response, tell};
 use super::{fault, local};
 use crate::observe::{METRICS, plugin_fault};
-use crate::wasm::{Body, Fault, Hooks, Passed};
+use crate::wasm::{Beside, Body, Fault, Hooks, Live, Passed, Shadow};
 
 /// True of the old body only (RFC 1864, RFC 3230, RFC 9530).
 const DIGESTS: [HeaderName; 4] = [
@@ -59,7 +59,37 @@ impl Message {
 struct Link {
     /// Its place among the site's plugins.
     at: usize,
-    body: Body,
+    /// None where only the shadow is shown it.
+    body: Option<Body>,
+    /// The shadow's, whose answers go nowhere.
+    beside: Option<Box<Beside>>,
+}
+
+impl Link {
+    fn changes(&self) -> bool {
+        self.body.as_ref().is_some_and(Body::changes)
+    }
+
+    fn is_as_it_was(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_as_it_was)
+    }
+
+    fn push(&mut self, bytes: &[u8], end: bool) -> std::result::Result<Passed, Fault> {
+        self.body.as_mut().map_or(Ok(Passed::AsItIs), |body| body.push(bytes, end))
+    }
+
+    /// Shows the shadow what the plugin was shown.
+    fn compare(
+        &mut self,
+        bytes: &[u8],
+        end: bool,
+        passed: &std::result::Result<Passed, Fault>,
+        began: Option<Instant>,
+    ) {
+        let (Some(beside), Some(began)) = (self.beside.take(), began) else { return };
+        let live = Live { body: self.body.as_ref(), passed, took: began.elapsed() };
+        self.beside = beside.push(bytes, end, live);
+    }
 }
 
 /// Of a request, when what its upstream is told is decided: once for each try.
@@ -109,7 +139,7 @@ pub(super) fn begin_response(ctx: &mut Ctx, request: &RequestHeader, response: &
 /// Whether any plugin of the site wants such bodies: where none does, nothing is looked at.
 fn is_seen(ctx: &Ctx, wants: fn(Hooks) -> bool) -> bool {
     let Ctx { site: Some(site), facts: Some(facts), .. } = ctx else { return false };
-    site.plugins.iter().any(|attached| wants(attached.own_hooks(facts.rollout_bucket)))
+    site.plugins.iter().any(|attached| wants(attached.hooks(facts.rollout_bucket)))
 }
 
 fn begin(
@@ -125,24 +155,38 @@ fn begin(
     };
     let mut links = Vec::new();
     for (at, attached) in site.plugins.iter().enumerate() {
-        let hooks = attached.own_hooks(facts.rollout_bucket);
-        let sees = if response.is_some() { hooks.response_body } else { hooks.request_body };
-        if !sees {
+        let wants = |hooks: Hooks| if response.is_some() { hooks.response_body } else { hooks.request_body };
+        if !wants(attached.hooks(facts.rollout_bucket)) {
             continue;
         }
+        let sees = wants(attached.binding.hooks());
         let request = Request::new(host.as_str(), request, None);
         let response = response.map(Response);
         let response = response.as_ref().map(|response| response as _);
         let began = trace.as_ref().map(|_| Instant::now());
-        let begun = attached.binding.begin(facts, &request, response, length, may_change);
+        let sample = attached.shadow.as_ref().and_then(Shadow::body_sample);
+        let begun = match sees {
+            true => attached.binding.begin(facts, &request, response, length, may_change),
+            false => Ok(None),
+        };
         tell(trace, began, at, if begun.is_ok() { "next" } else { "fault" }, Duration::ZERO);
-        match begun {
-            Ok(None) => count(attached, message, "passed"),
-            Ok(Some(body)) => {
-                count(attached, message, if body.changes() { "changed" } else { "watched" });
-                links.push(Link { at, body });
+        let beside = sample.and_then(|sample| sample.begin(&begun, facts, &request, response, length, may_change));
+        let body = match begun {
+            Ok(body) => {
+                let course = match &body {
+                    None => "passed",
+                    Some(body) if body.changes() => "changed",
+                    Some(_) => "watched",
+                };
+                if sees {
+                    count(attached, message, course);
+                }
+                body
             }
-            Err(fault) => fails(attached, message, &fault, attached.fail_open)?,
+            Err(fault) => fails(attached, message, &fault, attached.fail_open).map(|()| None)?,
+        };
+        if body.is_some() || beside.is_some() {
+            links.push(Link { at, body, beside });
         }
     }
     Ok((!links.is_empty()).then_some(Chain { message, links }))
@@ -171,14 +215,18 @@ pub(super) fn push_response(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) 
 
 impl Chain {
     fn changes(&self) -> bool {
-        self.links.iter().any(|link| link.body.changes())
+        self.links.iter().any(Link::changes)
     }
 
     /// Of a message that has a head only, so what fails here has no body that could miss anything.
     fn let_go(self, ctx: &Ctx) -> Result<()> {
         let Some(site) = &ctx.site else { return Ok(()) };
-        for Link { at, body } in self.links {
-            if let Err(fault) = body.let_go()
+        for Link { at, body, beside } in self.links {
+            let gone = body.map_or(Ok(()), Body::let_go);
+            if let Some(beside) = beside {
+                beside.let_go(gone.clone());
+            }
+            if let Err(fault) = gone
                 && let Some(attached) = site.plugins.get(at)
             {
                 fails(attached, self.message, &fault, true)?;
@@ -190,20 +238,21 @@ impl Chain {
     fn push(&mut self, ctx: &mut Ctx, mut bytes: Bytes, end: bool) -> Result<Bytes> {
         let Ctx { site: Some(site), trace, refused, .. } = ctx else { return Ok(bytes) };
         let mut left = Vec::new();
-        for (place, Link { at, body }) in self.links.iter_mut().enumerate() {
-            let Some(attached) = site.plugins.get(*at) else { continue };
+        for (place, link) in self.links.iter_mut().enumerate() {
+            let Some(attached) = site.plugins.get(link.at) else { continue };
             if bytes.is_empty() && !end {
                 break;
             }
-            let began = trace.as_ref().map(|_| Instant::now());
-            let passed = body.push(&bytes, end);
+            let began = (trace.is_some() || link.beside.is_some()).then(Instant::now);
+            let passed = link.push(&bytes, end);
             let verdict = match &passed {
                 Ok(Passed::AsItIs) => "next",
                 Ok(Passed::Replaced(_)) => "edit",
                 Ok(Passed::Refused(_)) => "deny",
                 Err(_) => "fault",
             };
-            tell(trace, began, *at, verdict, Duration::ZERO);
+            tell(trace, began, link.at, verdict, Duration::ZERO);
+            link.compare(&bytes, end, &passed, began);
             match passed {
                 Ok(Passed::AsItIs) => {}
                 Ok(Passed::Replaced(with)) => bytes = with.into(),
@@ -214,7 +263,7 @@ impl Chain {
                 }
                 Err(fault) => {
                     // What it held back is lost, so without it the body would have a gap.
-                    fails(attached, self.message, &fault, attached.fail_open && body.is_as_it_was())?;
+                    fails(attached, self.message, &fault, attached.fail_open && link.is_as_it_was())?;
                     left.push(place);
                 }
             }

@@ -39,20 +39,14 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// The calls to make for a host of that bucket.
-    fn hooks(&self, bucket: u16) -> Hooks {
+    /// The calls to make for a host of that bucket, of the plugin or its shadow.
+    pub(super) fn hooks(&self, bucket: u16) -> Hooks {
         if bucket >= self.buckets {
             return Hooks::default();
         }
 
-        let (live, shadow) =
-            (self.binding.hooks(), self.shadow.as_ref().map(|shadow| shadow.hooks()).unwrap_or_default());
-        Hooks { request: live.request || shadow.request, response: live.response || shadow.response, ..live }
-    }
-
-    /// The same, without a shadow.
-    pub(super) fn own_hooks(&self, bucket: u16) -> Hooks {
-        if bucket < self.buckets { self.binding.hooks() } else { Hooks::default() }
+        let live = self.binding.hooks();
+        self.shadow.as_ref().map_or(live, |shadow| live.or(shadow.hooks()))
     }
 
     pub(super) fn sample(&self) -> Option<Sample<'_>> {

@@ -25,6 +25,8 @@ use super::waiting::Room;
 const CALL_TIMES_MAX: u32 = 4;
 /// Beside the threads' shelves: instances that live for one `describe` or `plan`.
 const POOL_INSTANCES_SPARE: usize = 16;
+/// Of the places for bodies, shadows have one more for each so many.
+const SHADOW_BODIES_SHARE: usize = 8;
 /// Freed memory that stays mapped for the next instance; beyond it pages go back to the system.
 const KEEP_RESIDENT_BYTES: usize = 256 << 10;
 /// Without a pool: what a memory is followed by, to catch small overruns.
@@ -130,6 +132,11 @@ impl Settings {
         self.waiting_per_thread_max
             .saturating_mul(threads)
             .min(u32::try_from(self.instances_max / 4).unwrap_or(u32::MAX))
+    }
+
+    /// Beside those of live bindings, which have all of their places to themselves.
+    pub(super) fn shadow_bodies_per_thread_max(&self) -> usize {
+        self.bodies_per_thread_max.div_ceil(SHADOW_BODIES_SHARE)
     }
 }
 
@@ -261,12 +268,13 @@ fn share_out(settings: &mut Settings) {
     let beside = POOL_INSTANCES_SPARE.saturating_add(usize::try_from(settings.waiting_max()).unwrap_or(usize::MAX));
     let share = settings.instances_max.saturating_sub(beside) / settings.threads.max(1);
     settings.bodies_per_thread_max = settings.bodies_per_thread_max.min(share / 2);
-    let idle = share - settings.bodies_per_thread_max;
+    let idle = share.saturating_sub(settings.bodies_per_thread_max + settings.shadow_bodies_per_thread_max());
     settings.instances_per_thread_max = settings.instances_per_thread_max.min(idle).max(1);
 }
 
 fn pool(settings: &Settings) -> PoolingAllocationConfig {
-    let per_thread = settings.instances_per_thread_max.saturating_add(settings.bodies_per_thread_max);
+    let bodies = settings.bodies_per_thread_max.saturating_add(settings.shadow_bodies_per_thread_max());
+    let per_thread = settings.instances_per_thread_max.saturating_add(bodies);
     let shelves = settings.threads.saturating_mul(per_thread);
     let waiting = usize::try_from(settings.waiting_max()).unwrap_or(usize::MAX);
     let instances = shelves.saturating_add(POOL_INSTANCES_SPARE).saturating_add(waiting).min(settings.instances_max);

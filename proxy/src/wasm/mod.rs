@@ -55,7 +55,7 @@ pub use count::Answers;
 pub use engine::{Compile, Host, HostError, Settings};
 pub use planning::Tables;
 pub use rules::{History, Rules, Unused};
-pub use shadow::{Sample, Shadow};
+pub use shadow::{Beside, BodySample, Live, Sample, Shadow};
 pub use shelf::keep_nothing_here;
 pub use terms::{Isolation, Role, Terms};
 pub use types::*;

@@ -1,6 +1,7 @@
 //! A shadow: a binding that stands beside a live one, is asked about a share of its calls, and changes nothing. What the
 //! two say is compared, and what they take.
 
+mod bodies; // as they pass both
 mod differ; // what is different between two answers
 mod tally; // counts, bounded
 
@@ -11,6 +12,7 @@ use std::time::Instant;
 
 use contract::admin::ShadowReport;
 
+pub use self::bodies::{Beside, BodySample, Live};
 use self::differ::{Difference, edits};
 use self::tally::Tally;
 use super::binding::{Asked, Binding};
@@ -53,10 +55,12 @@ impl Shadow {
 
     /// To be asked before the live binding is, so that its time is known.
     pub fn sample<'a>(&'a self, live: &'a Binding) -> Option<Sample<'a>> {
-        if u64::from(dice::throw()) >= self.share || self.tally.faults() >= FAULTS_MAX {
-            return None;
-        }
-        Some(Sample { shadow: self, live, called_before: Answers::called_here(), began: Instant::now() })
+        let sample = || Sample { shadow: self, live, called_before: Answers::called_here(), began: Instant::now() };
+        self.is_asked().then(sample)
+    }
+
+    fn is_asked(&self) -> bool {
+        u64::from(dice::throw()) < self.share && self.tally.faults() < FAULTS_MAX
     }
 
     /// Counts what it takes.
@@ -66,6 +70,32 @@ impl Shadow {
         let took = began.elapsed();
         self.tally.shadow.add((Answers::called_here() > called).then(|| (took, self.binding.usage())));
         answer
+    }
+
+    /// Compares, and counts.
+    fn tell<T>(
+        &self,
+        hook: &str,
+        live: &Result<T, Fault>,
+        answer: &Result<T, Fault>,
+        differs: impl FnOnce(&T, &T) -> Option<Difference>,
+        about: impl FnOnce() -> String,
+    ) {
+        let Self { name, binding, tally, .. } = self;
+        if let Err(fault) = live {
+            tally.live_failed(fault);
+        }
+        if let Err(fault) = answer {
+            tally.shadow_failed(name, binding.plugin(), hook, fault);
+        }
+        let difference = match (live, answer) {
+            (Ok(live), Ok(shadow)) => differs(live, shadow),
+            (live, shadow) => differ::failures(live.as_ref().err(), shadow.as_ref().err()),
+        };
+        match difference {
+            None => tally.same(),
+            Some(difference) => tally.different(difference, about),
+        }
     }
 
     pub fn report(&self) -> ShadowReport {
@@ -111,7 +141,7 @@ impl Sample<'_> {
                 let differs = |live: &Action, shadow: &Action| {
                     differ::actions(live, shadow).or_else(|| differ::asks_fewer(&questions))
                 };
-                self.tell("request", &live.answer, &answer, differs, || about(request));
+                self.shadow.tell("request", &live.answer, &answer, differs, || about(request));
             }
         }
     }
@@ -152,32 +182,7 @@ impl Sample<'_> {
         let called = Answers::called_here() > self.called_before;
         self.shadow.tally.live.add(called.then(|| (took, self.live.usage())));
         let answer = self.shadow.ask(ask);
-        self.tell(hook, live, &answer, differs, about);
-    }
-
-    fn tell<T>(
-        &self,
-        hook: &str,
-        live: &Result<T, Fault>,
-        answer: &Result<T, Fault>,
-        differs: impl FnOnce(&T, &T) -> Option<Difference>,
-        about: impl FnOnce() -> String,
-    ) {
-        let Shadow { name, binding, tally, .. } = self.shadow;
-        if let Err(fault) = live {
-            tally.live_failed(fault);
-        }
-        if let Err(fault) = answer {
-            tally.shadow_failed(name, binding.plugin(), hook, fault);
-        }
-        let difference = match (live, answer) {
-            (Ok(live), Ok(shadow)) => differs(live, shadow),
-            (live, shadow) => differ::failures(live.as_ref().err(), shadow.as_ref().err()),
-        };
-        match difference {
-            None => tally.same(),
-            Some(difference) => tally.different(difference, about),
-        }
+        self.shadow.tell(hook, live, &answer, differs, about);
     }
 }
 

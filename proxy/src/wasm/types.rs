@@ -73,6 +73,20 @@ pub struct Hooks {
     pub response_body: bool,
 }
 
+impl Hooks {
+    /// What either wants to be asked about.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            request: self.request || other.request,
+            response: self.response || other.response,
+            found_only: self.found_only && other.found_only,
+            request_body: self.request_body || other.request_body,
+            response_body: self.response_body || other.response_body,
+        }
+    }
+}
+
 /// What a plugin says about a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {

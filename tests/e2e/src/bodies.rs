@@ -1,6 +1,6 @@
 //! Bodies that plugins see and change as they pass, over both protocols on both sides.
 
-mod origins;
+pub(crate) mod origins;
 
 use std::time::Duration;
 
@@ -12,14 +12,15 @@ use support::wait::{PATIENCE, until};
 use self::origins::Origin;
 use crate::world::{World, guest, run, stderr, stdout};
 
-const HOST: &str = "shop.example";
+pub(crate) const HOST: &str = "shop.example";
 const BODIES: &str = "latchkey_plugin_bodies_total";
-const REPLACE: &str = r#"{"replace": [{"find": "shop-7.saas.example", "with": "{host}"}], "refuse": ["attack"]}"#;
+pub(crate) const REPLACE: &str =
+    r#"{"replace": [{"find": "shop-7.saas.example", "with": "{host}"}], "refuse": ["attack"]}"#;
 /// Bodies of one domain that may be under way on a thread.
 const PLACES: usize = 64;
 
 /// A fleet whose one site has that plugin.
-async fn world(origin: &Origin, plugin: &str, config: &str, on_failure: &str) -> World {
+pub(crate) async fn world(origin: &Origin, plugin: &str, config: &str, on_failure: &str) -> World {
     let world = World::start(Plan::default()).await;
     world.issue(HOST).await;
     let digest = world.fleet.edge.push(&guest(plugin)).await.unwrap();
@@ -36,7 +37,7 @@ async fn world(origin: &Origin, plugin: &str, config: &str, on_failure: &str) ->
 
 impl World {
     /// What curl prints of answers: heads, bodies, and after each how many connections it took. `Err`: it was not content.
-    async fn curls(&self, arguments: &[&str], targets: &[&str]) -> Result<String, String> {
+    pub(crate) async fn curls(&self, arguments: &[&str], targets: &[&str]) -> Result<String, String> {
         let address = self.fleet.edge_setup.https;
         let resolve = format!("{HOST}:{}:{}", address.port(), address.ip());
         let output = run("curl", |command| {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use support::fleet::Plan;
 use support::program;
 
+use crate::bodies::{self, HOST, REPLACE, origins::Origin};
 use crate::callouts::{ASKING, Asked, GUARDED};
 use crate::world::{World, guest, output, stderr, stdout};
 
@@ -184,6 +185,65 @@ async fn a_shadow_that_fails_after_it_was_told_harms_nobody() {
     }
     assert_eq!(asked.world.metric("latchkey_plugin_faults_total", "").await, 0.0);
     asked.world.still_serves(ASKING).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_is_shown_bodies_and_nothing_that_it_says_is_applied() {
+    for origin in [Origin::http1().await, Origin::http2().await] {
+        let world = bodies::world(&origin, "rewrite", REPLACE, "closed").await;
+        let texts = |with: &str, refuse: &str| {
+            let more = json!({"find": "what stands nowhere", "with": ""});
+            let config = json!({"replace": [{"find": "shop-7.saas.example", "with": with}, more], "refuse": [refuse]});
+            json!({"config": config, "percent": 100})
+        };
+        let differences =
+            json!({"response-body: length": 4, "request-body: go on → refuse": 2, "request-body: refuse → go on": 2});
+        for (settings, wanted) in
+            [(texts("{host}", "attack"), json!({})), (texts("another.example", "well"), differences)]
+        {
+            world.put_shadow("rewrite", settings).await;
+            for protocol in ["--http1.1", "--http2"] {
+                let said = |shown: &str| format!("{protocol} of {}: {shown}", origin.name);
+                let shown = world.curls(&[protocol], &["/html/last", "/html/trailers"]).await.unwrap();
+                assert_eq!(shown.matches("<a href='https://shop.example/'>").count(), 2, "{}", said(&shown));
+                let good = world.curls(&[protocol, "--data-binary", "all is well"], &["/up"]).await.unwrap();
+                assert!(good.contains(" 200") && good.contains("11 bytes: all is well"), "{}", said(&good));
+                let bad = [protocol, "--data-binary", "this is an attack", "-H", "expect:"];
+                let bad = world.curls(&bad, &["/up"]).await.unwrap();
+                assert!(bad.contains(" 403") && bad.contains("not allowed here"), "{}", said(&bad));
+            }
+            let told = world.shadow("rewrite").await;
+            let found = told["differences"].as_array().unwrap().iter();
+            let found: serde_json::Map<_, _> =
+                found.map(|found| (found["kind"].as_str().unwrap().to_owned(), found["count"].clone())).collect();
+            assert_eq!(Value::Object(found), wanted, "{told:#}");
+            assert!(told["same"].as_u64() >= Some(8) && told["not_compared"] == 0, "{told:#}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shadow_that_fails_at_a_body_leaves_it_whole() {
+    let origin = Origin::http1().await;
+    let world = bodies::world(&origin, "rewrite", REPLACE, "closed").await;
+    let digest = world.fleet.edge.push(&guest("hostile")).await.unwrap();
+    let mut document = world.fleet.edge.admin.get("/v1/config").await.unwrap().json().unwrap();
+    document["plugins"]["hostile"] = json!({"digest": digest});
+    world.fleet.edge.apply(&document).await.unwrap();
+    let settings = json!({"plugin": "hostile", "config": {"behaviour": "bodies"}, "percent": 100});
+    world.put_shadow("rewrite", settings).await;
+    for protocol in ["--http1.1", "--http2"] {
+        for target in ["/watch/begin", "/watch/late", "/change/hold-trap", "/change/spin", "/change/huge"] {
+            let shown = world.curls(&[protocol], &[target]).await.unwrap();
+            let whole = "<a href='https://shop.example/'>https://shop-7.saas.exampl</a>";
+            assert!(shown.contains(" 200") && shown.contains(whole), "{protocol} {target}: {shown}");
+        }
+    }
+    let told = world.shadow("rewrite").await;
+    assert_eq!(told["shadow"]["faults"], json!({"deadline": 2, "output": 2, "trap": 6}), "{told:#}");
+    assert_eq!(told["live"]["faults"], json!({}), "{told:#}");
+    assert_eq!(world.metric("latchkey_plugin_faults_total", "").await, 0.0);
+    world.still_serves(HOST).await;
 }
 
 #[tokio::test]

@@ -37,11 +37,11 @@ pub struct ShadowReport {
     pub digest: String,
     /// Unix seconds.
     pub since: u64,
-    /// Calls that both were asked about.
+    /// Calls that both were asked about. A body is one.
     pub calls: u64,
     pub same: u64,
     pub different: u64,
-    /// Further ones, where nobody knows what other servers would have told the shadow.
+    /// Further ones: nobody knows what other servers would have told the shadow, or there was no place for one more body.
     pub not_compared: u64,
     /// Why it is not asked any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,7 @@ use crate::tls::now;
 use crate::wasm::count;
 use crate::wasm::guest::body;
 use crate::wasm::instance::{For, Instance};
-use crate::wasm::terms::Isolation;
+use crate::wasm::terms::{Isolation, Role};
 use crate::wasm::trace;
 use crate::wasm::types::{Fault, RequestFacts, RequestView, ResponseView, Tenant, Usage};
 use crate::wasm::verify;
@@ -241,20 +241,27 @@ impl Body {
 /// Of a binding and a tenant.
 type Key = (u64, Tenant);
 
+/// Of a thread: all, and those of each.
+type Places = (usize, HashMap<Key, usize>);
+
 thread_local! {
-    /// Of this thread: all, and those of each.
-    static UNDER_WAY: RefCell<(usize, HashMap<Key, usize>)> = RefCell::default();
+    /// Of live bindings, and of shadows: these take no place from those.
+    static UNDER_WAY: RefCell<[Places; 2]> = RefCell::default();
 }
 
 /// Counts as one of its thread's bodies until it is dropped, which is on the same thread.
-struct UnderWay(Key);
+struct UnderWay(Role, Key);
 
 impl UnderWay {
     fn enter(binding: &Binding, tenant: Tenant) -> Result<Self, Fault> {
-        let settings = &binding.planned.host.settings;
-        let (all_max, tenant_max) = (settings.bodies_per_thread_max, settings.bodies_per_tenant_max);
+        let (settings, role) = (&binding.planned.host.settings, binding.terms.role);
+        let (all_max, tenant_max) = match role {
+            Role::Live => (settings.bodies_per_thread_max, settings.bodies_per_tenant_max),
+            Role::Shadow => (settings.shadow_bodies_per_thread_max(), settings.bodies_per_tenant_max),
+        };
         let key = (binding.body_place.key(), tenant);
-        UNDER_WAY.with_borrow_mut(|(all, of)| {
+        UNDER_WAY.with_borrow_mut(|places| {
+            let (all, of) = &mut places[role as usize];
             let own = of.get(&key).copied().unwrap_or_default();
             if *all >= all_max || own >= tenant_max {
                 let says = format!(
@@ -264,25 +271,27 @@ impl UnderWay {
             }
             *all += 1;
             of.insert(key, own + 1);
-            Ok(Self(key))
+            Ok(Self(role, key))
         })
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        UNDER_WAY.with_borrow_mut(|(all, of)| {
+        let Self(role, key) = *self;
+        UNDER_WAY.with_borrow_mut(|places| {
+            let (all, of) = &mut places[role as usize];
             *all = all.saturating_sub(1);
-            match of.get_mut(&self.0) {
+            match of.get_mut(&key) {
                 Some(own) if *own > 1 => *own -= 1,
-                _ => drop(of.remove(&self.0)),
+                _ => drop(of.remove(&key)),
             }
         });
     }
 }
 
-/// How many bodies this thread has under way.
+/// How many bodies this thread has under way, in live bindings and in shadows.
 #[cfg(test)]
-pub(in crate::wasm) fn under_way_here() -> usize {
-    UNDER_WAY.with_borrow(|(all, _)| *all)
+pub(in crate::wasm) fn under_way_here() -> [usize; 2] {
+    UNDER_WAY.with_borrow(|places| places.each_ref().map(|(all, _)| *all))
 }

@@ -52,6 +52,32 @@ pub(super) fn edits(live: &[Edit], shadow: &[Edit]) -> Option<Difference> {
     (live != shadow).then(|| Difference::new(kind(), &list(live), &list(shadow)))
 }
 
+/// What came of a body.
+pub(super) struct Came {
+    /// Made of its head.
+    pub(super) course: &'static str,
+    pub(super) refused: Option<u16>,
+    /// Of what went on.
+    pub(super) bytes: u64,
+}
+
+pub(super) fn bodies(hook: &str, live: &Came, shadow: &Came, same_bytes: bool) -> Option<Difference> {
+    let what = match (live.refused, shadow.refused) {
+        (Some(_), None) => "refuse → go on".to_owned(),
+        (None, Some(_)) => "go on → refuse".to_owned(),
+        (Some(status), Some(other)) if status != other => "refuse: status".to_owned(),
+        (None, None) if live.bytes != shadow.bytes => "length".to_owned(),
+        (None, None) if !same_bytes => "content".to_owned(),
+        _ if live.course != shadow.course => format!("{} → {}", live.course, shadow.course),
+        _ => return None,
+    };
+    let told = |Came { course, refused, bytes }: &Came| match refused {
+        Some(status) => format!("{course}, refuse {status}"),
+        None => format!("{course}, {bytes} bytes"),
+    };
+    Some(Difference::new(format!("{hook}: {what}"), &told(live), &told(shadow)))
+}
+
 pub(super) fn expectations(live: &Expectation, shadow: &Expectation) -> Option<Difference> {
     let [a, b] = [live, shadow].map(|expectation| format!("{expectation:?}").to_lowercase());
     (live != shadow).then(|| Difference::new(format!("expect: {a} → {b}"), &a, &b))
@@ -162,6 +188,25 @@ mod tests {
         let both = edits(&[set("1"), set("2")], &[set("1")]).unwrap();
         assert_eq!((both.kind.as_str(), both.shadow.as_str()), ("response: x-a", "set x-a: 1"));
         assert_eq!(edits(&[], &[]), None);
+    }
+
+    #[test]
+    fn what_a_visitor_would_notice_of_a_body_goes_before_what_it_takes() {
+        let came = |course, refused, bytes| Came { course, refused, bytes };
+        for (live, shadow, same_bytes, kind) in [
+            (came("change", None, 5), came("change", None, 5), true, None),
+            (came("change", None, 5), came("change", None, 5), false, Some("response-body: content")),
+            (came("change", None, 5), came("pass", None, 7), false, Some("response-body: length")),
+            (came("change", None, 5), came("pass", None, 5), true, Some("response-body: change → pass")),
+            (came("pass", None, 5), came("watch", Some(403), 0), false, Some("response-body: go on → refuse")),
+            (came("watch", Some(403), 0), came("watch", None, 9), false, Some("response-body: refuse → go on")),
+            (came("watch", Some(403), 0), came("watch", Some(451), 9), false, Some("response-body: refuse: status")),
+            (came("watch", Some(403), 0), came("watch", Some(403), 9), false, None),
+        ] {
+            let difference = bodies("response-body", &live, &shadow, same_bytes);
+            assert_eq!(difference.as_ref().map(|difference| &difference.kind[..]), kind);
+            assert!(difference.is_none_or(|difference| difference.live.starts_with(live.course)));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use futures_util::FutureExt;
 
+use super::super::binding::under_way_here;
 use super::waiting::{Server, bound_on, reply};
 use super::*;
 
@@ -106,4 +107,115 @@ fn what_nobody_was_asked_is_not_compared() {
     assert_eq!((server.asked().len(), report.live.without_call), (1, 2));
     assert_eq!((report.calls, report.not_compared), (1, 2), "{report:?}");
     assert_eq!(waits_beside(&live, "none", &server, 3).different, 3, "which asks nobody");
+}
+
+/// What a body came to in the live binding, while its shadow was shown it too.
+fn body_beside(live: &Arc<Binding>, beside: &Arc<Shadow>, path: &'static str, pieces: &[&str]) -> Result<(), Fault> {
+    let fields = BTreeMap::from([("content-type", "text/plain")]);
+    let (request, answer) = (get(path), Exchange { response: fields, ..get(path) });
+    let sample = beside.body_sample().expect("of all bodies");
+    let begun = live.begin(&FACTS, &request, Some(&answer), None, true);
+    let mut both = sample.begin(&begun, &FACTS, &request, Some(&answer), None, true);
+    let mut body = begun?;
+    for (at, piece) in pieces.iter().enumerate() {
+        let end = at + 1 == pieces.len();
+        let passed = body.as_mut().map_or(Ok(Passed::AsItIs), |body| body.push(piece.as_bytes(), end));
+        both = both.take().and_then(|both| {
+            both.push(piece.as_bytes(), end, Live { body: body.as_ref(), passed: &passed, took: Duration::ZERO })
+        });
+        if matches!(passed?, Passed::Refused(_)) {
+            break;
+        }
+    }
+    assert!(both.is_none(), "{path}: with the live one's end it is over");
+    Ok(())
+}
+
+fn shadow_of(binding: &Arc<Binding>) -> Arc<Shadow> {
+    Arc::new(Shadow::new("shadow", Arc::new(binding.on_terms(Terms::SHADOW)), 100.0, 0))
+}
+
+#[test]
+fn the_same_says_the_same_of_bodies() {
+    let live = hostile("bodies").expect("is accepted");
+    for path in ["/", "/watch/nothing", "/change/shout", "/change/hold", "/change/sizes", "/watch/refuse"] {
+        let beside = shadow_of(&live);
+        body_beside(&live, &beside, path, &["ab", "c", "d"]).expect("no fault");
+        let report = beside.report();
+        assert_eq!((report.same, report.different, report.not_compared), (1, 0, 0), "{path}: {report:?}");
+        assert_eq!((report.live.calls, report.shadow.calls), (1, 1), "{path}");
+        assert!(report.instructions_ratio.is_none_or(|ratio| (0.5..2.0).contains(&ratio)), "{path}: {report:?}");
+    }
+    for path in ["/watch/trap", "/change/late", "/watch/begin"] {
+        let beside = shadow_of(&live);
+        assert!(body_beside(&live, &beside, path, &["ab", "c"]).is_err());
+        let report = beside.report();
+        assert_eq!((report.same, report.live.faults["trap"], report.shadow.faults["trap"]), (1, 1, 1), "{path}");
+    }
+}
+
+#[test]
+fn what_another_configuration_makes_of_bodies_is_told() {
+    let rewrite = |replace: &str| bind("rewrite", &format!(r#"{{"replace": [{replace}], "refuse": ["attack"]}}"#));
+    let text = |with: &str| rewrite(&format!(r#"{{"find": "aa", "with": "{with}"}}"#));
+    let live = text("bb");
+    for (shadow, kind, told) in [
+        (text("cc"), "response-body: content", "change, 5 bytes"),
+        (text("c"), "response-body: length", "change, 4 bytes"),
+        (hostile("bodies-up").expect("is accepted"), "response-body: content", "pass, 5 bytes"),
+        (hostile("bodies").expect("is accepted"), "response-body: content", "watch, 5 bytes"),
+    ] {
+        let beside = shadow_of(&shadow);
+        body_beside(&live, &beside, "/watch/nothing", &["xa", "ayz"]).expect("no fault");
+        let report = beside.report();
+        assert_eq!((&report.differences[0].kind[..], report.calls), (kind, 1), "{report:?}");
+        let example = &report.differences[0].examples[0];
+        assert_eq!((&example.live[..], &example.shadow[..]), ("change, 5 bytes", told));
+        assert_eq!(example.about, "shop.example/watch/nothing");
+    }
+    // The other way round: what the live one lets pass, the shadow sees.
+    let passing = bind("hsts", r#"{"max_age": 1}"#);
+    for (path, kind) in [
+        ("/watch/refuse", "response-body: go on → refuse"),
+        ("/watch/nothing", "response-body: pass → watch"),
+        ("/change/spin", "answered → failed (deadline)"),
+        ("/change/huge", "answered → failed (output)"),
+        ("/watch/eat", "answered → failed (memory)"),
+        ("/watch/begin", "answered → failed (trap)"),
+    ] {
+        let beside = shadow_of(&hostile("bodies").expect("is accepted"));
+        let begun = passing.hooks().response_body;
+        assert!(!begun, "it is asked about no body");
+        let sample = beside.body_sample().expect("of all bodies");
+        let both = sample.begin(&Ok(None), &FACTS, &get(path), Some(&get(path)), None, true);
+        let pushed = both.and_then(|both| {
+            both.push(b"abc", true, Live { body: None, passed: &Ok(Passed::AsItIs), took: Duration::ZERO })
+        });
+        assert!(pushed.is_none(), "{path}");
+        let report = beside.report();
+        assert_eq!((&report.differences[0].kind[..], report.live.without_call), (kind, 1), "{path}: {report:?}");
+    }
+}
+
+#[test]
+fn a_shadow_takes_no_place_of_a_live_body() {
+    let settings = Settings { bodies_per_thread_max: 2, ..Settings::default() };
+    let host = Host::new(settings).expect("starts");
+    let plugin = host.load(&guest("hostile")).expect("is a plugin");
+    let live = host.bind(&plugin, r#"{"behaviour": "bodies"}"#, &Tables::default()).expect("is accepted");
+    let beside = shadow_of(&live);
+    let begin = || {
+        let (request, sample) = (get("/watch/nothing"), beside.body_sample().expect("of all bodies"));
+        let begun = live.begin(&FACTS, &request, None, None, true);
+        let both = sample.begin(&begun, &FACTS, &request, None, None, true);
+        (begun.expect("has a place"), both)
+    };
+    let (first, second) = (begin(), begin());
+    assert!(first.1.is_some() && second.1.is_none());
+    assert_eq!((under_way_here(), beside.report().not_compared), ([2, 1], 1));
+    drop((first, second));
+    assert_eq!((under_way_here(), beside.report().calls), ([0, 0], 0), "what is broken off is not compared");
+    let (Some(body), Some(both)) = begin() else { panic!("is shown to both") };
+    both.let_go(body.let_go());
+    assert_eq!((beside.report().same, under_way_here()), (1, [0, 0]), "as of HEAD");
 }

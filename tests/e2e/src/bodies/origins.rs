@@ -21,19 +21,19 @@ const PAGE: [&str; 3] = ["<a href='https://shop-7.sa", "as.example/'>https://sho
 type Seen = Arc<Mutex<Vec<(String, String, String)>>>;
 
 /// Ends with the value.
-pub(super) struct Origin {
-    pub(super) name: &'static str,
+pub(crate) struct Origin {
+    pub(crate) name: &'static str,
     address: SocketAddr,
     seen: Seen,
     task: AbortHandle,
 }
 
 impl Origin {
-    pub(super) async fn http1() -> Self {
+    pub(crate) async fn http1() -> Self {
         Self::start("an HTTP/1 server", |stream, seen| async move { drop(answer_http1(stream, seen).await) }).await
     }
 
-    pub(super) async fn http2() -> Self {
+    pub(crate) async fn http2() -> Self {
         Self::start("an HTTP/2 server", answer_http2).await
     }
 
@@ -55,13 +55,13 @@ impl Origin {
         Self { name, address, seen, task: task.abort_handle() }
     }
 
-    pub(super) fn upstream(&self) -> Value {
+    pub(crate) fn upstream(&self) -> Value {
         let url = format!("http://{}", self.address);
         if self.name.contains("/2") { json!({"url": url, "http": "2"}) } else { json!({"url": url}) }
     }
 
     /// The heads of such requests.
-    pub(super) fn seen(&self, method: &str, target: &str) -> Vec<String> {
+    pub(crate) fn seen(&self, method: &str, target: &str) -> Vec<String> {
         let seen = self.seen.lock().unwrap();
         seen.iter().filter(|(m, t, _)| m == method && t == target).map(|(_, _, head)| head.clone()).collect()
     }
