@@ -2,7 +2,9 @@
 //! proxy may say is removed, and cookies are one field. So plugins, their shadows and the upstream see the same, and nothing
 //! that a visitor sends undoes or doubles what a plugin says.
 
-use http::header::{CONNECTION, COOKIE, HeaderName, HeaderValue};
+use std::sync::OnceLock;
+
+use http::header::{CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 
 use super::limits::{self, Unfit};
@@ -52,7 +54,7 @@ const LINES_LEFT_BEHIND: usize = 8;
 /// Checks a request against the limits, and makes of it what all are shown. It costs no memory where there is nothing to do.
 pub(super) fn admit(request: &mut RequestHeader, limits: &Limits) -> Result<(), Unfit> {
     limits::check_count(request.headers.len(), limits.headers_max.saturating_add(COOKIES_MAX))?;
-    join(request, &COOKIE, b"; ");
+    join_cookies(request);
     limits::check(request.raw_path().len(), request, limits)?;
     end_hop(request)?;
     remove_claims(request);
@@ -126,32 +128,51 @@ pub(super) fn remove_other_spellings(request: &mut RequestHeader, name: &str) {
     }
 }
 
-/// The same with one line for each field (RFC 9110 section 5.3), where any has several: for plugins, who are shown one. On
-/// its way the request keeps its lines, since gRPC does not take one for several.
-pub(super) fn joined(request: &RequestHeader) -> Option<Box<RequestHeader>> {
-    if request.headers.len() == request.headers.keys_len() {
-        return None;
+/// Fields of a request that have several lines, each as the one line that plugins are shown (RFC 9110 section 5.3): made when
+/// the first of them is asked for, and kept for all plugins and phases. On its way the request keeps its lines, since gRPC
+/// does not take one for several.
+#[derive(Default)]
+pub struct Lines(OnceLock<Vec<(HeaderName, Option<HeaderValue>)>>);
+
+impl Lines {
+    /// Of the request that was asked about before: where its fields change, others begin.
+    pub(super) fn one<'a>(&'a self, request: &'a RequestHeader, name: &str) -> Option<&'a [u8]> {
+        let headers = &request.headers;
+        // As in nearly all requests.
+        if headers.len() == headers.keys_len() {
+            return headers.get(name).map(HeaderValue::as_bytes);
+        }
+        let mut lines = headers.get_all(name).iter();
+        let first = lines.next()?;
+        if lines.next().is_none() {
+            return Some(first.as_bytes());
+        }
+        let made = self.0.get_or_init(|| joined(headers));
+        made.iter().find(|(of, _)| of == name)?.1.as_ref().map(HeaderValue::as_bytes)
     }
-    let mut one_line = Box::new(request.clone());
-    for name in request.headers.keys() {
-        join(&mut one_line, name, b", ");
-    }
-    Some(one_line)
+}
+
+fn joined(headers: &HeaderMap) -> Vec<(HeaderName, Option<HeaderValue>)> {
+    let several = |name: &&HeaderName| headers.get_all(*name).iter().nth(1).is_some();
+    headers.keys().filter(several).map(|name| (name.clone(), one_line(headers, name, b", "))).collect()
+}
+
+/// Parts of a value make a value, so there is one.
+fn one_line(headers: &HeaderMap, name: &HeaderName, between: &[u8]) -> Option<HeaderValue> {
+    let lines = headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii());
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    HeaderValue::from_bytes(&lines.join(between)).ok()
 }
 
 /// Over HTTP/2 a browser sends each cookie by itself (RFC 9113 section 8.2.3).
-fn join(request: &mut RequestHeader, name: &HeaderName, between: &[u8]) {
-    let lines = request.headers.get_all(name);
-    if lines.iter().nth(1).is_none() {
+fn join_cookies(request: &mut RequestHeader) {
+    let count = request.headers.get_all(COOKIE).iter().count();
+    if count < 2 {
         return;
     }
-    let count = lines.iter().count();
-    let lines: Vec<_> = lines.iter().map(|line| line.as_bytes().trim_ascii()).filter(|line| !line.is_empty()).collect();
-    let joined = HeaderValue::from_bytes(&lines.join(between));
-    // Parts of a value make a value: none is ever removed here.
-    match joined {
-        Ok(joined) => drop(request.insert_header(name.clone(), joined)),
-        Err(_) => drop(request.remove_header(name)),
+    match one_line(&request.headers, &COOKIE, b"; ") {
+        Some(cookies) => drop(request.insert_header(COOKIE, cookies)),
+        None => drop(request.remove_header(&COOKIE)),
     }
     if count > LINES_LEFT_BEHIND {
         *request = request.clone();
@@ -260,13 +281,14 @@ mod tests {
         };
         assert_eq!(values(&request, "cookie"), ["a=1; b=2; c=3;d=4"]);
         assert_eq!(values(&request, "accept"), ["text/html", "", "*/*"]);
-        let shown = joined(&request).unwrap();
-        assert_eq!(values(&shown, "accept"), ["text/html, */*"]);
-        assert_eq!(
-            (values(&shown, "cookie"), values(&shown, "x-once")),
-            (values(&request, "cookie"), vec!["1, 2".to_owned()])
-        );
-        assert!(joined(&shown).is_none());
+        let shown = Lines::default();
+        assert_eq!(shown.one(&request, "x-once"), Some(&b"1, 2"[..]));
+        assert_eq!((shown.one(&request, "cookie"), shown.one(&request, "x")), (Some(&b"a=1; b=2; c=3;d=4"[..]), None));
+        assert!(shown.0.get().is_none(), "nobody has asked for one that has several lines");
+        assert_eq!(shown.one(&request, "Accept"), Some(&b"text/html, */*"[..]));
+        assert_eq!(shown.0.get().map(Vec::len), Some(1));
+        let at = shown.one(&request, "accept").map(<[u8]>::as_ptr);
+        assert_eq!(shown.one(&request, "accept").map(<[u8]>::as_ptr), at, "it is made once");
     }
 
     #[test]

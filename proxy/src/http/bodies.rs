@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
+use super::arrival::Lines;
 use super::ctx::Ctx;
 use super::plugins::{Attached, Request, Response, tell};
 use super::{fault, local};
@@ -150,9 +151,13 @@ fn begin(
     length: Option<u64>,
     may_change: bool,
 ) -> Result<Option<Chain>> {
-    let Ctx { site: Some(site), host: Some(host), facts: Some(facts), trace, .. } = ctx else {
+    let Ctx { site: Some(site), host: Some(host), facts: Some(facts), trace, lines, .. } = ctx else {
         return Ok(None);
     };
+    // What the upstream is told has fields of its own.
+    let of_upstream = Lines::default();
+    let lines = if response.is_some() { lines } else { &of_upstream };
+    let request = Request::new(host.as_str(), request, None, lines);
     let mut links = Vec::new();
     for (at, attached) in site.plugins.iter().enumerate() {
         let wants = |hooks: Hooks| if response.is_some() { hooks.response_body } else { hooks.request_body };
@@ -160,7 +165,6 @@ fn begin(
             continue;
         }
         let sees = wants(attached.binding.hooks());
-        let request = Request::new(host.as_str(), request, None);
         let response = response.map(Response);
         let response = response.as_ref().map(|response| response as _);
         let began = trace.as_ref().map(|_| Instant::now());

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use contract::Hostname;
 
+use super::arrival::Lines;
 use super::bodies::Chain;
 use super::fault::Culprit;
 use super::route::Site;
@@ -26,6 +27,8 @@ pub struct Ctx {
     /// The upstream was told who the client is: no other request may use the connection.
     pub connection_of_its_own: bool,
     pub facts: Option<RequestFacts>,
+    /// Of the request as plugins see it.
+    pub lines: Lines,
     /// Ends with the request.
     pub open: Option<OpenRequest>,
     pub body_bytes: u64,
@@ -105,6 +108,7 @@ impl Ctx {
             attempt: Attempt::default(),
             connection_of_its_own: false,
             facts: None,
+            lines: Lines::default(),
             open: None,
             body_bytes: 0,
             request_body: None,

@@ -14,10 +14,11 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
+use super::arrival::Lines;
 use super::ctx::{Ctx, Told, Trace};
+use super::edits;
 use super::route::Pattern;
 use super::waiting;
-use super::{arrival, edits};
 use crate::observe::plugin_fault;
 use crate::tls::HEALTH;
 use crate::wasm::{
@@ -128,13 +129,12 @@ pub(super) struct Request<'a> {
     host: &'a str,
     parts: &'a RequestHeader,
     client: Option<IpAddr>,
-    /// With one line for each field, where any has several.
-    joined: Option<Box<RequestHeader>>,
+    lines: &'a Lines,
 }
 
 impl<'a> Request<'a> {
-    pub(super) fn new(host: &'a str, parts: &'a RequestHeader, client: Option<IpAddr>) -> Self {
-        Self { host, parts, client, joined: arrival::joined(parts) }
+    pub(super) fn new(host: &'a str, parts: &'a RequestHeader, client: Option<IpAddr>, lines: &'a Lines) -> Self {
+        Self { host, parts, client, lines }
     }
 }
 
@@ -149,7 +149,7 @@ impl RequestView for Request<'_> {
         self.parts.uri.query()
     }
     fn header(&self, name: &str) -> Option<&[u8]> {
-        self.joined.as_deref().unwrap_or(self.parts).headers.get(name).map(HeaderValue::as_bytes)
+        self.lines.one(self.parts, name)
     }
     fn method(&self) -> &str {
         self.parts.method.as_str()
@@ -231,7 +231,7 @@ fn registrable_domain(host: &str) -> Cow<'_, str> {
 
 /// Waits only where a plugin does that asks other servers. An error where the visitor left meanwhile.
 pub(super) async fn on_request(session: &mut Session, ctx: &mut Ctx) -> Result<Decision> {
-    let Ctx { site: Some(site), host: Some(host), facts: Some(facts), connection, trace, .. } = ctx else {
+    let Ctx { site: Some(site), host: Some(host), facts: Some(facts), connection, trace, lines, .. } = ctx else {
         return Ok(Decision::GoOn);
     };
     let client = connection.as_ref().map(|connection| connection.client.0.ip());
@@ -240,11 +240,11 @@ pub(super) async fn on_request(session: &mut Session, ctx: &mut Ctx) -> Result<D
     {
         let began = trace.as_ref().map(|_| Instant::now());
         let decided = if attached.binding.waits() {
-            let (decided, waited) = Box::pin(waiting::ask(session, attached, host, client, facts)).await?;
+            let (decided, waited) = Box::pin(waiting::ask(session, attached, host, client, facts, lines)).await?;
             tell(trace, began, at, verdict(&decided), waited);
             decided
         } else {
-            let view = Request::new(host.as_str(), session.req_header(), client);
+            let view = Request::new(host.as_str(), session.req_header(), client, lines);
             let sample = attached.sample();
             let decided = attached.on_request(facts, &view);
             tell(trace, began, at, verdict(&decided), Duration::ZERO);
@@ -253,8 +253,12 @@ pub(super) async fn on_request(session: &mut Session, ctx: &mut Ctx) -> Result<D
             }
             decided
         };
+        let is_edited = matches!(decided, Ok(Action::Edit(_)));
         if let Some(decision) = attached.decision(decided, session) {
             return Ok(decision);
+        }
+        if is_edited {
+            *lines = Lines::default();
         }
     }
     Ok(Decision::GoOn)
@@ -267,13 +271,13 @@ fn verdict(decided: &Said<Action>) -> &'static str {
 /// False if a plugin that fails closed has failed: the response must not go out.
 #[must_use]
 pub(super) fn on_response(ctx: &mut Ctx, request: &RequestHeader, response: &mut ResponseHeader) -> bool {
-    let Ctx { site: Some(site), host: Some(host), facts: Some(facts), trace, .. } = ctx else {
+    let Ctx { site: Some(site), host: Some(host), facts: Some(facts), trace, lines, .. } = ctx else {
         return true;
     };
+    let view = Request::new(host.as_str(), request, None, lines);
     for (at, attached) in
         site.plugins.iter().enumerate().filter(|(_, attached)| attached.hooks(facts.rollout_bucket).response)
     {
-        let view = Request::new(host.as_str(), request, None);
         let began = trace.as_ref().map(|_| Instant::now());
         let sample = attached.sample();
         let decided = attached.on_response(facts, &view, &Response(response));
@@ -334,7 +338,8 @@ mod tests {
         for value in ["mine", "forged"] {
             parts.append_header("x-key", value).unwrap();
         }
-        let view = Request::new("a.example", &parts, None);
+        let lines = Lines::default();
+        let view = Request::new("a.example", &parts, None, &lines);
         assert_eq!((view.header("x-key"), view.header("x-other")), (Some(&b"mine, forged"[..]), None));
     }
 

@@ -9,6 +9,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
+use super::arrival::Lines;
 use super::plugins::{Attached, Request};
 use crate::observe::METRICS;
 use crate::upstream::{LOOP_FIELD, LOOP_WORD};
@@ -24,13 +25,14 @@ pub(super) async fn ask(
     host: &Hostname,
     client: Option<IpAddr>,
     facts: &RequestFacts,
+    lines: &Lines,
 ) -> Result<(std::result::Result<Action, Fault>, Duration)> {
     // The visitor is watched meanwhile, so the head is not the session's any more.
     let head = session.req_header().clone();
     if is_of_a_callout(&head) {
         return Ok((Ok(Action::Deny(LOOP_DETECTED)), Duration::ZERO));
     }
-    let view = Request::new(host.as_str(), &head, client);
+    let view = Request::new(host.as_str(), &head, client, lines);
     let sample = attached.sample();
     let mut asked = tokio::select! {
         biased; // whose answer is there gets it
