@@ -64,7 +64,10 @@ impl Metrics {
         let jobs = Opts::new("latchkey_certservice_jobs", "Orders in hand, by step");
         let budget_left =
             Opts::new("latchkey_certservice_budget_left", "What is left of a CA's limit, by issuer and limit");
-        let in_line = Opts::new("latchkey_certservice_in_line", "Orders that wait for a CA's limits, by issuer");
+        let in_line = Opts::new(
+            "latchkey_certservice_in_line",
+            "Orders that were looked at and wait for a CA's limits, for the CA or for a place, by issuer",
+        );
         let metrics = Self {
             registry: Registry::new(),
             orders: counter(

@@ -97,6 +97,8 @@ pub enum Step {
     Awaited,
     /// It was looked at; the CA's limits, or the CA, make it wait.
     InLine { checked_at: u64 },
+    /// It was looked at; others have all places for orders.
+    Looked { checked_at: u64 },
     /// What the order takes from the CA's limits is taken; the CA may or may not have it.
     Ordering,
     /// The CA has an order; what it wants is not known yet.
@@ -139,7 +141,7 @@ pub enum Lane {
 pub enum Stage {
     /// The CA knows of it: it goes on whatever the limits are.
     UnderWay = 0,
-    /// An open issuer with budget left.
+    /// An open issuer with budget left, and a place.
     InLine = 1,
     /// A look, which costs no CA anything.
     ToCheck = 2,
@@ -217,6 +219,8 @@ pub enum Event {
     Checked(Report),
     /// It was about to leave.
     Held(Held),
+    /// The same, and no place was free.
+    Crowded,
     /// The CA opened an order; `None` from an issuer without orders.
     Ordered(Option<String>),
     /// The CA was asked for the state of the order.
@@ -325,8 +329,8 @@ impl Job {
     pub fn stage(&self) -> Stage {
         match self.step {
             Step::Queued | Step::Awaited => Stage::ToCheck,
-            Step::InLine { .. } if self.counts_for_account(&self.issuer) => Stage::InLine,
-            Step::InLine { .. } => Stage::Uncounted,
+            Step::InLine { .. } | Step::Looked { .. } if self.counts_for_account(&self.issuer) => Stage::InLine,
+            Step::InLine { .. } | Step::Looked { .. } => Stage::Uncounted,
             _ => Stage::UnderWay,
         }
     }
@@ -334,8 +338,8 @@ impl Job {
     /// Its place among those of its lane: lower goes first. In line it is due whatever `due_at` says.
     pub fn place(&self) -> u64 {
         match (&self.step, self.lane) {
-            (Step::InLine { .. }, Lane::Renewal) => self.deadline,
-            (Step::InLine { .. }, _) => self.visited_at.unwrap_or(self.created_at),
+            (Step::InLine { .. } | Step::Looked { .. }, Lane::Renewal) => self.deadline,
+            (Step::InLine { .. } | Step::Looked { .. }, _) => self.visited_at.unwrap_or(self.created_at),
             _ => self.due_at,
         }
     }
@@ -352,6 +356,7 @@ impl Step {
             Self::Queued => "queued",
             Self::Awaited => "awaited",
             Self::InLine { .. } => "in_line",
+            Self::Looked { .. } => "looked",
             Self::Ordering => "ordering",
             Self::Ordered { .. } => "ordered",
             Self::Presenting { .. } => "presenting",

@@ -22,6 +22,10 @@ const DOUBT_SECONDS: u64 = 24 * 3600;
 /// How long a look counts for an order that waits in line.
 const CHECKED_SECONDS_MAX: u64 = 600;
 
+/// What is shown of an order that waits for a place.
+pub(super) const LOOKED: &str = "in_line";
+pub(super) const LOOKED_SAYS: &str = "looked at; waiting for its turn at the CA";
+
 /// How orders are worked on: how long to wait after failures, and what belongs to a bundle.
 #[derive(Debug, Clone)]
 pub struct Pace {
@@ -38,7 +42,7 @@ pub struct Pace {
 /// What an event makes of an order, and what to do about it. The caller stores the job before it does the tasks; a task
 /// that answers gives the next event. Without tasks, nothing happens before `due_at`.
 pub fn next(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
-    if matches!(event, Event::Due) && !matches!(job.step, Step::InLine { .. }) {
+    if matches!(event, Event::Due) && job.step.checked_at().is_none() {
         return resumed(job);
     }
     let (mut job, tasks) = on(job, event, now, pace);
@@ -50,18 +54,28 @@ fn on(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
     match (&job.step, event) {
         (Step::Ordering, Event::Failed(failure)) if failure.then == Then::NotReplacing => {
             // Without it the order counts like any other: it goes through the limits again.
-            (Job { step: Step::InLine { checked_at: now }, replaces: None, spent: false, ..job }, vec![])
+            let job = in_line(job, now);
+            (Job { replaces: None, spent: false, ..job }, vec![])
         }
         (_, Event::Failed(failure)) => failed(job, failure, now, pace),
         (_, Event::Looked(OrderState::Invalid(failure))) => failed(job, failure, now, pace),
-        (Step::InLine { checked_at }, Event::Due) => {
+        (Step::InLine { checked_at } | Step::Looked { checked_at }, Event::Due) => {
             // Who has waited for long may have moved.
             let stale = now > checked_at + CHECKED_SECONDS_MAX;
             if stale { (job, vec![Task::Check]) } else { ordering(job) }
         }
         (Step::Awaited, Event::Checked(report)) => visit::looked_at(Job { looked_at: now, ..job }, &report, now, pace),
-        (Step::Queued | Step::InLine { .. }, Event::Checked(report)) => checked(job, &report, now, pace),
-        (Step::Queued | Step::InLine { .. }, Event::Held(held)) => wait_in_line(job, held, now, pace),
+        (Step::Queued | Step::InLine { .. } | Step::Looked { .. }, Event::Checked(report)) => {
+            checked(job, &report, now, pace)
+        }
+        (Step::Queued | Step::InLine { .. } | Step::Looked { .. }, Event::Held(held)) => {
+            wait_in_line(job, held, now, pace)
+        }
+        (Step::Queued, Event::Crowded) => {
+            let job = in_line(job, now);
+            let step = job.step.clone();
+            go(job, step, LOOKED, LOOKED_SAYS, [])
+        }
         (Step::Ordering, Event::Ordered(Some(order))) => {
             let look = Task::Look { order: order.clone() };
             go(job, Step::Ordered { order }, "ordered", "the CA has the order", [look])
@@ -123,7 +137,7 @@ fn on(job: Job, event: Event, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
 /// What a step does when its time comes, whether it was interrupted or waits.
 fn resumed(job: Job) -> (Job, Vec<Task>) {
     let tasks = match &job.step {
-        Step::Queued | Step::Awaited | Step::InLine { .. } => vec![Task::Check],
+        Step::Queued | Step::Awaited | Step::InLine { .. } | Step::Looked { .. } => vec![Task::Check],
         Step::Ordering => vec![Task::Order],
         Step::Ordered { order } | Step::Validating { order, .. } => vec![Task::Look { order: order.clone() }],
         Step::Presenting { .. } => vec![Task::Present(job.answers.clone())],
@@ -162,6 +176,11 @@ fn ordering(job: Job) -> (Job, Vec<Task>) {
     go(job, Step::Ordering, "ordering", "the CA is asked", [Task::Order])
 }
 
+/// It waits for its turn, with nothing wrong. Where its issuer takes nothing it is asked at once what that means for it.
+fn in_line(job: Job, now: u64) -> Job {
+    Job { step: Step::Looked { checked_at: now }, others_at: Some(now), ..job }
+}
+
 /// It keeps its place where everybody waits, and comes back later where only it does.
 fn wait_in_line(mut job: Job, held: Held, now: u64, pace: &Pace) -> (Job, Vec<Task>) {
     if job.first.is_some() {
@@ -178,9 +197,11 @@ fn wait_in_line(mut job: Job, held: Held, now: u64, pace: &Pace) -> (Job, Vec<Ta
     job.status = Status { state, code, says, who, steps: Vec::new() };
     job.due_at = until.max(now + 1);
     match (&job.step, whole) {
-        // One that was stale has just been looked at again.
-        (Step::InLine { checked_at }, true) if now <= checked_at + CHECKED_SECONDS_MAX => {}
-        (_, true) => job.step = Step::InLine { checked_at: now },
+        (step, true) => {
+            // One that was stale has just been looked at again.
+            let fresh = step.checked_at().filter(|checked_at| now <= checked_at + CHECKED_SECONDS_MAX);
+            job.step = Step::InLine { checked_at: fresh.unwrap_or(now) };
+        }
         (_, false) => job.step = Step::Queued,
     }
     (job, vec![])
@@ -201,8 +222,8 @@ fn certified(job: Job, bundle: Box<Bundle>, facts: Facts, now: u64, pace: &Pace)
         None if pace.rsa => {
             // It takes from the CA's limits by itself, and replaces nothing: the first one did.
             let first = Some(Box::new(First { bundle: *bundle, facts }));
-            let job = Job { first, failures: 0, spent: false, replaces: None, due_at: now, ..job };
-            let step = Step::InLine { checked_at: now };
+            let job = Job { first, failures: 0, spent: false, replaces: None, due_at: now, ..in_line(job, now) };
+            let step = job.step.clone();
             go(job, step, "rsa", "a second certificate, for clients without ECDSA, is asked for", [])
         }
         None => issued(job, bundle, facts, Status::issued()),
@@ -261,7 +282,7 @@ pub(super) fn failed(mut job: Job, failure: Failure, now: u64, pace: &Pace) -> (
     }
     match failure.then {
         Then::Retry { after } => {
-            if matches!(job.step, Step::Ordering | Step::InLine { .. }) {
+            if matches!(job.step, Step::Ordering) || job.step.checked_at().is_some() {
                 job.step = Step::Queued;
             }
             job.due_at = now + pause.max(after);
@@ -293,12 +314,23 @@ fn pause_seconds(job: &Job, pace: &Pace) -> u64 {
     pause + pause * u64::from(digest[0]) / 1024
 }
 
+impl Step {
+    /// Of an order in line: when it was looked at.
+    fn checked_at(&self) -> Option<u64> {
+        match self {
+            Self::InLine { checked_at } | Self::Looked { checked_at } => Some(*checked_at),
+            _ => None,
+        }
+    }
+}
+
 impl Event {
     fn name(&self) -> &'static str {
         match self {
             Self::Due => "due",
             Self::Checked(_) => "checked",
             Self::Held(_) => "held",
+            Self::Crowded => "crowded",
             Self::Ordered(_) => "ordered",
             Self::Looked(_) => "looked",
             Self::Presented(_) => "presented",

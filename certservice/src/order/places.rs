@@ -1,5 +1,6 @@
 //! What this instance works on, and who is next where not all can be: no lane has all places while another waits, and no
-//! tenant more than half of those for looks, which last for as long as its servers let them. Pure.
+//! tenant more than half of those for looks, which last for as long as its servers let them; nor of those for orders, while
+//! another waits in the same lane. Pure.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,6 +23,8 @@ pub(super) struct Places {
     taken: HashMap<String, Taken>,
     /// Who had a place last is last.
     turns: [Lane; LANES],
+    /// Whether orders may wait for a place, as far as was looked.
+    has_line: bool,
 }
 
 struct Taken {
@@ -33,7 +36,7 @@ struct Taken {
 impl Places {
     pub(super) fn new(concurrency: u32) -> Self {
         let orders = usize::try_from(concurrency).unwrap_or(usize::MAX);
-        Self { orders, taken: HashMap::new(), turns: Lane::ALL }
+        Self { orders, taken: HashMap::new(), turns: Lane::ALL, has_line: false }
     }
 
     fn of(&self, work: Work) -> usize {
@@ -51,12 +54,9 @@ impl Places {
         self.taken.values().filter(move |taken| taken.work == work)
     }
 
-    /// Of those that one tenant may have.
+    /// Of those that one tenant may have, while others wait.
     fn of_tenant(&self, work: Work) -> usize {
-        match work {
-            Work::Order => usize::MAX,
-            Work::Look => self.of(work).div_ceil(2),
-        }
+        self.of(work).div_ceil(2)
     }
 
     fn tenants(&self, work: Work) -> HashMap<String, usize> {
@@ -84,6 +84,23 @@ impl Places {
         self.taken.remove(name);
     }
 
+    /// Those in line have had their turn.
+    pub(super) fn line_is_served(&mut self) {
+        self.has_line = self.free(Work::Order) == 0;
+    }
+
+    /// Whether what was a look goes on as an order, in a place for one: not before those who wait for that.
+    pub(super) fn promote(&mut self, name: &str) -> bool {
+        let may = !self.has_line && self.free(Work::Order) > 0;
+        match self.taken.get_mut(name) {
+            Some(Taken { work: Work::Order, .. }) => return true,
+            Some(taken) if may => taken.work = Work::Order,
+            _ => {}
+        }
+        self.has_line |= !may;
+        may
+    }
+
     /// Of those that wait, in the order in which they go where all can, whom the free places are for.
     pub(super) fn next(&mut self, work: Work, waiting: Vec<Waiting>) -> Vec<Waiting> {
         let mut lines: [Vec<Waiting>; LANES] = Default::default();
@@ -94,7 +111,12 @@ impl Places {
         let mut next = Vec::new();
         for _ in 0..self.free(work) {
             let may = |one: &Waiting| tenants.get(&one.tenant).is_none_or(|count| *count < most);
-            let first = |lane: Lane| lines[lane as usize].iter().position(may);
+            let first = |lane: Lane| {
+                let line = &lines[lane as usize];
+                // Looks wait for who has not so many; an order goes where nobody else of its lane does.
+                let any = (work == Work::Order && !line.is_empty()).then_some(0);
+                line.iter().position(may).or(any)
+            };
             let lane = self.whose_turn(work, has, |lane| first(lane).is_some());
             let Some((lane, at)) = lane.and_then(|lane| Some((lane, first(lane)?))) else { break };
             let one = lines[lane as usize].remove(at);

@@ -1,7 +1,7 @@
 //! Runs orders: some at once, the others in their turn. Thin: [`next`] decides, the store remembers, [`Hands`] act.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use contract::{Bundle, Hostname};
@@ -56,19 +56,20 @@ pub struct Runner {
     pub(super) metrics: Arc<Metrics>,
     pub(super) gate: Arc<Gate>,
     pub(super) plan: Arc<Plan>,
+    places: Arc<Mutex<Places>>,
     planner: Planner,
 }
 
 pub(super) struct Running {
     pub tasks: JoinSet<()>,
     pub names: HashMap<Id, Hostname>,
-    pub places: Places,
-    /// Unix seconds; when those who came last were looked for.
-    pub lasts_at: u64,
+    /// Unix seconds; when those who came last were looked for, by stage.
+    pub lasts_at: [u64; 4],
 }
 
 impl Running {
-    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+    /// Whose task that was.
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) -> Option<Hostname> {
         let id = match ended {
             Ok((id, ())) => id,
             Err(error) => {
@@ -76,9 +77,7 @@ impl Running {
                 error.id()
             }
         };
-        if let Some(name) = self.names.remove(&id) {
-            self.places.leave(name.as_str());
-        }
+        self.names.remove(&id)
     }
 }
 
@@ -92,17 +91,21 @@ pub enum Recorded {
 impl Runner {
     pub fn new(store: Store, hands: Hands, metrics: Arc<Metrics>, plan: Plan, planner: Planner) -> Self {
         let (hands, plan) = (Arc::new(hands), Arc::new(plan));
-        Self { store, hands, metrics, gate: Arc::default(), plan, planner }
+        let places = Arc::new(Mutex::new(Places::new(plan.concurrency)));
+        Self { store, hands, metrics, gate: Arc::default(), plan, places, planner }
     }
 
     pub fn hands(&self) -> Arc<Hands> {
         self.hands.clone()
     }
 
+    pub(super) fn with_places<T>(&self, act: impl FnOnce(&mut Places) -> T) -> T {
+        act(&mut self.places.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Works on orders until it is dropped. What it was at is picked up by the next one.
     pub async fn run(self, wake: Arc<Wake>) {
-        let places = Places::new(self.plan.concurrency);
-        let mut running = Running { tasks: JoinSet::new(), names: HashMap::new(), places, lasts_at: 0 };
+        let mut running = Running { tasks: JoinSet::new(), names: HashMap::new(), lasts_at: [0; 4] };
         let mut forget = tokio::time::interval(Duration::from_secs(FORGET_SECONDS));
         let mut keep = tokio::time::interval(Duration::from_secs(KEEP_SECONDS));
         loop {
@@ -118,7 +121,11 @@ impl Runner {
                 () = wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
                 _ = keep.tick() => self.keep_holding().await,
-                Some(ended) = running.tasks.join_next_with_id() => running.ended(ended),
+                Some(ended) = running.tasks.join_next_with_id() => {
+                    if let Some(name) = running.ended(ended) {
+                        self.with_places(|places| places.leave(name.as_str()));
+                    }
+                }
             }
         }
     }
@@ -186,7 +193,7 @@ impl Runner {
         if matches!(job.step, Step::Ordering) && !matches!(was.step, Step::Ordering) {
             match self.leave(&stored, &job, now).await? {
                 Ok(saved) => return Ok(Recorded::Go(Box::new(saved), tasks)),
-                Err(held) => (job, tasks) = self.held(Job { step: was.step.clone(), ..job }, held, now),
+                Err(stays) => (job, tasks) = self.stays(Job { step: was.step.clone(), ..job }, stays, now),
             }
         }
         if job == was {
@@ -231,11 +238,12 @@ impl Runner {
         }
     }
 
-    /// Its issuer does not take it now: another does, or it waits.
-    fn held(&self, mut job: Job, held: Held, now: u64) -> (Job, Vec<Task>) {
-        if held.code == BUNDLES_DOWN {
-            return next(job, Event::Held(held), now, &self.plan.pace);
-        }
+    /// It can't leave: where its issuer does not take it now another does, or it waits.
+    fn stays(&self, mut job: Job, why: Event, now: u64) -> (Job, Vec<Task>) {
+        let held = match why {
+            Event::Held(held) if held.code != BUNDLES_DOWN => held,
+            why => return next(job, why, now, &self.plan.pace),
+        };
         if !held.whole {
             prefer::short(&mut job, &held);
         }
@@ -248,11 +256,16 @@ impl Runner {
         next(Job { others_at, ..job }, Event::Held(held), now, &self.plan.pace)
     }
 
-    /// An order that is about to go to the CA: what it takes from the CA's limits is stored with it, or it waits.
-    async fn leave(&self, stored: &Stored, job: &Job, now: u64) -> Result<Result<Stored, Held>, StoreError> {
+    /// An order that is about to go to the CA: what it takes from the CA's limits is stored with it, or it stays.
+    async fn leave(&self, stored: &Stored, job: &Job, now: u64) -> Result<Result<Stored, Event>, StoreError> {
         let keyless = (self.store.bundles_down() == Some(true)).then(|| Held::by_bundles(now + REST_SECONDS));
         if let Some(held) = keyless.or_else(|| self.held_at(&job.issuer, job, now)) {
-            return Ok(Err(held));
+            return Ok(Err(Event::Held(held)));
+        }
+        // What comes from the line has a place already.
+        let is_look = matches!(stored.job.step, Step::Queued);
+        if is_look && !self.with_places(|places| places.promote(job.domain.as_str())) {
+            return Ok(Err(Event::Crowded));
         }
         let limits = self.plan.limits.get(&job.issuer).copied().unwrap_or_default();
         let spends = if job.spent { Vec::new() } else { limits.order(&job.domain, job.kind()) };
@@ -260,7 +273,7 @@ impl Runner {
         let saved = self.store.save_spending(stored, leaving, until, &spends, now * 1000).await?;
         Ok(saved.map_err(|shortage| {
             self.gate.short(&job.issuer, &shortage);
-            Held::from(&shortage)
+            Event::Held(Held::from(&shortage))
         }))
     }
 

@@ -4,6 +4,7 @@ use contract::api::{DomainStep, Who};
 
 use super::gate::BUNDLES_DOWN;
 use super::job::{Job, Stage, Step};
+use super::machine::{LOOKED, LOOKED_SAYS};
 use super::visit;
 
 /// The look at the domain, then the CA, then the certificate.
@@ -15,6 +16,9 @@ fn of_order(job: &Job) -> DomainStep {
     let at_ca = matches!(job.step, Step::Ready { .. } | Step::Keyed { .. } | Step::Finalizing { .. });
     if at_ca || matches!(job.step, Step::Issued { .. }) {
         return step("order", Some(true), "agreed", "the CA has seen that the domain points here");
+    }
+    if matches!(job.step, Step::Looked { .. }) {
+        return step("order", None, LOOKED, LOOKED_SAYS);
     }
     let in_line = matches!(job.step, Step::InLine { .. });
     if in_line || job.status.code == "rate_limited" && job.stage() != Stage::UnderWay {

@@ -1,3 +1,4 @@
+mod crowded;
 mod in_dns;
 mod second;
 mod visits;
@@ -207,7 +208,7 @@ fn a_replacement_that_the_ca_refuses_is_ordered_without_naming_what_it_replaces(
     assert_eq!(renewal.kind(), Kind::Replacement);
     let renewal = Job { step: Step::Ordering, ..renewal };
     let (again, tasks) = next(renewal, Event::Failed(failure(Then::NotReplacing)), NOW, &PACE);
-    assert_eq!((&again.step, tasks, again.failures), (&Step::InLine { checked_at: NOW }, vec![], 0));
+    assert_eq!((&again.step, tasks, again.failures), (&Step::Looked { checked_at: NOW }, vec![], 0));
     assert_eq!((again.replaces.as_deref(), again.spent, again.kind()), (None, false, Kind::Renewal));
     let (again, tasks) = next(again, Event::Due, NOW, &PACE);
     assert_eq!((&again.step, tasks), (&Step::Ordering, vec![Task::Order]));

@@ -144,7 +144,9 @@ impl Store {
                 }
                 let polls = if stage == Stage::UnderWay as i64 { POLL_SECONDS_MAX } else { 0 };
                 let goes_on = place <= to_sql(now + polls) || held_until > to_sql(now);
-                Some(goes_on && Stage::IN_LINE.iter().all(|line| stage != *line as i64))
+                // Where nothing but a place is wanted it may come while the visitor waits.
+                let wants_place = step == Step::Looked { checked_at: 0 }.name();
+                Some(goes_on && (wants_place || Stage::IN_LINE.iter().all(|line| stage != *line as i64)))
             }
             // It is being looked at: the next visit knows what came of that.
             Some((.., held_until)) => (held_until > to_sql(now)).then_some(true),

@@ -3,7 +3,7 @@
 use std::io::{BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use certservice::config::Config;
@@ -165,6 +165,43 @@ fn killing_the_process_at_any_time_loses_nothing() {
         }
         let lives = service.log().matches("\"serving\"").count();
         assert_eq!(lives, 11, "{}", service.log());
+    });
+}
+
+/// What was looked at while the CA has the only order that it may have.
+#[test]
+fn no_more_orders_are_open_than_there_are_places_and_those_in_line_survive_a_kill() {
+    on_each_layout(|database| {
+        let mut service = CertService::new("");
+        let ca = Ca::start(service.folder.path());
+        let settings = [QUICK, "concurrency = 1\n", &ca.issuer(""), &database.settings(&service)];
+        service.configure(LISTEN, &settings.concat());
+        service.start();
+        let names: Vec<_> = (0..5).map(|n| format!("n{n}.example")).collect();
+        let held = Arc::new(Barrier::new(2));
+        ca.script("new-order", Script::Held(held.clone()));
+        assert_eq!(service.put(&names[0], "").status, 201);
+        held.wait();
+        for name in &names[1..] {
+            assert_eq!(service.put(name, "").status, 201);
+        }
+        for name in &names[1..] {
+            let waits = service.wait(name, |domain| domain.code != "queued");
+            let order = waits.steps.iter().find(|step| step.id == "order").unwrap();
+            assert_eq!((waits.code.as_str(), order.code.as_str()), ("in_line", "in_line"), "{waits:?}");
+        }
+        let counted = "latchkey_certservice_jobs{step=\"looked\"} 4\n";
+        wait_for(counted, || service.get("/metrics").text().contains(counted).then_some(()));
+        assert_eq!(ca.orders().len(), 1);
+        service.kill();
+        held.wait();
+        service.start();
+        for name in &names {
+            assert_eq!(service.wait_live(name).certificate.unwrap().revision, 1, "{name}");
+            serves(&service, name);
+        }
+        // Nobody was told of the first one, which stays open.
+        assert_eq!((ca.orders().len(), ca.signed(), ca.open_most()), (6, 5, 2));
     });
 }
 

@@ -57,6 +57,8 @@ struct State {
     wants: Option<&'static str>,
     revoked: usize,
     signed: usize,
+    /// Most orders without a certificate at once.
+    open_most: usize,
 }
 
 #[derive(Clone)]
@@ -141,6 +143,11 @@ impl Ca {
         self.state.lock().unwrap().signed
     }
 
+    /// Most orders that were open at once.
+    pub fn open_most(&self) -> usize {
+        self.state.lock().unwrap().open_most
+    }
+
     pub fn revoked(&self) -> usize {
         self.state.lock().unwrap().revoked
     }
@@ -198,6 +205,8 @@ impl Ca {
                 let wants = state.wants;
                 state.orders.push(Order { name, replaces, wants, looks_left: 0, chain: None });
                 let number = state.orders.len() - 1;
+                let open = state.orders.iter().filter(|order| order.chain.is_none()).count();
+                state.open_most = state.open_most.max(open);
                 let location = format!("Location: {base}/order/{number}\r\n");
                 http(201, &location, &self.shown(&state.orders[number], number))
             }

@@ -1,5 +1,6 @@
 //! CAs that refuse, stall, lie and hang up, and what becomes of the orders.
 
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use contract::api::{BudgetPage, State, Who};
@@ -163,6 +164,29 @@ fn no_more_orders_leave_than_the_limit_allows_and_the_rest_waits_in_line() {
 }
 
 #[test]
+fn no_more_orders_are_open_at_the_ca_than_there_are_places_however_many_were_looked_at() {
+    let mut service = CertService::new("");
+    let ca = Ca::start(service.folder.path());
+    service.configure(LISTEN, &[QUICK, "concurrency = 1\nrsa = true\n", &ca.issuer("")].concat());
+    service.start();
+    let held = Arc::new(Barrier::new(2));
+    ca.script("new-order", Script::Held(held.clone()));
+    let names: Vec<_> = (0..5).map(|n| format!("n{n}.example")).collect();
+    for name in &names {
+        assert_eq!(service.put(name, "").status, 201);
+    }
+    held.wait();
+    let waits = |name: &&String| service.wait(name, |domain| domain.code != "queued").code == "in_line";
+    assert_eq!((names.iter().filter(waits).count(), ca.orders().len()), (4, 1));
+    held.wait();
+    for name in &names {
+        service.wait_live(name);
+    }
+    // An RSA certificate beside each.
+    assert_eq!((ca.open_most(), ca.orders().len(), ca.signed()), (1, 10, 10));
+}
+
+#[test]
 fn a_renewal_does_not_stand_behind_a_limit_that_it_takes_nothing_of() {
     let (service, ca) = started("limits = { orders = { count = 2, seconds = 36000 } }\n");
     for name in ["n0.example", "n1.example"] {
@@ -257,6 +281,25 @@ fn an_operator_renews_and_revokes_and_already_replaced_is_no_obstacle() {
     assert!(refused.json()["detail"].as_str().unwrap().contains("not yours"));
     let none = service.call("POST", "/v1/domains/none.example:renew", None, "");
     assert_eq!(none.status, 404);
+}
+
+#[test]
+fn no_certificate_waits_for_the_rsa_one_beside_it_where_the_ca_takes_no_orders() {
+    let mut service = CertService::new("");
+    let ca = Ca::start(service.folder.path());
+    service.configure(LISTEN, &format!("{QUICK}rsa = true\n{}", ca.issuer("")));
+    service.start();
+    let held = Arc::new(Barrier::new(2));
+    ca.script("finalize", Script::Held(held.clone()));
+    assert_eq!(service.put("shop.example", "").status, 201);
+    held.wait();
+    let words = "too many new orders (300) from this account in the last 3h0m0s";
+    ca.script("new-order", Script::problem(429, "rateLimited", "Retry-After: 7200\r\n", words));
+    assert_eq!(service.put("other.example", "").status, 201);
+    service.wait("other.example", |domain| domain.code == "rate_limited");
+    held.wait();
+    let live = service.wait_live("shop.example");
+    assert!(live.says.contains("RSA") && live.says.contains("300"), "{live:?}");
 }
 
 #[test]

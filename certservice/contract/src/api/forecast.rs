@@ -29,7 +29,7 @@ pub struct IssuerBudgets {
     pub code: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub says: Option<String>,
-    /// Orders that were looked at and wait for the budget or for the issuer.
+    /// Orders that were looked at and wait for the budget, for the issuer or for a place.
     pub in_line: u64,
     pub limits: Vec<Budget>,
 }

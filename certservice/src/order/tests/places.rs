@@ -9,6 +9,13 @@ fn waiting(lane: Lane, count: usize) -> impl Iterator<Item = Waiting> {
     })
 }
 
+fn of(tenant: &'static str, lane: Lane, count: usize) -> impl Iterator<Item = Waiting> {
+    waiting(lane, count).map(move |mut one| {
+        one.tenant = tenant.into();
+        one
+    })
+}
+
 /// All that wait, each lane in its turn.
 fn crowd(counts: [usize; LANES]) -> Vec<Waiting> {
     Lane::ALL.into_iter().zip(counts).flat_map(|(lane, count)| waiting(lane, count)).collect()
@@ -76,12 +83,6 @@ fn looks_do_not_take_the_place_of_orders_nor_orders_that_of_looks() {
 #[test]
 fn no_tenant_has_more_than_half_of_the_looks() {
     let mut places = Places::new(1);
-    let of = |tenant: &'static str, lane, count| {
-        waiting(lane, count).map(move |mut one| {
-            one.tenant = tenant.into();
-            one
-        })
-    };
     let crowd: Vec<_> = of("many", Lane::Visitor, 99).chain(of("few", Lane::Bulk, 2)).collect();
     let next = places.next(Work::Look, crowd.clone());
     assert_eq!(next.iter().filter(|one| one.tenant == "many").count(), 4);
@@ -93,4 +94,35 @@ fn no_tenant_has_more_than_half_of_the_looks() {
     assert_eq!(places.next(Work::Look, of("other", Lane::Renewal, 9).collect()).len(), 2);
     // Orders last for as long as the CA lets them.
     assert_eq!(places.next(Work::Order, crowd).len(), 1);
+}
+
+#[test]
+fn a_tenant_with_half_of_the_orders_has_more_only_where_nobody_else_of_the_lane_waits() {
+    let next = |crowd: Vec<Waiting>| Places::new(8).next(Work::Order, crowd);
+    let count = |next: &[Waiting], tenant: &str| next.iter().filter(|one| one.tenant == tenant).count();
+    let mut few: Vec<_> = of("few", Lane::New, 3).collect();
+    few.iter_mut().for_each(|one| one.name = format!("few-{}", one.name));
+    let both = next(of("many", Lane::New, 99).chain(few).collect());
+    assert_eq!((count(&both, "many"), count(&both, "few")), (5, 3));
+    assert_eq!(count(&next(of("many", Lane::New, 99).collect()), "many"), 8);
+}
+
+#[test]
+fn a_look_goes_on_as_an_order_in_a_place_for_one_and_not_before_who_waits_for_that() {
+    let mut places = Places::new(1);
+    let looks: Vec<_> = waiting(Lane::New, 3).collect();
+    looks.iter().for_each(|one| places.take(one, Work::Look));
+    let [first, second, third] = [&looks[0].name, &looks[1].name, &looks[2].name];
+    assert!(places.promote(first) && places.promote(first));
+    assert_eq!((places.free(Work::Order), places.free(Work::Look)), (0, 6));
+    assert!(!places.promote(second));
+    // It stands in line now, and a place that becomes free is not for who comes after it.
+    places.leave(first);
+    assert!(!places.promote(third));
+    places.line_is_served();
+    assert!(places.promote(third));
+    // All places were full when the line was served: it may be long.
+    places.line_is_served();
+    places.leave(third);
+    assert!(!places.promote(second));
 }

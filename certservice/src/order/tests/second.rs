@@ -14,7 +14,7 @@ fn both() -> Box<Bundle> {
 fn half() -> Job {
     let certified = Event::Certified { bundle: bundle(), facts: facts() };
     let (job, tasks) = next(job(finalizing(0)), certified, NOW, &BOTH);
-    assert_eq!((&job.step, job.spent, tasks), (&Step::InLine { checked_at: NOW }, false, vec![]));
+    assert_eq!((&job.step, job.spent, tasks), (&Step::Looked { checked_at: NOW }, false, vec![]));
     job
 }
 

@@ -151,6 +151,20 @@ async fn while_a_domain_is_looked_at_its_visitor_waits_for_what_comes_of_that() 
 }
 
 #[tokio::test]
+async fn a_visitor_waits_for_an_order_that_waits_for_a_place_and_for_none_that_is_held_up() {
+    for fresh in fresh().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        let (looked, held) = (Step::Looked { checked_at: NOW }, Step::InLine { checked_at: NOW });
+        for (domain, step, came) in
+            [("looked.example", looked, Visited::Coming { begun: false }), ("held.example", held, Visited::Waits)]
+        {
+            store.register("shop", &Job { step, ..awaited(domain) }, 0, "test").await.unwrap();
+            assert_eq!(visit(&store, domain, NOW).await, came);
+        }
+    }
+}
+
+#[tokio::test]
 async fn no_visit_brings_an_order_to_what_is_gone_refused_covered_or_not_to_be_ordered_so() {
     for fresh in fresh().await {
         let store = Store::open(&fresh.url).await.unwrap();
