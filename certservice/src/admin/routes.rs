@@ -89,7 +89,7 @@ fn domain_routes() -> Vec<Route> {
             .says("Has the CA take the certificate back, and orders another")
             .takes::<RevokeDomain>()
             .json::<Domain>(202)
-            .errors(&[400, 404, 408, 409, 413, 502]),
+            .errors(&[400, 404, 408, 409, 413, 429, 502]),
         route("POST", "/v1/imports", Domains, post(lists::post))
             .says("Takes a list of domains; they are registered in the background")
             .query("tenant", tenant(), "for lines without one")

@@ -46,7 +46,10 @@ pub(super) async fn post(
     }
     match verb {
         "check" => check(&api, &caller, domain).await,
-        "renew" => renew(&api, &caller, domain, ("domain.renewal_asked", &Detail::new()), How::Take).await,
+        "renew" => {
+            let takes = takes(&api, &caller);
+            renew(&api, &caller, domain, ("domain.renewal_asked", &Detail::new()), takes).await
+        }
         "revoke" => {
             let wanted: RevokeDomain = json_body(request, "it may be empty or have `reason`").await?;
             // A new certificate is to be ordered, whoever hangs up.
@@ -64,14 +67,19 @@ async fn check(api: &Api, caller: &Caller, domain: Domain) -> Result<Response, A
     Ok(Json(CheckReport { name: domain.name, passed, steps: report.steps, checked_at: clock::now() }).into_response())
 }
 
-/// An order now: the first one again, or one that replaces the certificate. The CA's limits hold, and for a tenant's own token
-/// one of ours: what replaces a certificate takes of none of the CA's. What was refused for good waits for an operator.
+/// Of what an hour gives a tenant, where its own token asks for a certificate: what replaces one takes of no limit of the CA's.
+fn takes(api: &Api, caller: &Caller) -> Option<Spend> {
+    Some(Spend::renew(caller.tenant()?, api.renews?, How::Take))
+}
+
+/// An order now: the first one again, or one that replaces the certificate. The CA's limits hold. What was refused for good
+/// waits for an operator.
 async fn renew(
     api: &Api,
     caller: &Caller,
     domain: Domain,
     (action, detail): (&'static str, &Detail),
-    how: How,
+    takes: Option<Spend>,
 ) -> Result<Response, ApiError> {
     if domain.state == DomainState::Blocked && caller.tenant().is_some() {
         let says = format!("{} is blocked ({}): an operator has to lift it", domain.name, domain.code);
@@ -82,12 +90,15 @@ async fn renew(
         Some(renewal) => order(renewal, now),
         None => first_order(&domain, now),
     };
-    let takes = api.renews.and_then(|limit| Some(Spend::renew(caller.tenant()?, limit, how)));
     match api.store.order_now(&job, &Ask { actor: &caller.actor(), action, detail, takes }).await? {
         Asked::Ordered => {}
         Asked::Own => return Err(own_certificate(&domain.name)),
         Asked::Unknown => return Err(unknown_domain(&domain.name)),
-        Asked::Short(short) => return Err(used_up(&domain, &short, now)),
+        Asked::Short(short) => {
+            let meanwhile =
+                format!("{} is renewed by itself when it is time, and failed orders are tried again", domain.name);
+            return Err(used_up(&short, now, &meanwhile));
+        }
     }
     api.wake.notify_one();
     tracing::info!(domain = %domain.name, domain.tenant, "a new certificate was asked for");
@@ -95,14 +106,14 @@ async fn renew(
     Ok((StatusCode::ACCEPTED, Json(domain)).into_response())
 }
 
-fn used_up(domain: &Domain, short: &Shortage, now: u64) -> ApiError {
+/// `meanwhile`: what is so until then.
+fn used_up(short: &Shortage, now: u64, meanwhile: &str) -> ApiError {
     let seconds = short.until.saturating_sub(now).max(1);
     let says = format!(
-        "{}; the next one is free at {} (Unix seconds), in {seconds} s. {} is renewed by itself when it is time, and failed \
-         orders are tried again; ask later, or an operator, who may ask at any time and raise the limit",
+        "{}; the next one is free at {} (Unix seconds), in {seconds} s. {meanwhile}; ask later, or an operator, who may ask at \
+         any time and raise the limit",
         short.says(),
         short.until,
-        domain.name
     );
     let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "renews_used_up", "Too many new certificates", says);
     error.retry_after(seconds)
@@ -134,7 +145,14 @@ async fn revoke(api: &Api, caller: &Caller, domain: Domain, wanted: RevokeDomain
     // Before the CA is asked: what it does can't be undone, and must not be done untold.
     let (actor, action) = (caller.actor(), "certificate.revocation_asked");
     let (tenant, name) = (domain.tenant.as_str(), domain.name.as_str());
-    api.store.tell(&Told { actor: &actor, action, tenant, name, detail: detail.clone() }).await?;
+    let (told, now) = (Told { actor: &actor, action, tenant, name, detail: detail.clone() }, clock::now());
+    match takes(api, caller) {
+        Some(takes) => api.store.tell_taking(&told, &takes, now).await?.map_err(|short| {
+            let meanwhile = format!("the certificate of {name} was not revoked");
+            used_up(&short, now, &meanwhile)
+        })?,
+        None => api.store.tell(&told).await?,
+    }
     for leaf in leaves {
         match api.hands.revoke(&bundle.issuer, &leaf, reason).await {
             Ok(true) => {}
@@ -149,8 +167,8 @@ async fn revoke(api: &Api, caller: &Caller, domain: Domain, wanted: RevokeDomain
         }
     }
     tracing::warn!(domain = %domain.name, domain.tenant, revision = bundle.revision, "certificate revoked");
-    // It can't be undone: another certificate comes, whatever that takes.
-    renew(api, caller, domain, ("certificate.revoked", &detail), How::Charge).await
+    // It can't be undone, and has taken what it takes: another certificate comes.
+    renew(api, caller, domain, ("certificate.revoked", &detail), None).await
 }
 
 fn own_certificate(name: &Hostname) -> ApiError {

@@ -22,7 +22,7 @@ pub struct DomainsTable {
     /// Orders that first visits may bring, of one tenant and hour; 0 is no limit.
     #[deserr(default = 60)]
     pub first_visits_per_hour_max: u32,
-    /// Orders that tenants' own tokens may ask for, of one tenant and hour; 0 is no limit.
+    /// Orders that tenants' own tokens may ask for, and revocations, of one tenant and hour; 0 is no limit.
     #[deserr(default = 60)]
     pub renews_per_hour_max: u32,
 }

@@ -3,7 +3,10 @@
 
 use contract::journal::{Detail, Entry, Head, Page};
 
+use super::budgets::spend;
+use super::visits::hold_budget;
 use super::{Store, StoreError, again, from_sql, in_transaction, on, parse, to_sql};
+use crate::budget::{Shortage, Spend};
 
 /// A webhook that nobody has worked on for so long is gone.
 const WEBHOOK_GONE_SECONDS: u64 = 86_400;
@@ -85,6 +88,32 @@ impl Store {
     async fn tell_once(&self, told: &Told<'_>) -> Result<(), StoreError> {
         in_transaction!(self, transaction => tell!(transaction, told.clone()));
         Ok(())
+    }
+
+    /// The same where that takes of a tenant's budget: where it is short nothing is told.
+    pub async fn tell_taking(
+        &self,
+        told: &Told<'_>,
+        takes: &Spend,
+        now: u64,
+    ) -> Result<Result<(), Shortage>, StoreError> {
+        again!(self.tell_taking_once(told, takes, now))
+    }
+
+    async fn tell_taking_once(
+        &self,
+        told: &Told<'_>,
+        takes: &Spend,
+        now: u64,
+    ) -> Result<Result<(), Shortage>, StoreError> {
+        Ok(in_transaction!(self, transaction => {
+            hold_budget!(transaction, takes.name, &takes.scope);
+            if let Err(short) = spend!(transaction, "", std::slice::from_ref(takes), now * 1000) {
+                return Ok(Err(short));
+            }
+            tell!(transaction, told.clone());
+            Ok(())
+        }))
     }
 
     /// Entries after `seq`, of one tenant or of all.

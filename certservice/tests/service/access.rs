@@ -12,7 +12,7 @@ use crate::process::{CertService, INTERNAL, free_port, wait_for};
 
 pub const EDGE: &str = "edge-token";
 pub const APP: &str = "app-token";
-const OTHER_APP: &str = "other-app-token";
+pub const OTHER_APP: &str = "other-app-token";
 pub const OPERATOR: &str = "operator-token";
 pub const VIEWER: &str = "viewer-token";
 
@@ -98,51 +98,6 @@ fn each_role_may_do_its_own_and_nothing_else() {
             }
         }
     }
-}
-
-#[test]
-fn a_tenants_token_asks_for_so_many_new_certificates_and_is_told_when_for_more() {
-    let settings = format!("{INTERNAL}[domains]\nrenews_per_hour_max = 2\n{}", tokens());
-    let mut service = CertService::started(&settings);
-    let renew = |service: &CertService, name: &str, token| {
-        service.call("POST", &format!("/v1/domains/{name}:renew"), Some(token), "")
-    };
-    let revision = |service: &CertService, name: &str, revision: u64| {
-        let path = format!("/v1/domains/{name}");
-        wait_for("the certificate", || {
-            let domain = service.call("GET", &path, Some(OPERATOR), "").json();
-            (domain["certificate"]["revision"] == revision && domain["code"] == "issued").then_some(())
-        });
-    };
-    for (name, token) in [("one.example", APP), ("two.example", OTHER_APP)] {
-        assert_eq!(service.call("PUT", &format!("/v1/domains/{name}"), Some(token), "").status, 201);
-        revision(&service, name, 1);
-    }
-    for number in [2, 3] {
-        assert_eq!(renew(&service, "one.example", APP).status, 202);
-        revision(&service, "one.example", number);
-    }
-    // Also after a restart.
-    service.kill();
-    service.start();
-    let refused = renew(&service, "one.example", APP);
-    let problem = refused.json();
-    assert_eq!((refused.status, problem["code"].as_str()), (429, Some("renews_used_up")), "{problem}");
-    let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
-    assert!((1..=1800).contains(&seconds), "{seconds}");
-    let says = problem["detail"].as_str().unwrap();
-    for part in
-        ["tenant `one`", "2 new certificates an hour", "renews_per_hour_max", "operator", &format!("in {seconds} s")]
-    {
-        assert!(says.contains(part), "{part}: {says}");
-    }
-    let left = service.call("GET", "/v1/budgets?domain=one.example", Some(OPERATOR), "").json()["renews"].clone();
-    assert_eq!((&left["scope"], &left["left"], &left["limit"]), (&"one".into(), &0.into(), &"renews".into()), "{left}");
-    // Others have theirs, and operators need none.
-    assert_eq!(renew(&service, "two.example", OTHER_APP).status, 202);
-    revision(&service, "two.example", 2);
-    assert_eq!(renew(&service, "one.example", OPERATOR).status, 202);
-    revision(&service, "one.example", 4);
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod precheck;
 mod process;
 mod redis;
 mod renewal;
+mod renews;
 mod scripted;
 mod scripts;
 mod visits;
