@@ -17,7 +17,7 @@ pub struct Line<'a> {
 /// From which end of it they are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// Who goes first.
+    /// Who goes first; of those that may leave it, who could do so first.
     First,
     /// Who has come last.
     Last,
@@ -39,16 +39,28 @@ const UNREADABLE_SECONDS: u64 = 3600;
 /// The same where its key can't be read.
 const KEYLESS_SECONDS: u64 = 5;
 
-pub(super) const FIRST: &str = "SELECT domain, place, version, \
-    (SELECT tenant FROM domains WHERE domains.name = jobs.domain) FROM jobs \
-    WHERE issuer = ? AND stage = ? AND lane = ? AND place <= ? AND (held_until <= ? OR holder = ?) \
-    AND (? = FALSE OR others_at <= ?) \
-    ORDER BY place, domain LIMIT ?";
-pub(super) const LAST: &str = "SELECT domain, place, version, \
-    (SELECT tenant FROM domains WHERE domains.name = jobs.domain) FROM jobs \
-    WHERE issuer = ? AND stage = ? AND lane = ? AND place <= ? AND (held_until <= ? OR holder = ?) \
-    AND (? = FALSE OR others_at <= ?) \
-    ORDER BY place DESC, domain DESC LIMIT ?";
+/// `place` of who waits for a time, `others_at` of who may go to another issuer: bounded by it, and in its order.
+macro_rules! waiting {
+    ($by:literal, $direction:literal) => {
+        concat!(
+            "SELECT domain, place, version, (SELECT tenant FROM domains WHERE domains.name = jobs.domain) FROM jobs \
+            WHERE issuer = ? AND stage = ? AND lane = ? AND ",
+            $by,
+            " <= ? AND (held_until <= ? OR holder = ?) \
+            ORDER BY ",
+            $by,
+            $direction,
+            ", domain",
+            $direction,
+            " LIMIT ?"
+        )
+    };
+}
+
+pub(super) const FIRST: &str = waiting!("place", "");
+pub(super) const LAST: &str = waiting!("place", " DESC");
+pub(super) const FIRST_TO_LEAVE: &str = waiting!("others_at", "");
+pub(super) const LAST_TO_LEAVE: &str = waiting!("others_at", " DESC");
 const BODY: &str = "SELECT body FROM jobs WHERE domain = ?";
 const HOLD: &str = "UPDATE jobs SET holder = ?, held_until = ? \
     WHERE domain = ? AND version = ? AND (held_until <= ? OR holder = ?)";
@@ -62,14 +74,19 @@ impl Store {
         now: u64,
         limit: usize,
     ) -> Result<Vec<Waiting>, StoreError> {
+        let query = match (line.end, line.leaving) {
+            (End::First, false) => FIRST,
+            (End::Last, false) => LAST,
+            (End::First, true) => FIRST_TO_LEAVE,
+            (End::Last, true) => LAST_TO_LEAVE,
+        };
         // In line nobody waits for a time, only for a turn.
-        let place = if Stage::IN_LINE.contains(&line.stage) { i64::MAX } else { to_sql(now) };
-        let query = if line.end == End::First { FIRST } else { LAST };
+        let at_most = if Stage::IN_LINE.contains(&line.stage) && !line.leaving { i64::MAX } else { to_sql(now) };
         let mut waiting = Vec::new();
         for lane in Lane::ALL {
             let rows: Vec<(String, i64, i64, Option<String>)> = on!(self, pool => sqlx::query_as(query)
-                .bind(line.issuer).bind(line.stage as i64).bind(lane as i64).bind(place).bind(to_sql(now)).bind(holder)
-                .bind(line.leaving).bind(to_sql(now)).bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .bind(line.issuer).bind(line.stage as i64).bind(lane as i64).bind(at_most).bind(to_sql(now)).bind(holder)
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
                 .fetch_all(pool).await?);
             waiting.extend(rows.into_iter().map(|(name, place, version, tenant)| Waiting {
                 name,

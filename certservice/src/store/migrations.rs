@@ -52,6 +52,7 @@ pub(super) const WHOLE: Schema = Schema {
         step!(16, "0016"),
         step!(17, "0017"),
         step!(18, "0018"),
+        step!(19, "0019"),
     ],
 };
 

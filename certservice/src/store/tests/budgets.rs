@@ -1,5 +1,8 @@
 //! Who may work on what, and what the CAs' limits leave, with several instances on one database.
 
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
 use super::*;
 use crate::budget::{Kind, Limits, Name};
 
@@ -104,14 +107,79 @@ async fn who_waits_is_found_by_an_index_from_both_ends() {
             let waiting = store.waiting(line, "test", FAR, 2).await.unwrap();
             assert_eq!(waiting.iter().map(|one| one.tenant.as_str()).collect::<Vec<_>>(), expected);
         }
-        let Pool::Sqlite(Sqlite { reads: pool, .. }) = &store.pool else { continue };
-        for query in [super::super::claims::FIRST, super::super::claims::LAST] {
+    }
+}
+
+/// A thousand names, one of four in line, and one of these in four may go to another issuer.
+async fn fill(store: &Store) {
+    let numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)";
+    let domains = format!(
+        "INSERT INTO domains (name, tenant, issuer, state, code, says, who, created_at) \
+        {numbers} SELECT i, 'shop', 'ca', 'working', 'in_line', '', 'nobody', i FROM n"
+    );
+    let jobs = format!(
+        "INSERT INTO jobs (domain, version, due_at, step, body, issuer, stage, lane, place, others_at) \
+        {numbers} SELECT i, 1, i, 'in_line', '{{}}', 'ca', i % 4, 2, i, CASE WHEN i % 16 = 1 THEN i END FROM n"
+    );
+    for insert in [domains, jobs] {
+        let insert = sqlx::AssertSqlSafe(insert);
+        asked!(store, pool => sqlx::query(insert).execute(pool).await.map(drop)?);
+    }
+}
+
+/// How a database looks for who waits.
+async fn plan(store: &Store, query: &str) -> String {
+    match &store.pool {
+        Pool::Sqlite(Sqlite { reads, .. }) => {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
-            let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain).fetch_all(pool).await.unwrap();
-            let steps: Vec<_> = plan.iter().map(|step| step.3.as_str()).collect();
-            let first = "SEARCH jobs USING INDEX jobs_in_line (issuer=? AND stage=? AND lane=? AND place<?)";
-            assert!(steps[0] == first && !steps.iter().any(|step| step.starts_with("SCAN")), "{steps:?}");
+            let steps: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain).fetch_all(reads).await.unwrap();
+            steps.into_iter().map(|step| step.3 + "; ").collect()
         }
+        Pool::Mysql(pool) => {
+            sqlx::query("ANALYZE TABLE jobs").fetch_all(pool).await.unwrap();
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN {query}"));
+            let steps = sqlx::query(explain)
+                .bind("ca")
+                .bind(Stage::InLine as i64)
+                .bind(Lane::New as i64)
+                .bind(FAR.cast_signed())
+                .bind(FAR.cast_signed())
+                .bind("test")
+                .bind(10)
+                .fetch_all(pool)
+                .await
+                .unwrap();
+            let of = |step: &MySqlRow, column| step.get_unchecked::<Option<String>, _>(column).unwrap_or_default();
+            steps
+                .iter()
+                .map(|step| format!("{} by {} {}; ", of(step, "table"), of(step, "key"), of(step, "Extra")))
+                .collect()
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_waits_and_who_may_leave_is_found_by_an_index_in_its_order() {
+    use super::super::claims::{FIRST, FIRST_TO_LEAVE, LAST, LAST_TO_LEAVE};
+    for fresh in together().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        fill(&store).await;
+        for (queries, index, by) in
+            [([FIRST, LAST], "jobs_in_line", "place"), ([FIRST_TO_LEAVE, LAST_TO_LEAVE], "jobs_to_leave", "others_at")]
+        {
+            let first = match fresh.is_mysql() {
+                true => format!("jobs by {index} "),
+                false => format!("SEARCH jobs USING INDEX {index} (issuer=? AND stage=? AND lane=? AND {by}<?); "),
+            };
+            for query in queries {
+                let plan = plan(&store, query).await;
+                let sorts = ["SCAN", "filesort", "temporary"].iter().any(|word| plan.contains(word));
+                assert!(plan.starts_with(&first) && !sorts, "{plan}");
+            }
+        }
+        let line = Line { issuer: "ca", stage: Stage::InLine, leaving: true, end: End::First };
+        let leaving = store.waiting(line, "test", 40, 10).await.unwrap();
+        assert_eq!(leaving.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["1", "17", "33"]);
     }
 }
 

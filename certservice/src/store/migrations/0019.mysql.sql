@@ -1,0 +1,1 @@
+CREATE INDEX jobs_to_leave ON jobs (issuer, stage, lane, others_at)
