@@ -48,8 +48,9 @@ impl Store {
             .bind(to_sql(until)).bind(domain).bind(holder).execute(pool).await.map(drop)?)
     }
 
-    /// Orders that a wrong clock has put off for longer than anything takes are due.
+    /// Orders that a wrong clock has put off for longer than anything takes are due; how many.
     pub async fn believe_no_wrong_clock(&self, now: u64) -> Result<u64, StoreError> {
+        self.believe_no_wrong_hold(now).await?;
         let ([one, other], latest) = (Stage::IN_LINE.map(|stage| stage as i64), to_sql(now + PAUSE_SECONDS_MAX));
         writing!(self, pool => sqlx::query(BELIEVE)
             .bind(one).bind(other).bind(latest).bind(to_sql(now)).bind(one).bind(other).bind(latest).bind(latest)

@@ -14,6 +14,7 @@ const KNOW: &str = "INSERT INTO webhooks (name, seq, failures, due_at, says, hol
 const ALL: &str = "SELECT name, seq, failures, due_at, says FROM webhooks ORDER BY name";
 const HOLD: &str = "UPDATE webhooks SET holder = ?, held_until = ? \
     WHERE name = ? AND (due_at <= ? OR due_at > ?) AND (held_until <= ? OR held_until > ? OR holder = ?)";
+const BELIEVE: &str = "UPDATE webhooks SET held_until = ? WHERE held_until > ?";
 const LEAVE: &str = "UPDATE webhooks SET holder = '', held_until = 0 WHERE holder = ?";
 const SEQ: &str = "SELECT seq, failures FROM webhooks WHERE name = ? AND holder = ?";
 const TOOK: &str = "UPDATE webhooks SET seq = ?, failures = 0, due_at = 0, says = '' WHERE name = ? AND holder = ?";
@@ -59,6 +60,13 @@ impl Store {
         let row: Option<(i64, i64)> =
             on!(self, pool => sqlx::query_as(SEQ).bind(name).bind(holder).fetch_optional(pool).await?);
         Ok(row.map(|(seq, failures)| (from_sql(seq), from_sql(failures))))
+    }
+
+    /// One that a wrong clock has held for longer than anybody does was worked on now at the latest: who has removed it is
+    /// waited for no longer than a day.
+    pub(super) async fn believe_no_wrong_hold(&self, now: u64) -> Result<(), StoreError> {
+        writing!(self, pool => sqlx::query(BELIEVE)
+            .bind(to_sql(now)).bind(to_sql(now + LATEST_SECONDS)).execute(pool).await.map(drop)?)
     }
 
     pub(super) async fn leave_webhooks(&self, holder: &str) -> Result<(), StoreError> {

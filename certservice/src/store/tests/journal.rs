@@ -133,6 +133,29 @@ async fn a_webhook_that_a_wrong_clock_put_off_is_told_again() {
     }
 }
 
+/// It was removed, and whoever held it last had a clock that was a year ahead.
+#[tokio::test]
+async fn an_archive_waits_for_a_webhook_that_is_gone_for_a_day_whatever_a_wrong_clock_wrote() {
+    for fresh in together().await {
+        let store = Store::open(&fresh.url).await.unwrap();
+        let (now, day) = (crate::clock::now(), 86_400);
+        let ahead = now + 365 * day;
+        store.know_webhook("gone").await.unwrap();
+        assert_eq!(store.hold_webhook("gone", "one", ahead + 60, ahead).await.unwrap(), Some((0, 0)));
+        store.register("shop", &job("a.example"), 0, "test").await.unwrap();
+        let until = Head { seq: 1, hash: store.journal(None, 0, 1).await.unwrap()[0].hash.clone() };
+        let waits = Removal::Awaited("gone".into());
+        assert_eq!(store.archive_journal(&until, "local").await.unwrap(), waits);
+        // It may be worked on still.
+        store.believe_no_wrong_clock(now).await.unwrap();
+        assert_eq!(store.archive_journal(&until, "local").await.unwrap(), waits);
+        // The same, seen by who looked more than a day ago.
+        store.hold_webhook("gone", "one", ahead + 60, ahead).await.unwrap().unwrap();
+        store.believe_no_wrong_clock(now - 2 * day).await.unwrap();
+        assert_eq!(store.archive_journal(&until, "local").await.unwrap(), Removal::Done(1));
+    }
+}
+
 /// One that waits until another has removed more than it would must not put the journal's beginning back.
 #[tokio::test]
 async fn of_two_archives_at_once_the_shorter_changes_nothing() {
