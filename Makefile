@@ -27,7 +27,7 @@ test: setup-test lint plugins deny ## everything: lint, unit and end-to-end test
 	cargo build --locked --workspace --bins
 	plugins/build-c.sh
 	cd plugins && cargo test --locked --quiet
-	tests/with-mariadb.sh cargo test --locked --workspace
+	tests/with-mariadb.sh cargo test --locked --workspace --no-fail-fast
 
 bench: setup-bench plugins ## beside nginx, HAProxy, Caddy, bare Pingora, and CertService; 40 minutes. QUICK=1: a few. ONLY=a,b: these parts. See bench/
 	cargo build --release --locked --workspace --bins

@@ -320,7 +320,8 @@ fn no_call_is_refused_for_what_other_threads_keep() {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(asked_all)).collect();
         for thread in threads {
-            assert_eq!(thread.join().expect("does not panic"), (vec![], 4));
+            // Of the eight places of a thread four are for bodies, and one is for what shadows see of them.
+            assert_eq!(thread.join().expect("does not panic"), (vec![], 3));
         }
     });
 }
